@@ -1,0 +1,62 @@
+"""`Envelope`: one message on its way to an actor."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .actor import Access
+
+__all__ = ["Envelope", "FutureReply", "Reply"]
+
+
+class Reply(Protocol):
+    """Where the outcome of a turn goes. Exactly one of the two is called, once, on the event loop; neither may raise."""
+
+    def resolve(self, result: Any) -> None: ...
+
+    def fail(self, error: BaseException) -> None:
+        """`error` is what the turn raised, or one of `actors.errors`; `asyncio.CancelledError` if the turn was cancelled."""
+        ...
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A message, how it wants to be handled, and who waits for the outcome."""
+
+    message: Any
+    access: Access = Access.EXCLUSIVE
+    reply: Reply | None = None
+    deadline: float | None = None
+    """Monotonic time (the registry's clock) after which the turn is not started, or is cancelled if it runs."""
+    context: Context | None = None
+    """Run the turn in a task of its own with this context; None: in the actor's own, which costs less."""
+    cancelled: bool = False
+    """Set by `cancel`: a turn that has not started never does; its reply fails with `CancelledError`."""
+
+    def cancel(self) -> None:
+        """Withdraw the message if its turn has not started. A running turn is the actor's own to stop."""
+        self.cancelled = True
+
+
+class FutureReply:
+    """A reply that somebody awaits."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self.future = future
+
+    def resolve(self, result: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if self.future.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.future.cancel()
+        else:
+            self.future.set_exception(error)

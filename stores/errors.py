@@ -1,0 +1,93 @@
+"""The root of understudy's error tree, and what a store can answer instead of a record.
+
+The root lives in the lowest room so that every room can raise below it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = [
+    "AddressError",
+    "RecordExists",
+    "RecordNotFound",
+    "StaleEpoch",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreURLError",
+    "StoreVersionError",
+    "UnderstudyError",
+]
+
+
+class UnderstudyError(Exception):
+    """Everything understudy raises on purpose. The message says what was wrong, with which value, and what to do."""
+
+
+class AddressError(UnderstudyError, ValueError):
+    """Text that is no address."""
+
+
+class StoreError(UnderstudyError):
+    """A store could not do, or refused, what it was asked."""
+
+
+class StoreURLError(StoreError, ValueError):
+    """A store URL that cannot be understood, or names a store whose extra is not installed."""
+
+
+class StoreVersionError(StoreError):
+    """The stored data was written by a newer understudy. It is left untouched; upgrade, or name another store."""
+
+
+class StoreCorrupt(StoreError):
+    """The stored data cannot be read (not a database, a damaged page). It is left untouched."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer as it should: down, full, cut off, too slow.
+
+    `outcome_unknown` is True when the request may have taken effect all the same: read back, never guess.
+    `retry_after` is a hint in seconds.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+        self.retry_after = retry_after
+
+
+class RecordNotFound(StoreError, LookupError):
+    """No record at this address: never created, deleted, or expired."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"no record at {address}: it was never created, was deleted, or has expired")
+        self.address = address
+
+
+class RecordExists(StoreError):
+    """`create` found a record at this address already."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"a record at {address} exists already; claim it instead")
+        self.address = address
+
+
+class StaleEpoch(StoreError):
+    """A write under an epoch (or version) that is no longer the record's: another owner has claimed it since.
+
+    `held` is the writer's epoch, `stored` the record's. The writer must drop its copy; nothing was written.
+    """
+
+    def __init__(self, address: Address, *, held: int, stored: int) -> None:
+        super().__init__(
+            f"write to {address} under epoch {held} refused: the record is at epoch {stored}; "
+            "another owner holds it now, drop this copy"
+        )
+        self.address = address
+        self.held = held
+        self.stored = stored
