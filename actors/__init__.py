@@ -1,0 +1,53 @@
+"""What runs: actors with a mailbox, turns, supervision. Knows nothing of MCP."""
+
+from .actor import Access, Actor, ActorKind, Cell
+from .clock import Clock, SystemClock
+from .departure import Departure
+from .envelope import Envelope, FutureReply, Reply
+from .errors import (
+    ActorEnded,
+    ActorError,
+    ActorNotFound,
+    ActorUnavailable,
+    DeadlineExceeded,
+    MailboxFull,
+    NodeDraining,
+    OutsideTurn,
+    OwnershipLost,
+    RegistryFull,
+    SnapshotError,
+    TurnCancelled,
+    UnknownKind,
+)
+from .observer import Observer
+from .registry import Registry
+from .supervision import RestartPolicy
+
+__all__ = [
+    "Access",
+    "Actor",
+    "ActorEnded",
+    "ActorError",
+    "ActorKind",
+    "ActorNotFound",
+    "ActorUnavailable",
+    "Cell",
+    "Clock",
+    "DeadlineExceeded",
+    "Departure",
+    "Envelope",
+    "FutureReply",
+    "MailboxFull",
+    "NodeDraining",
+    "Observer",
+    "OutsideTurn",
+    "OwnershipLost",
+    "Registry",
+    "RegistryFull",
+    "Reply",
+    "RestartPolicy",
+    "SnapshotError",
+    "SystemClock",
+    "TurnCancelled",
+    "UnknownKind",
+]

@@ -36,14 +36,30 @@ class Cell(Protocol):
     async def save(self, snapshot: bytes) -> None:
         """Make `snapshot` durable now: a checkpoint inside an exclusive turn.
 
+        A cancellation while it waits leaves the outcome unknown: the turn fails and the actor is dropped.
+
         Raises:
             StaleEpoch: Another owner has claimed the record; this actor is being dropped.
+            RecordNotFound: The record was deleted or has expired; this actor is being dropped.
             StoreUnavailable: Not saved, or not known to be (`outcome_unknown`); then this actor is being dropped.
+            OutsideTurn: No exclusive turn runs, or the kind is not durable.
         """
         ...
 
     def end_soon(self) -> None:
-        """End this actor (record deleted, waiting messages failed) as soon as the turn that calls this is over."""
+        """End this actor (record deleted, waiting messages failed) as soon as the turn that calls this is over.
+
+        An exclusive turn that asks for it saves nothing, and its caller gets the result once the record is gone.
+        Called outside every turn, it ends the actor at once.
+        """
+        ...
+
+    def pin(self) -> None:
+        """Keep this actor in memory, however long idle, until `unpin` has been called as often as `pin`."""
+        ...
+
+    def unpin(self) -> None:
+        """Undo one `pin`."""
         ...
 
 

@@ -13,12 +13,12 @@ __all__ = ["Envelope", "FutureReply", "Reply"]
 
 
 class Reply(Protocol):
-    """Where the outcome of a turn goes. Exactly one of the two is called, once, on the event loop; neither may raise."""
+    """Where a turn's outcome goes. Exactly one of the two is called, once, on the event loop; neither may raise."""
 
     def resolve(self, result: Any) -> None: ...
 
     def fail(self, error: BaseException) -> None:
-        """`error` is what the turn raised, or one of `actors.errors`; `asyncio.CancelledError` if the turn was cancelled."""
+        """`error` is what the turn raised, or one of `actors.errors`, or `asyncio.CancelledError` if it was cancelled."""
         ...
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "OwnershipLost",
     "RegistryFull",
     "SnapshotError",
+    "SnapshotTooNew",
 ]
 
 
@@ -86,5 +87,29 @@ class DeadlineExceeded(ActorError, TimeoutError):
         self.started = started
 
 
+class TurnCancelled(ActorError):
+    """`Registry.ask` only: the turn was cancelled, not the asker. What it changed was rolled back."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"the turn of this message to {address} was cancelled; its changes were rolled back", address)
+
+
+class UnknownKind(ActorError, LookupError):
+    """No kind of this name is registered at this node."""
+
+    def __init__(self, address: Address, known: tuple[str, ...]) -> None:
+        names = ", ".join(known) or "none"
+        super().__init__(f"address {address} is of kind {address.kind!r}, but this node hosts: {names}", address)
+        self.known = known
+
+
+class OutsideTurn(ActorError, RuntimeError):
+    """`Cell.save` was called where nothing can be saved: no exclusive turn runs, or the kind is not durable."""
+
+
 class SnapshotError(UnderstudyError):
-    """A snapshot that cannot be read: truncated, not msgpack, or from a newer understudy. The record is left as it is."""
+    """A snapshot that cannot be read: truncated, not msgpack, of another shape. The record is left as it is."""
+
+
+class SnapshotTooNew(SnapshotError):
+    """A snapshot of a newer understudy: another node of the cluster may read it, or this one after its upgrade."""

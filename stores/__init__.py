@@ -13,17 +13,25 @@ from .errors import (
     StoreVersionError,
     UnderstudyError,
 )
+from .faulty import Faults, FaultyStore
+from .memory import MemoryStore
 from .record import Page, Record, RecordInfo
+from .sqlite import SQLiteStore
 from .store import SessionStore
+from .url import open_store, register_scheme
 
 __all__ = [
     "Address",
     "AddressError",
+    "Faults",
+    "FaultyStore",
+    "MemoryStore",
     "Page",
     "Record",
     "RecordExists",
     "RecordInfo",
     "RecordNotFound",
+    "SQLiteStore",
     "SessionStore",
     "StaleEpoch",
     "StoreCorrupt",
@@ -32,4 +40,6 @@ __all__ = [
     "StoreUnavailable",
     "StoreVersionError",
     "UnderstudyError",
+    "open_store",
+    "register_scheme",
 ]

@@ -1,0 +1,42 @@
+"""The session kind of actor: one MCP conversation, run by the SDK's kernel."""
+
+from .errors import (
+    DuplicateRequest,
+    ForeignSession,
+    HostingError,
+    NoSession,
+    ReadOnlyTurn,
+    RequestCancelled,
+    SessionError,
+    StateError,
+    TurnOver,
+)
+from .live import LiveObjects
+from .session import Session, TurnSession, current_session
+from .session_actor import SessionActor
+from .session_kind import SESSION, SessionKind, SessionSeed
+from .snapshot import SessionSnapshot
+from .tenant import ANONYMOUS, TenantContext
+
+__all__ = [
+    "ANONYMOUS",
+    "SESSION",
+    "DuplicateRequest",
+    "ForeignSession",
+    "HostingError",
+    "LiveObjects",
+    "NoSession",
+    "ReadOnlyTurn",
+    "RequestCancelled",
+    "Session",
+    "SessionActor",
+    "SessionError",
+    "SessionKind",
+    "SessionSeed",
+    "SessionSnapshot",
+    "StateError",
+    "TenantContext",
+    "TurnOver",
+    "TurnSession",
+    "current_session",
+]

@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up what they need in .venv; `make help` lists the rest.
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help demo test check lint types format setup clean
+
+help:
+	@echo "make demo    set up .venv and run the demo (ARGS=--exit ends after the scene)"
+	@echo "make test    set up .venv with the test tools and run every test (ARGS='-k name -x' goes to pytest)"
+	@echo "make check   everything CI wants: lint, types, tests"
+	@echo "make lint    ruff check and ruff format --check"
+	@echo "make types   pyright, strict"
+	@echo "make format  let ruff fix and format"
+	@echo "make clean   remove .venv, caches and build leftovers"
+
+demo:
+	@.ci/setup run
+	@echo "==> understudy demo $(ARGS)"
+	@$(BIN)/understudy demo $(ARGS)
+
+test: setup
+	@echo "==> pytest $(ARGS)"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory test
+
+lint: setup
+	@echo "==> ruff check, ruff format --check"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@echo "==> pyright"
+	@$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+setup:
+	@.ci/setup dev
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

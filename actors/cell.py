@@ -1,0 +1,384 @@
+"""`LiveCell`: one actor in memory, its mailbox, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from ..stores import Address, Record
+from .actor import Access, Actor, ActorKind
+from .deadline import Deadline
+from .departure import Departure
+from .envelope import Envelope, Reply
+from .errors import MailboxFull, OutsideTurn
+from .host import Host, logger
+from .lifecycle import activate, depart
+from .mailbox import Mailbox
+from .turn import exclusive_turn, save_failed, shared_turn
+from .writer import RecordWriter
+
+__all__ = ["LiveCell", "State"]
+
+
+class State(Enum):
+    ACTIVATING = "activating"
+    LIVE = "live"
+    LEAVING = "leaving"
+
+
+_LIVE = State.LIVE
+_SHARED = Access.SHARED
+
+_BREATH = 64
+"""Turns that one task runs before it lets the event loop breathe, should none of them have."""
+_RETRY_AFTER = 0.5
+
+
+class LiveCell:
+    """The `Cell` of one actor. Everything here runs on the event loop and none of it waits.
+
+    The baton of exclusive turns is `task`: whoever runs is in it, and passes it on with `pass_on`. Messages that find
+    it taken wait in the mailbox. When it rests, the cell owns no task, no timer and no mailbox.
+    """
+
+    __slots__ = (
+        "actor",
+        "address",
+        "departing",
+        "departure",
+        "end_after",
+        "host",
+        "interruptible",
+        "kind",
+        "left",
+        "mailbox",
+        "opening",
+        "pins",
+        "redelivered",
+        "save_lock",
+        "shared",
+        "shared_count",
+        "state",
+        "still",
+        "task",
+        "tenant",
+        "writer",
+    )
+
+    def __init__(self, host: Host, address: Address, kind: ActorKind, tenant: str) -> None:
+        self.host = host
+        self.address = address
+        self.kind = kind
+        self.tenant = tenant
+        self.state = State.ACTIVATING
+        self.actor: Actor  # there from the state LIVE on
+        self.writer = RecordWriter(host.storage, address, tenant, kind.ttl) if kind.durable else None
+        self.mailbox: Mailbox | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """The exclusive turn, or the activation, that runs."""
+        self.interruptible = False
+        """Whether cancelling `task` stops the actor's own code; False while its outcome is being saved."""
+        self.shared: set[asyncio.Task[Any]] | None = None
+        self.shared_count = 0
+        """Shared turns that run or are about to; while activating, those that wait."""
+        self.opening = False
+        """A new actor whose first turn is not over."""
+        self.pins = 0
+        self.departure: Departure | None = None
+        self.departing = False
+        """`depart` runs."""
+        self.end_after: asyncio.Task[Any] | None = None
+        self.left: asyncio.Future[bool] | None = None
+        self.still: asyncio.Future[None] | None = None
+        self.redelivered: tuple[Envelope, ...] = ()
+        """What waits here for the second time, because a first activation was lost."""
+        self.save_lock: asyncio.Lock | None = None
+
+    # What the actor sees: the `Cell` protocol.
+
+    @property
+    def record(self) -> Record | None:
+        return None if self.writer is None else self.writer.record
+
+    async def save(self, snapshot: bytes) -> None:
+        """See `Cell.save`."""
+        if self.writer is None:
+            raise OutsideTurn(f"actors of kind {self.address.kind!r} are not durable: nothing to save", self.address)
+        if self.task is None or not self.interruptible or self.state is State.ACTIVATING:
+            raise OutsideTurn(f"{self.address} can be saved only inside an exclusive turn", self.address)
+        if self.save_lock is None:
+            self.save_lock = asyncio.Lock()
+        async with self.save_lock:
+            try:
+                await self.writer.save(snapshot)
+            except BaseException as error:
+                save_failed(self, error)
+                raise
+
+    def end_soon(self) -> None:
+        """See `Cell.end_soon`."""
+        if self.departure is not None or self.end_after is not None:
+            return
+        caller = _current_task()
+        if self.shared is not None and caller in self.shared:
+            self.end_after = caller
+        elif self.state is _LIVE and self.task is not None and self.interruptible:
+            # The caller may be a child task of the turn, so that "some turn runs" has to be enough.
+            self.end_after = self.task
+        else:
+            self.leave(Departure.ENDED)
+
+    def pin(self) -> None:
+        """See `Cell.pin`."""
+        self.pins += 1
+        self.host.idle.pop(self, None)
+
+    def unpin(self) -> None:
+        """See `Cell.unpin`."""
+        self.pins -= 1
+        if not self.pins and self.quiet:
+            self.host.rest(self)
+
+    # Messages.
+
+    @property
+    def quiet(self) -> bool:
+        """Live, and nothing runs or waits."""
+        return self.state is _LIVE and self.task is None and not self.shared_count and not self.mailbox
+
+    def accept(self, envelope: Envelope) -> None:
+        """Start the message's turn, or queue it.
+
+        Raises:
+            MailboxFull: No room.
+            ActorError: The actor is leaving for good; which one says why.
+        """
+        if self.state is not _LIVE:
+            self._wait(envelope)
+        elif envelope.access is _SHARED:
+            if self.shared_count >= self.host.limits.shared_limit:
+                raise self._full(f"{self.shared_count} shared turns run")
+            self.shared_count += 1
+            self._start_shared(envelope)
+        elif self.task is None:
+            self._start_exclusive(envelope)
+        else:
+            self._queue(envelope)
+        if envelope.deadline is not None and type(envelope.reply) is not Deadline:
+            Deadline(envelope, self.address, envelope.deadline, self.host.clock, self.host.counters)
+
+    def activate(self, envelope: Envelope, *, seed: Any = None, fresh: bool) -> None:
+        """Begin to bring the actor to life, with its first message."""
+        self.opening = fresh
+        self.accept(envelope)
+        self.task = self.host.spawn(activate(self, seed, fresh=fresh), context=self.host.context.copy())
+
+    def activated(self, actor: Actor) -> None:
+        """The actor is there: start what has waited for it."""
+        self.actor = actor
+        self.state = _LIVE
+        waiting = self.mailbox
+        if waiting is not None and self.shared_count:
+            shared = [envelope for envelope in waiting if envelope.access is _SHARED]
+            exclusive = [envelope for envelope in waiting if envelope.access is not _SHARED]
+            waiting.clear()
+            waiting.extend(exclusive)
+            self.shared_count = len(shared)
+            for envelope in shared:
+                self._start_shared(envelope)
+        self.pass_on()
+
+    # The baton.
+
+    async def exclusive_task(self, envelope: Envelope) -> None:
+        """The turn of `envelope` and, if it has no context of its own, of those that follow it and have none."""
+        turns = 0
+        try:
+            while True:
+                await exclusive_turn(self, envelope)
+                mailbox = self.mailbox
+                if (
+                    not mailbox
+                    or self.departure is not None
+                    or envelope.context is not None
+                    or mailbox[0].context is not None
+                ):
+                    break
+                envelope = mailbox.popleft()
+                turns += 1
+                if turns % _BREATH == 0:
+                    await _breathe()
+        except Exception:
+            # TaskGroup: a child that raised would take the whole node with it.
+            logger.exception("internal error in a turn of %s; the actor is dropped", self.address)
+            self.fault()
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Nobody has the baton: give it to the next message, or rest, or leave."""
+        self.task = None
+        self.interruptible = False
+        if self.departure is not None:
+            self._go()
+        elif self.mailbox:
+            self._start_exclusive(self.mailbox.popleft())
+        else:
+            self.mailbox = None
+            self.redelivered = ()
+            self.save_lock = None
+            if not self.shared_count:
+                self.host.rest(self)
+
+    def shared_over(self, task: asyncio.Task[Any] | None) -> None:
+        """A shared turn is over; `task` if it had begun."""
+        self.shared_count -= 1
+        if self.shared is not None:
+            if task is not None:
+                self.shared.discard(task)
+            if not self.shared:
+                self.shared = None
+        if task is not None and self.end_after is task:
+            self.end_after = None
+            self.leave(Departure.ENDED)
+        elif self.departure is not None:
+            if self.task is None:
+                self._go()
+        elif self.quiet:
+            self.host.rest(self)
+
+    # Leaving.
+
+    def leave(self, departure: Departure) -> None:
+        """Leave memory for this reason, unless there is one already: now, or as soon as the exclusive turn is over.
+
+        An end and a cut cancel that turn; the others find out by themselves that they cannot save. An activation is
+        over when it is over, but for a cut.
+        """
+        if self.departure is None:
+            self.departure = departure
+            if departure is Departure.ENDED:
+                self.fail_waiting(departure)
+            if self.state is _LIVE:
+                self.state = State.LEAVING
+                if departure is Departure.ENDED or self.task is None:
+                    self.interrupt()
+                    self._go()
+
+    def cut(self) -> None:
+        """Leave now, whatever runs or waits."""
+        self.leave(Departure.CUT)
+        self.fail_waiting(Departure.CUT)
+        self.interrupt()
+        if self.state is State.LEAVING:
+            self._go()
+
+    def fault(self) -> None:
+        """The actor, or this cell, cannot be trusted any more."""
+        self.host.supervision.faulted(self.address)
+        self.leave(Departure.FAULTED)
+
+    def interrupt(self) -> None:
+        """Cancel what runs."""
+        if self.interruptible and self.task is not None:
+            self.task.cancel()
+        for task in tuple(self.shared or ()):
+            task.cancel()
+
+    def farewell(self, reply: Reply | None, result: Any) -> None:
+        """The turn that asked for the end is over; its caller hears of it when the record is gone."""
+
+        def tell(left: asyncio.Future[bool]) -> None:
+            error = asyncio.CancelledError() if left.cancelled() else left.exception()
+            if reply is None:
+                return
+            if error is None:
+                reply.resolve(result)
+            else:
+                reply.fail(error)
+
+        self.when_left().add_done_callback(tell)
+        self.leave(Departure.ENDED)
+
+    def when_left(self) -> asyncio.Future[bool]:
+        """Done when the cell has left; its result says whether there was anything to end."""
+        if self.left is None:
+            self.left = asyncio.get_running_loop().create_future()
+        return self.left
+
+    def fail_waiting(self, departure: Departure) -> None:
+        """Answer every message that waits."""
+        self.fail_all(lambda: departure.waiting_error(self.address))
+
+    def fail_all(self, error: Callable[[], BaseException]) -> None:
+        """Answer every message that waits with an error of its own."""
+        waiting, self.mailbox = self.mailbox or (), None
+        if self.state is State.ACTIVATING:
+            self.shared_count = 0
+        for envelope in waiting:
+            if envelope.reply is not None:
+                envelope.reply.fail(error())
+
+    def _go(self) -> None:
+        if not self.departing:
+            self.departing = True
+            self.state = State.LEAVING
+            self.host.idle.pop(self, None)
+            self.host.leaving += 1
+            self.host.spawn(depart(self), context=self.host.context.copy())
+        elif self.still is not None and self.task is None and not self.shared_count and not self.still.done():
+            self.still.set_result(None)
+
+    def _start_exclusive(self, envelope: Envelope) -> None:
+        host = self.host
+        host.idle.pop(self, None)
+        context = envelope.context
+        self.task = host.spawn(
+            self.exclusive_task(envelope), context=host.context.copy() if context is None else context
+        )
+
+    def _start_shared(self, envelope: Envelope) -> None:
+        host = self.host
+        host.idle.pop(self, None)
+        context = envelope.context
+        host.spawn(shared_turn(self, envelope), context=host.context.copy() if context is None else context)
+
+    def _queue(self, envelope: Envelope) -> None:
+        mailbox = self.mailbox
+        if mailbox is None:
+            mailbox = self.mailbox = Mailbox(self.host.limits.mailbox_size)
+        if not mailbox.put(envelope):
+            raise self._full(f"{len(mailbox)} messages wait")
+
+    def _wait(self, envelope: Envelope) -> None:
+        departure = self.departure
+        if departure is not None and not departure.redelivers:
+            raise departure.waiting_error(self.address)
+        if self.state is State.ACTIVATING and envelope.access is _SHARED:
+            if self.shared_count >= self.host.limits.shared_limit:
+                raise self._full(f"{self.shared_count} shared messages wait")
+            self._queue(envelope)
+            self.shared_count += 1
+        else:
+            self._queue(envelope)
+
+    def _full(self, why: str) -> MailboxFull:
+        return MailboxFull(f"{self.address} takes no more for now: {why}", self.address, retry_after=_RETRY_AFTER)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+async def _breathe() -> None:
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        # Between two turns there is nothing to cancel, and the messages that wait need this task.
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()

@@ -1,0 +1,478 @@
+"""`Registry`: a node's table of live actors. Activates them on first use, supervises them, puts them to sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from ..stores import Address, RecordExists, SessionStore, StoreUnavailable
+from .actor import Access, Actor, ActorKind
+from .cell import LiveCell, State
+from .clock import Clock, SystemClock, within
+from .counters import Counters
+from .departure import Departure
+from .envelope import Envelope, FutureReply
+from .errors import ActorError, ActorUnavailable, NodeDraining, RegistryFull, TurnCancelled, UnknownKind
+from .host import Host, Limits
+from .observer import Observer
+from .supervision import RestartPolicy, Supervision
+from .sweeper import Sweeper
+from .writer import Storage
+
+__all__ = ["Registry"]
+
+_EXCLUSIVE = Access.EXCLUSIVE
+_RETRY_AFTER = 1.0
+
+
+class Registry:
+    """One node's actors. Use it as `async with Registry(...) as registry:`, on one event loop.
+
+    Leaving the block drains it, see `drain`. All times are in seconds.
+
+    Args:
+        store: Where durable actors are remembered. The registry does not close it.
+        kinds: The kinds of actors that this node hosts.
+        owner: This node's name in the records it writes.
+        clock: Monotonic time; tests bring a `ManualClock`.
+        max_live: Actors in memory. At the bound the least recently used idle one leaves; if none is idle:
+            `RegistryFull`.
+        idle_after: How long an actor stays in memory unused; never longer than its record's lifetime.
+        mailbox_size: Messages that may wait for one actor.
+        shared_limit: Shared turns of one actor that may run at once.
+        store_timeout: For each call of the store.
+        activation_timeout: For `ActorKind.create` and `rehydrate`.
+        close_timeout: For `Actor.close`, and for turns to heed their cancellation.
+        drain_timeout: For the drain at the end of the block.
+        restarts: How much failure is borne before an address is refused for a while.
+        sweep_every: Between two looks at the idle actors; by default a quarter of `idle_after`, at most 10 s.
+        expire_every: Between two sweeps of expired records out of the store.
+        memory_pressure: Asked at each sweep; while it says True the least recently used idle actors leave.
+        observer: Told of arrivals and departures.
+        random: For jitter.
+        wall: Seconds since the Unix epoch, as the store's clock has them.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        kinds: Iterable[ActorKind],
+        owner: str = "local",
+        clock: Clock | None = None,
+        max_live: int = 100_000,
+        idle_after: float = 300.0,
+        mailbox_size: int = 1024,
+        shared_limit: int = 256,
+        store_timeout: float = 5.0,
+        activation_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        drain_timeout: float = 30.0,
+        restarts: RestartPolicy | None = None,
+        sweep_every: float | None = None,
+        expire_every: float = 60.0,
+        memory_pressure: Callable[[], bool] | None = None,
+        observer: Observer | None = None,
+        random: Random | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        for name, bound in (("max_live", max_live), ("mailbox_size", mailbox_size), ("shared_limit", shared_limit)):
+            if bound < 1:
+                raise ValueError(f"{name} must be at least 1, not {bound}")
+        clock = clock or SystemClock()
+        random = random or Random()
+        self._kinds = {kind.name: kind for kind in kinds}
+        lifetimes = [kind.ttl for kind in self._kinds.values() if kind.durable]
+        idle_after = min([idle_after, *lifetimes])
+        self._clock = clock
+        self._counters = Counters()
+        self._storage = Storage(store, owner, store_timeout, clock, wall, random, self._counters)
+        self._supervision = Supervision(restarts or RestartPolicy(), clock.monotonic, random)
+        self._host = Host(
+            clock=clock,
+            counters=self._counters,
+            limits=Limits(
+                max_live=max_live,
+                mailbox_size=mailbox_size,
+                shared_limit=shared_limit,
+                idle_after=idle_after,
+                activation_timeout=activation_timeout,
+                close_timeout=close_timeout,
+            ),
+            storage=self._storage,
+            supervision=self._supervision,
+            observer=observer,
+            departed=self._departed,
+        )
+        self._cells: dict[Address, LiveCell] = {}
+        self._drain_timeout = drain_timeout
+        self._departures: set[asyncio.Future[None]] = set()
+        self._tasks = asyncio.TaskGroup()
+        self._housekeeping: list[asyncio.Task[None]] = []
+        self._sweeper = Sweeper(
+            self._host,
+            self._cells.values,
+            shortest_ttl=min(lifetimes, default=86_400.0),
+            sweep_every=min(idle_after / 4, 10.0) if sweep_every is None else sweep_every,
+            expire_every=expire_every,
+            memory_pressure=memory_pressure,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._host.context = contextvars.copy_context()
+        self._host.spawn = self._tasks.create_task
+        self._housekeeping = [
+            self._tasks.create_task(self._sweeper.sweep_forever(), name="understudy-sweep"),
+            self._tasks.create_task(self._sweeper.expire_forever(), name="understudy-expire"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            # A cancelled scope of anyio would cancel every await in here anew; the drain has its own bound.
+            with anyio.CancelScope(shield=True):
+                await self.drain(self._drain_timeout)
+                self._stop_housekeeping()
+                await self._tasks.__aexit__(None, None, None)
+        except BaseException as stop:
+            # Cancelled once more while it drained: nothing is waited for any longer.
+            for cell in list(self._cells.values()):
+                cell.cut()
+            self._stop_housekeeping()
+            await self._tasks.__aexit__(type(stop), stop, stop.__traceback__)
+            raise
+
+    # Messages.
+
+    def deliver(self, address: Address, envelope: Envelope) -> None:
+        """Take a message to the actor at `address`, which is activated if it is not live. Never waits.
+
+        What goes wrong later fails `envelope.reply`: `ActorNotFound`, `ActorUnavailable` or `SnapshotError` if the
+        actor cannot be activated, `ActorEnded`, `OwnershipLost`, `DeadlineExceeded`, or what the turn raises.
+
+        Raises:
+            MailboxFull: The actor takes no more.
+            RegistryFull: The node takes no more actors.
+            NodeDraining: The actor is not live, and the node stops.
+            ActorUnavailable: The actor failed too often lately.
+            ActorEnded: The actor is ending.
+            UnknownKind: This node hosts no such actors.
+        """
+        cell = self._cells.get(address)
+        if cell is not None:
+            cell.accept(envelope)
+            return
+        kind = self._kind(address)
+        try:
+            self._supervision.check(address)
+        except ActorUnavailable:
+            self._counters.backoffs += 1
+            raise
+        self._make_room(address)
+        self._add(LiveCell(self._host, address, kind, "")).activate(envelope, fresh=not kind.durable)
+
+    def open(self, address: Address, seed: Any, tenant: str, envelope: Envelope) -> None:
+        """Start a new actor of `tenant` with its first message. Never waits.
+
+        The actor's record is created by the save after this turn. If the turn fails, or changes nothing, there
+        is no record and the actor is dropped; its reply is what the turn gave.
+
+        Args:
+            seed: Passed to `ActorKind.create`.
+            envelope: Exclusive.
+
+        Raises:
+            RecordExists: An actor is live at `address`. (One that sleeps there is found by the first save.)
+            ValueError: The envelope is not exclusive.
+            RegistryFull, NodeDraining, UnknownKind: As `deliver`.
+        """
+        if envelope.access is not _EXCLUSIVE:
+            raise ValueError(f"the first message to {address} must be exclusive: its turn creates the record")
+        if address in self._cells:
+            raise RecordExists(address)
+        kind = self._kind(address)
+        self._make_room(address)
+        self._add(LiveCell(self._host, address, kind, tenant)).activate(envelope, seed=seed, fresh=True)
+
+    def tell(self, address: Address, message: Any, *, access: Access = _EXCLUSIVE) -> None:
+        """Deliver a message that nobody waits for. Raises as `deliver`; what its turn raises is logged."""
+        cell = self._cells.get(address)
+        if cell is not None:
+            cell.accept(Envelope(message, access))
+        else:
+            self.deliver(address, Envelope(message, access))
+
+    async def ask(
+        self, address: Address, message: Any, *, access: Access = _EXCLUSIVE, timeout: float | None = None
+    ) -> Any:
+        """Deliver a message and wait for what its turn returns.
+
+        Cancellation withdraws the message if its turn has not started; a turn that runs goes on.
+
+        Raises:
+            DeadlineExceeded: `timeout` seconds have passed; `started` tells whether the turn had begun.
+            TurnCancelled: The turn was cancelled: by the actor, or because it ended or the node stopped.
+            ActorError: As `deliver`.
+            Exception: What the turn raised.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        envelope = Envelope(message, access, _Asker(future, address), deadline)
+        self.deliver(address, envelope)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            envelope.cancel()
+            raise
+
+    # Actors.
+
+    def live(self, address: Address) -> Actor | None:
+        """The actor at `address` if it is in memory and may be called, for signals that never queue. No use of it."""
+        cell = self._cells.get(address)
+        return cell.actor if cell is not None and cell.state is State.LIVE else None
+
+    def touch_use(self, address: Address) -> None:
+        """Count this moment as a use of the actor, if it is live: it stays in memory, and its record's expiry moves."""
+        cell = self._cells.get(address)
+        if cell is not None and cell.quiet:
+            self._host.idle.pop(cell, None)
+            self._host.rest(cell)
+
+    def pin(self, address: Address) -> bool:
+        """Keep a live actor in memory until `unpin` has been called as often; False if it is not live."""
+        cell = self._cells.get(address)
+        if cell is None or cell.state is not State.LIVE:
+            return False
+        cell.pin()
+        return True
+
+    def unpin(self, address: Address) -> None:
+        """Undo one `pin`. Does nothing if the actor has left memory since."""
+        cell = self._cells.get(address)
+        if cell is not None and cell.pins:
+            cell.unpin()
+
+    async def end(self, address: Address) -> bool:
+        """End the actor at `address` and delete its record; False if there was none.
+
+        Turns that run are cancelled, messages that wait fail with `ActorEnded`. Cancelling this call does not stop
+        the end of a live actor.
+
+        Raises:
+            OwnershipLost: Another owner has claimed the record since; it is not deleted.
+            ActorUnavailable: The record is, or may be, still there.
+        """
+        while (cell := self._cells.get(address)) is not None:
+            cell.leave(Departure.ENDED)
+            activating = cell.state is State.ACTIVATING
+            try:
+                ended = await asyncio.shield(cell.when_left())
+            except ActorError:
+                if cell.departure is Departure.ENDED and not activating:
+                    raise
+            except Exception:
+                if not activating:
+                    raise
+            else:
+                if cell.departure is Departure.ENDED:
+                    self._supervision.forget(address)
+                    return ended
+        if not self._kind(address).durable:
+            return False
+        try:
+            return await self._storage.delete(address)
+        except StoreUnavailable as error:
+            raise ActorUnavailable(
+                f"the record of {address} may still be there: {error}",
+                address,
+                retry_after=error.retry_after,
+                outcome_unknown=error.outcome_unknown,
+            ) from error
+
+    async def passivate(self, address: Address) -> bool:
+        """Put a live actor to sleep; False if it is not live, or busy, or pinned. Nothing is written."""
+        cell = self._cells.get(address)
+        if cell is None or cell not in self._host.idle:
+            return False
+        cell.leave(Departure.PASSIVATED)
+        await asyncio.shield(cell.when_left())
+        return True
+
+    # The node.
+
+    async def drain(self, timeout: float) -> bool:
+        """Take no new actors, finish the turns that run or wait, close all actors; True if that took no force.
+
+        The least recently used ones are closed first, busy ones when they are done. After `timeout` seconds turns
+        that still run are cancelled and messages that still wait fail with `NodeDraining`.
+        Cancelling this call leaves the registry draining.
+        """
+        self._host.draining = True
+        try:
+            await within(self._clock, timeout, self._close_all())
+        except TimeoutError:
+            pass
+        else:
+            return True
+        for cell in list(self._cells.values()):
+            cell.cut()
+        with suppress(TimeoutError):
+            await within(self._clock, self._host.limits.close_timeout * 2, self._emptied())
+        return False
+
+    def stats(self) -> dict[str, int]:
+        """Plain numbers: what is so now, and the totals of `Counters`. Looks at each live cell once."""
+        cells = self._cells.values()
+        activating = sum(cell.state is State.ACTIVATING for cell in cells)
+        return {
+            "live": len(cells) - activating - self._host.leaving,
+            "activating": activating,
+            "leaving": self._host.leaving,
+            "idle": len(self._host.idle),
+            "waiting": sum(len(cell.mailbox) for cell in cells if cell.mailbox),
+            "refused_addresses": len(self._supervision),
+            **asdict(self._counters),
+        }
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self._cells
+
+    def _kind(self, address: Address) -> ActorKind:
+        kind = self._kinds.get(address.kind)
+        if kind is None:
+            raise UnknownKind(address, tuple(self._kinds))
+        return kind
+
+    def _make_room(self, address: Address) -> None:
+        host = self._host
+        if host.draining:
+            raise NodeDraining(f"this node stops; {address} is not started here", address, retry_after=_RETRY_AFTER)
+        if len(self._cells) - host.leaving < host.limits.max_live:
+            return
+        if host.leaving >= host.limits.max_leaving or not host.idle:
+            raise RegistryFull(
+                f"{address} is not started: all {host.limits.max_live} live actors of this node are in use",
+                address,
+                retry_after=_RETRY_AFTER,
+            )
+        next(iter(host.idle)).leave(Departure.PASSIVATED)
+
+    def _add(self, cell: LiveCell) -> LiveCell:
+        self._cells[cell.address] = cell
+        return cell
+
+    def _departed(self, cell: LiveCell, outcome: bool | BaseException) -> None:
+        """`cell` has left memory, or never came into it: forget it, tell who waits for that, pass its messages on."""
+        address = cell.address
+        if self._cells.get(address) is cell:
+            del self._cells[address]
+        departure = cell.departure
+        if cell.state is State.LEAVING and departure is not None:
+            self._count(departure)
+            self._host.notify(lambda observer: observer.departed(cell, departure))
+        left = cell.left
+        if left is not None and not left.done():
+            if isinstance(outcome, bool):
+                left.set_result(outcome)
+            elif isinstance(outcome, asyncio.CancelledError):
+                left.cancel()
+            else:
+                left.set_exception(outcome)
+                left.exception()
+        if cell.mailbox:
+            if departure is not None and departure.redelivers:
+                self._redeliver(cell, departure)
+            else:
+                cell.fail_waiting(departure or Departure.FAULTED)
+        for waiter in self._departures:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._departures.clear()
+
+    def _redeliver(self, cell: LiveCell, departure: Departure) -> None:
+        address = cell.address
+        waiting, cell.mailbox = tuple(cell.mailbox or ()), None
+        once_more: list[Envelope] = []
+        for envelope in waiting:
+            try:
+                if any(envelope is before for before in cell.redelivered):
+                    raise departure.waiting_error(address)
+                self.deliver(address, envelope)
+            except ActorError as error:
+                if envelope.reply is not None:
+                    envelope.reply.fail(error)
+            else:
+                once_more.append(envelope)
+        successor = self._cells.get(address)
+        # To make way for others is no failure: it does not use up a message's second chance.
+        if successor is not None and departure is not Departure.PASSIVATED:
+            successor.redelivered = tuple(once_more)
+
+    def _count(self, departure: Departure) -> None:
+        counters = self._counters
+        match departure:
+            case Departure.PASSIVATED | Departure.CUT:
+                counters.passivated += 1
+            case Departure.ENDED:
+                counters.ended += 1
+            case Departure.LOST | Departure.GONE:
+                counters.lost += 1
+            case Departure.IN_DOUBT:
+                counters.in_doubt += 1
+            case Departure.FAULTED:
+                counters.faults += 1
+            case Departure.UNBORN:
+                pass
+
+    async def _close_all(self) -> None:
+        host = self._host
+        while host.idle:
+            next(iter(host.idle)).leave(Departure.PASSIVATED)
+            if host.leaving >= host.limits.max_leaving:
+                await self._next_departure()
+        for cell in list(self._cells.values()):
+            if cell.quiet:
+                cell.leave(Departure.PASSIVATED)
+        await self._emptied()
+
+    async def _emptied(self) -> None:
+        while self._cells:
+            await self._next_departure()
+
+    async def _next_departure(self) -> None:
+        departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._departures.add(departure)
+        try:
+            await departure
+        finally:
+            self._departures.discard(departure)
+
+    def _stop_housekeeping(self) -> None:
+        for task in self._housekeeping:
+            task.cancel()
+
+
+class _Asker(FutureReply):
+    """The cancelled turn must not look as if the asker itself had been cancelled."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, future: asyncio.Future[Any], address: Address) -> None:
+        super().__init__(future)
+        self._address = address
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(TurnCancelled(self._address) if isinstance(error, asyncio.CancelledError) else error)

@@ -1,0 +1,74 @@
+"""What a session refuses."""
+
+from __future__ import annotations
+
+from mcp.server.mcpserver.exceptions import ToolError
+
+from ...stores import Address, UnderstudyError
+from ..errors import ActorError
+
+__all__ = [
+    "DuplicateRequest",
+    "ForeignSession",
+    "HostingError",
+    "NoSession",
+    "ReadOnlyTurn",
+    "RequestCancelled",
+    "SessionError",
+    "StateError",
+    "TurnOver",
+]
+
+
+class SessionError(UnderstudyError, ToolError):
+    """A session refused what it was asked.
+
+    A `ToolError`, so that the SDK passes the message on to the model when a tool lets it through.
+    """
+
+
+class ForeignSession(ActorError):
+    """The session belongs to another principal, or was not opened in this era. To the client it does not exist."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"{address} does not answer to this principal", address)
+
+
+class DuplicateRequest(SessionError):
+    """A request carries the id of one that is still in flight."""
+
+    def __init__(self, request_id: object) -> None:
+        super().__init__(f"request id {request_id!r} is in flight already in this session; use a fresh id")
+
+
+class RequestCancelled(SessionError):
+    """The client cancelled the request (or closed its connection, in the modern era)."""
+
+    def __init__(self) -> None:
+        super().__init__("Request cancelled")
+
+
+class NoSession(SessionError, LookupError):
+    """Code asked for the current session where there is none."""
+
+
+class TurnOver(SessionError, RuntimeError):
+    """A session object was used after its turn had ended; a change made now would be lost."""
+
+
+class ReadOnlyTurn(SessionError):
+    """State was changed in a turn that may only read."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} changed session.state, but it may only read: remove readOnlyHint from its annotations "
+            "(or, for a prompt or resource, move the change into a tool)"
+        )
+
+
+class StateError(SessionError, ValueError):
+    """`session.state` holds what cannot be saved: a type, a key, a size."""
+
+
+class HostingError(UnderstudyError, TypeError):
+    """The server cannot be hosted as it is; the message says what to change."""

@@ -1,0 +1,249 @@
+"""`Exchange`: the way back of one stream, from the session to whoever reads for the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from mcp_types import RequestId
+
+from .errors import ReadOnlyTurn, RequestCancelled, StateError
+from .wire import Refusal, encode, error_message, refusal_of, result_message
+
+__all__ = ["Exchange"]
+
+MAX_EVENTS: Final = 4096
+MAX_BYTES: Final = 8 * 2**20
+HIGH_WATER: Final = 256
+"""Messages a live reader may lag behind before the writer waits for it."""
+WRITER_PATIENCE: Final = 30.0
+"""Seconds that a writer waits for a lagging reader before it goes on without it."""
+
+
+class Exchange:
+    """The messages of one stream in order and, for a request's stream, exactly one outcome at the end.
+
+    Written by the session's turn, which never learns whether anybody reads: a dropped connection is no cancellation.
+    Read by one edge at a time; `generation` tells an edge that another has taken over. Messages are numbered from 1
+    and kept, within `MAX_EVENTS` and `MAX_BYTES`, so that a reader may come back (the oldest go first).
+
+    For a request it also is the `Reply` of the turn.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_events",
+        "_first",
+        "_waiter",
+        "_writer",
+        "attached",
+        "finished",
+        "generation",
+        "id",
+        "method",
+        "modern",
+        "outcome",
+        "read",
+        "refusal",
+        "request_id",
+        "when_finished",
+    )
+
+    def __init__(self, request_id: RequestId | None, method: str, *, modern: bool = False) -> None:
+        self.request_id = request_id
+        """The JSON-RPC id of the request; None for a session's standalone stream."""
+        self.method = method
+        self.modern = modern
+        self.id = ""
+        """The stream's name within its session, once it may be resumed."""
+        self.outcome: bytes | None = None
+        """The encoded response, after the turn is over. For a reader it is one more message."""
+        self.refusal: Refusal | None = None
+        """Why there is no result, if there is none."""
+        self.finished = False
+        self.when_finished: Callable[[], None] | None = None
+        self.generation = 0
+        self.attached = False
+        """Whether somebody reads at present."""
+        self.read = 0
+        """The number of the last message that the present reader has taken."""
+        self._events: list[bytes] | None = None
+        self._first = 1
+        self._bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    # Writing
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Append a notification or a request to the client. Dropped if the stream is finished."""
+        if not self.finished:
+            self._append(encode(message))
+
+    async def send_paced(self, message: dict[str, Any]) -> None:
+        """`send`, then wait while a live reader lags more than `HIGH_WATER` messages, up to `WRITER_PATIENCE` seconds.
+
+        A reader that lags longer loses its connection, not its messages. Cancellation leaves the message sent.
+        """
+        self.send(message)
+        while self.attached and self.last - self.read > HIGH_WATER and not self.finished:
+            if self._writer is None:
+                self._writer = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(WRITER_PATIENCE):
+                    await asyncio.shield(self._writer)
+            except TimeoutError:
+                self.cut()
+
+    def resolve(self, result: Any) -> None:
+        """End the stream with the turn's result."""
+        if not self.finished:
+            self._finish(result_message(self.request_id or 0, result))
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error. What a tool may not do to its state is told to the model as a tool error."""
+        if self.finished:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            error = RequestCancelled()
+        if self.method == "tools/call" and isinstance(error, StateError | ReadOnlyTurn):
+            result: dict[str, Any] = {"content": [{"type": "text", "text": str(error)}], "isError": True}
+            if self.modern:
+                result["resultType"] = "complete"
+            self._finish(result_message(self.request_id or 0, result))
+            return
+        self.refusal = refusal_of(error, modern=self.modern)
+        self._finish(error_message(self.request_id, self.refusal))
+
+    def close(self) -> None:
+        """End a stream that has no outcome: the session's standalone one, or any when the session ends."""
+        self.finished = True
+        self._wake()
+
+    def cut_from(self, generation: int) -> None:
+        """`cut`, if the present reader is the one that attached as `generation`."""
+        if generation == self.generation:
+            self.cut()
+
+    def cut(self) -> None:
+        """Take the stream from its present reader, whose connection then closes. The stream itself goes on."""
+        self.attached = False
+        self.generation += 1
+        self._wake()
+        self._wake_writer()
+
+    def _finish(self, outcome: bytes) -> None:
+        self.outcome = outcome
+        if self._events is not None or self.attached or self.id:
+            self._append(outcome)
+        self.finished = True
+        self._wake()
+        self._wake_writer()
+        if self.when_finished is not None:
+            self.when_finished()
+
+    def _append(self, payload: bytes) -> None:
+        if self._events is None:
+            self._events = []
+        self._events.append(payload)
+        self._bytes += len(payload)
+        while len(self._events) > MAX_EVENTS or (self._bytes > MAX_BYTES and len(self._events) > 1):
+            self._bytes -= len(self._events.pop(0))
+            self._first += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _wake_writer(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+        self._writer = None
+
+    # Reading
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing but the outcome, if that, has been written: it may go out as one JSON body."""
+        return self._events is None
+
+    @property
+    def last(self) -> int:
+        """The number of the newest message; 0 before the first."""
+        return self._first - 1 + (len(self._events) if self._events is not None else 0)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest message that is still kept."""
+        return self._first
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self._bytes
+
+    async def first(self, patience: float) -> None:
+        """Return when there is something to read, the stream is finished, or `patience` seconds have passed."""
+        if self.finished or self._events is not None:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(patience, self._wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def nudge(self) -> None:
+        """Let whoever waits in `first` go on."""
+        self._wake()
+
+    def attach(self, after: int) -> int:
+        """Become the reader, of the messages after number `after`; the generation to pass to `next`."""
+        self.generation += 1
+        self.attached = True
+        self.read = after
+        if self.finished and self.outcome is not None and self._events is None:
+            self._append(self.outcome)
+        self._wake()
+        return self.generation
+
+    def detach(self, generation: int) -> None:
+        """The reader that attached as `generation` is gone. The stream goes on without one."""
+        if generation == self.generation:
+            self.attached = False
+            self._wake_writer()
+
+    async def next(self, generation: int, patience: float) -> list[tuple[int, bytes]] | None:
+        """The messages after those already read, with their numbers; [] after `patience` seconds without any.
+
+        None when there is no more to come for this reader: the stream is finished and read to its end, another reader
+        has taken over, or the messages it has yet to read were dropped.
+        """
+        while True:
+            if generation != self.generation or self.read + 1 < self._first:
+                return None
+            events = self._events
+            if events is not None and self.read < self.last:
+                number = self.read + 1
+                batch = events[number - self._first :]
+                self.read = self.last
+                self._wake_writer()
+                return list(enumerate(batch, number))
+            if self.finished:
+                return None
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = loop.call_later(patience, self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                if self._waiter is waiter:
+                    self._waiter = None
+            if generation == self.generation and not self.finished and self.read == self.last:
+                return []

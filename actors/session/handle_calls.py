@@ -1,0 +1,135 @@
+"""`HandleCalls`: the modern era's calls that open, close, name or list sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any
+
+from ...stores import Address
+from ..actor import Access
+from ..envelope import Envelope, FutureReply, Reply
+from ..errors import ActorEnded, ActorNotFound
+from ..registry import Registry
+from .errors import ForeignSession
+from .handles import (
+    CLOSE_SESSION,
+    OPEN_SESSION,
+    add_session_tools,
+    handle_address,
+    reserved_schema,
+    text_result,
+    unknown_handle,
+)
+from .hosting import HostedServer, declares_handle
+from .messages import Authorize, Call, OpenHandle
+from .session_kind import SESSION, SessionSeed
+
+__all__ = ["HandleCalls"]
+
+
+class HandleCalls:
+    """What a modern-era call means where the server's tools take sessions."""
+
+    def __init__(self, registry: Registry, *, ttl: float, timeout: float = 30.0) -> None:
+        """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one."""
+        self._registry = registry
+        self._ttl = ttl
+        self._timeout = timeout
+
+    def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
+        """Whether `tool` is one of the two session tools, on a server that takes sessions."""
+        return tool in (OPEN_SESSION, CLOSE_SESSION) and hosted.offers_sessions
+
+    def reserved_schema(self, hosted: HostedServer, tool: str) -> dict[str, Any] | None:
+        """The input schema of a session tool; None for any other."""
+        return reserved_schema(tool) if self.is_reserved(hosted, tool) else None
+
+    def declares_handle(self, hosted: HostedServer, tool: object) -> bool:
+        """Whether a tool of a server that is no `MCPServer` declares the handle itself."""
+        return isinstance(tool, str) and not hosted.manages_tools and declares_handle(hosted.input_schema(tool))
+
+    def address(self, call: Call) -> Address | None:
+        """The session that the call's handle names; None if it names none."""
+        return handle_address((call.params or {}).get("arguments"))
+
+    def unknown(self, hosted: HostedServer) -> dict[str, Any]:
+        return unknown_handle(hosted.lowlevel)
+
+    def reply(self, call: Call, hosted: HostedServer) -> Reply:
+        """The reply of a call by handle: an unknown handle is a tool error that names no reason."""
+        return _HandleReply(call, hosted)
+
+    async def serve(self, call: Call, hosted: HostedServer, tool: str) -> dict[str, Any]:
+        """Run `open_session` or `close_session`; the tool's result.
+
+        Raises:
+            ActorError: The store is out of reach, or the node takes no more sessions.
+        """
+        if tool == OPEN_SESSION:
+            return await self._open(call, hosted)
+        address = self.address(call)
+        if address is None:
+            return self.unknown(hosted)
+        try:
+            await self._ask(address, Authorize(call.tenant, by_handle=True))
+            await self._registry.end(address)
+        except (ActorNotFound, ActorEnded, ForeignSession):
+            return self.unknown(hosted)
+        return text_result(hosted.lowlevel, "The session is closed.")
+
+    async def _open(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
+        assert call.route is not None
+        address = Address.new(SESSION)
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        message = OpenHandle(call.tenant, call.route.protocol_version)
+        envelope = Envelope(message, Access.EXCLUSIVE, FutureReply(opened), None, copy_context())
+        self._registry.open(address, SessionSeed("handle", call.tenant), call.tenant.tenant, envelope)
+        async with asyncio.timeout(self._timeout):
+            await opened
+        text = f"Session {address.id} is open. It lives for {_duration(self._ttl)} after its last use."
+        return text_result(hosted.lowlevel, text, structured={"session": address.id, "expires_in_seconds": self._ttl})
+
+    async def _ask(self, address: Address, message: Any) -> None:
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._registry.deliver(address, Envelope(message, Access.SHARED, FutureReply(reply)))
+        async with asyncio.timeout(self._timeout):
+            await reply
+
+    async def serve_plain(
+        self, call: Call, hosted: HostedServer, serve: Callable[[Call, HostedServer], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """Run a call that names no session; a listing of the tools also tells how to get one."""
+        result = await serve(call, hosted)
+        if call.method == "tools/list":
+            if not hosted.manages_tools and any(declares_handle(tool.get("inputSchema")) for tool in result["tools"]):
+                hosted.lists_handles = True
+            if hosted.offers_sessions:
+                return add_session_tools(hosted, result)
+        return result
+
+
+class _HandleReply:
+    __slots__ = ("_call", "_hosted")
+
+    def __init__(self, call: Call, hosted: HostedServer) -> None:
+        self._call = call
+        self._hosted = hosted
+
+    def resolve(self, result: Any) -> None:
+        self._call.resolve(result)
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, ActorNotFound | ActorEnded | ForeignSession):
+            self._call.resolve(unknown_handle(self._hosted.lowlevel))
+        else:
+            self._call.fail(error)
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size and seconds % size == 0:
+            count = round(seconds / size)
+            return f"{count} {unit}{'s' if count != 1 else ''}"
+    return f"{seconds:g} seconds"

@@ -1,0 +1,270 @@
+"""`HostedServer`: one MCP server as the session actor sees it, whatever it was written with."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.lowlevel.server import lifespan as no_lifespan
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary
+from mcp.server.runner import ServerRunner
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.shared.dispatcher import DispatchContext
+from mcp_types import SubscriptionsListenRequestParams
+
+from .errors import HostingError
+from .parameter import SESSION_ARGUMENT, fill_session_parameter
+from .sharing import share_equal_parts
+
+__all__ = ["HostedServer", "TenantShared", "declares_handle", "has_lifespan", "is_server", "make_server", "running"]
+
+logger = logging.getLogger(__name__)
+
+AnyServer = Server[Any]
+
+
+class TenantShared:
+    """What the servers that a factory made for one tenant have in common, because a call may meet any of them.
+
+    `bus` carries list changes and resource updates to every `subscriptions/listen` stream of the tenant. `boundaries`
+    seals `requestState` (by server name), so that a round begun at one session's server can end at another's.
+    """
+
+    __slots__ = ("__weakref__", "boundaries", "bus", "listen")
+
+    def __init__(self) -> None:
+        self.bus = InMemorySubscriptionBus()
+        self.listen = ListenHandler(self.bus)
+        self.boundaries: dict[str, RequestStateBoundary] = {}
+
+
+def lowlevel_of(server: object) -> AnyServer | None:
+    """The SDK's low-level server inside `server`; None if there is none.
+
+    `MCPServer` keeps its own under `_lowlevel_server`, FastMCP 4 under `_mcp_server`; neither offers it otherwise.
+    """
+    if isinstance(server, Server):
+        return cast("AnyServer", server)
+    for name in ("_lowlevel_server", "_mcp_server"):
+        inner = getattr(server, name, None)
+        if isinstance(inner, Server):
+            return cast("AnyServer", inner)
+    return None
+
+
+def is_server(candidate: object) -> bool:
+    """Whether `candidate` is an MCP server that can be hosted (as opposed to a factory of servers)."""
+    return lowlevel_of(candidate) is not None
+
+
+class HostedServer:
+    """A server made ready to be run by the SDK kernel, with what the session actor asks of it."""
+
+    __slots__ = (
+        "_init_options",
+        "_read_only",
+        "_schemas",
+        "_shared",
+        "_tools",
+        "lifespan_state",
+        "lists_handles",
+        "lowlevel",
+        "name",
+    )
+
+    def __init__(self, server: object, shared: TenantShared | None = None) -> None:
+        """`shared` for a server that a factory made; None for the one object that serves everybody.
+
+        Raises:
+            HostingError: `server` is no MCP server, or a tool of it cannot be hosted.
+        """
+        lowlevel = lowlevel_of(server)
+        if lowlevel is None:
+            raise HostingError(
+                f"cannot host {type(server).__name__!r}: need an MCPServer, a low-level Server, a FastMCP server, "
+                "or a function (tenant) -> server"
+            )
+        self.lowlevel: AnyServer = lowlevel
+        self.name = lowlevel.name
+        self.lifespan_state: Any = {}
+        self._tools: dict[str, Tool] | None = None
+        self._read_only: dict[str, bool] | None = None
+        self._schemas: dict[str, tuple[Any, dict[str, Any]]] | None = None
+        self._init_options: InitializationOptions | None = None
+        self.lists_handles = False
+        """A server that is no `MCPServer` has listed a tool that declares the state handle itself."""
+        self._shared = shared
+        if isinstance(server, MCPServer):
+            self._adopt_mcpserver(cast("MCPServer[Any]", server), shared)
+
+    def _adopt_mcpserver(self, server: MCPServer[Any], shared: TenantShared | None) -> None:
+        # The manager's own dict, not a copy: tools added or removed later are seen.
+        self._tools = server._tool_manager._tools  # pyright: ignore[reportPrivateUsage]
+        for tool in self._tools.values():
+            fill_session_parameter(tool)
+        if shared is None:
+            return
+        # Only the SDK's in-process default is replaced; a bus that the author chose stays.
+        if type(server._subscriptions) is InMemorySubscriptionBus:  # pyright: ignore[reportPrivateUsage]
+            server._subscriptions = shared.bus  # pyright: ignore[reportPrivateUsage]
+            entry = self.lowlevel.get_request_handler("subscriptions/listen")
+            if entry is not None and type(entry.handler) is ListenHandler:
+                self.lowlevel.add_request_handler(
+                    "subscriptions/listen", SubscriptionsListenRequestParams, shared.listen
+                )
+        share_equal_parts(server, self.lowlevel, shared.boundaries)
+
+    @property
+    def init_options(self) -> InitializationOptions:
+        """The `initialize` result's payload. List changes are announced: this runtime delivers them in both eras."""
+        if self._init_options is None:
+            self._init_options = self.lowlevel.create_initialization_options(
+                NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+            )
+        return self._init_options
+
+    async def learn_tools(self, runner: ServerRunner[Any], dispatch: DispatchContext[Any], *, meta: object) -> None:
+        """Learn from a server that is no `MCPServer` which of its tools only read, by asking it for `tools/list`.
+
+        Done once per server; a tool that appears later, or a server that cannot list, counts as one that writes.
+        """
+        read_only: dict[str, bool] = {}
+        params: dict[str, Any] = {} if meta is None else {"_meta": meta}
+        try:
+            for _ in range(_MAX_PAGES):
+                page = await runner.on_request(dispatch, "tools/list", params)
+                for tool in page.get("tools", ()):
+                    annotations: dict[str, Any] = tool.get("annotations") or {}
+                    read_only[tool["name"]] = bool(annotations.get("readOnlyHint"))
+                    self.lists_handles = self.lists_handles or declares_handle(tool.get("inputSchema"))
+                if page.get("nextCursor") is None:
+                    break
+                params = {**params, "cursor": page["nextCursor"]}
+        except Exception as error:
+            logger.info("server %r does not list its tools (%s): all of them count as writing", self.name, error)
+        self._read_only = read_only
+
+    @property
+    def knows_tools(self) -> bool:
+        return self._tools is not None or self._read_only is not None
+
+    @property
+    def manages_tools(self) -> bool:
+        """Whether the tools are an `MCPServer`'s, so that their functions are in reach."""
+        return self._tools is not None
+
+    def is_read_only(self, tool_name: object) -> bool:
+        """Whether the tool is annotated `readOnlyHint`. False for one that is not known."""
+        if self._tools is not None:
+            tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
+            return tool is not None and tool.annotations is not None and bool(tool.annotations.read_only_hint)
+        return self._read_only is not None and isinstance(tool_name, str) and self._read_only.get(tool_name, False)
+
+    def takes_session(self, tool_name: object) -> bool:
+        """Whether the tool declared a `Session` parameter. Also fills it for a tool added since."""
+        if self._tools is None or not isinstance(tool_name, str):
+            return False
+        tool = self._tools.get(tool_name)
+        return tool is not None and fill_session_parameter(tool)
+
+    @property
+    def offers_sessions(self) -> bool:
+        """Whether a tool takes a session, so that modern-era clients need a way to open one."""
+        if self._tools is None:
+            return self.lists_handles
+        return any(fill_session_parameter(tool) for tool in self._tools.values())
+
+    def tool_names(self) -> list[str]:
+        """The names of the tools, where they are known without asking."""
+        return list(self._tools) if self._tools is not None else []
+
+    def input_schema(self, tool_name: str) -> Any | None:
+        """The tool's input schema as the modern era lists it, or None where it is not known without asking."""
+        if self._tools is not None:
+            tool = self._tools.get(tool_name)
+            if tool is None:
+                return None
+            if not fill_session_parameter(tool):
+                return tool.parameters
+            if self._schemas is None:
+                self._schemas = {}
+            kept = self._schemas.get(tool_name)
+            if kept is None or kept[0] is not tool:
+                kept = self._schemas[tool_name] = (tool, with_session_argument(tool.parameters))
+            return kept[1]
+        lookup = self.lowlevel.get_tool_input_schema
+        return lookup(tool_name) if lookup is not None else None
+
+
+_MAX_PAGES = 100
+
+_SESSION_SCHEMA = {
+    "type": "string",
+    "title": "Session",
+    "description": "The session handle returned by open_session. The same handle keeps working on the same state.",
+    "x-mcp-header": "Session",
+}
+
+
+def with_session_argument(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with the state handle as one more required argument that also travels as `Mcp-Param-Session`."""
+    return {
+        **schema,
+        "properties": {**schema.get("properties", {}), SESSION_ARGUMENT: _SESSION_SCHEMA},
+        "required": [*schema.get("required", ()), SESSION_ARGUMENT],
+    }
+
+
+def declares_handle(schema: Any) -> bool:
+    """Whether an input schema itself has the state handle: `session`, marked `x-mcp-header: Session`."""
+    try:
+        return schema["properties"][SESSION_ARGUMENT]["x-mcp-header"] == "Session"
+    except (KeyError, TypeError):
+        return False
+
+
+@asynccontextmanager
+async def running(hosted: HostedServer) -> AsyncGenerator[HostedServer]:
+    """`hosted` with its server's lifespan entered."""
+    async with hosted.lowlevel.lifespan(hosted.lowlevel) as state:
+        hosted.lifespan_state = state
+        yield hosted
+
+
+def has_lifespan(hosted: HostedServer) -> bool:
+    """Whether entering the server's lifespan does anything."""
+    return hosted.lowlevel.lifespan is not no_lifespan
+
+
+ServerFactory = Callable[[Any], Any | Awaitable[Any]]
+
+
+async def make_server(factory: ServerFactory, tenant: object, *, timeout: float) -> object:
+    """What `factory(tenant)` returns, awaited if need be.
+
+    Raises:
+        HostingError: It did not return a server, or took longer than `timeout` seconds.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            made = factory(tenant)
+            if inspect.isawaitable(made):
+                made = await made
+    except TimeoutError:
+        raise HostingError(
+            f"the server factory took longer than {timeout} s; do slow work in the server's lifespan"
+        ) from None
+    if not is_server(made):
+        raise HostingError(
+            f"the server factory returned {type(made).__name__!r}; it must return an MCPServer, a low-level Server or "
+            "a FastMCP server"
+        )
+    return cast("object", made)

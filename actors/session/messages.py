@@ -1,0 +1,92 @@
+"""What a session actor is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from mcp.shared.inbound import InboundModernRoute
+from mcp_types import RequestId
+
+from .exchange import Exchange
+from .tenant import TenantContext
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from ..envelope import Envelope
+    from .session_actor import SessionActor
+
+__all__ = ["Authorize", "Call", "Notice", "OpenHandle"]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A JSON-RPC request of the client, and the `Reply` of its own turn: the outcome goes to its exchange."""
+
+    id: RequestId
+    method: str
+    params: dict[str, Any] | None
+    tenant: TenantContext
+    exchange: Exchange
+    request: Request | None = None
+    """The HTTP request it came in, for handlers that ask for headers."""
+    route: InboundModernRoute | None = None
+    """The envelope of a 2026-07-28 request; None in the handshake era."""
+    resumable: bool = False
+    """The client can come back to its stream, so a handler may close it early."""
+    envelope: Envelope | None = None
+    """What carries it, while it waits."""
+    scope: anyio.CancelScope | None = None
+    """What encloses its turn, while that runs."""
+    cancelled: bool = False
+    actor: SessionActor | None = None
+    """Who counts it as in flight."""
+
+    def resolve(self, result: Any) -> None:
+        """`Reply`: the turn is over and what it changed is saved."""
+        if self.actor is not None:
+            self.actor.forget(self)
+        self.exchange.resolve(result)
+
+    def fail(self, error: BaseException) -> None:
+        """`Reply`: there was no turn, or it changed nothing."""
+        if self.actor is not None:
+            self.actor.forget(self)
+        self.exchange.fail(error)
+
+    def cancel(self) -> None:
+        """Stop it, wherever it is: waiting, running, or over."""
+        self.cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.envelope is not None:
+            self.envelope.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class Notice:
+    """A JSON-RPC notification of the client."""
+
+    method: str
+    params: dict[str, Any] | None
+    tenant: TenantContext
+    request: Request | None = None
+
+
+@dataclass(slots=True, eq=False)
+class OpenHandle:
+    """Open this session as a state handle. The turn's result is None; the session exists once it is saved."""
+
+    tenant: TenantContext
+    protocol_version: str
+
+
+@dataclass(slots=True, eq=False)
+class Authorize:
+    """Ask whether the session answers to this principal. The turn raises `ForeignSession` if not."""
+
+    tenant: TenantContext
+    by_handle: bool = False
+    """Asked in the modern era; otherwise a session that was opened by no handshake counts as unknown."""

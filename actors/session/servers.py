@@ -1,0 +1,142 @@
+"""`Servers`: where sessions get their MCP servers from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from types import TracebackType
+from typing import Any, Self, cast
+from weakref import WeakValueDictionary
+
+from .errors import HostingError
+from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server, running
+from .tenant import TenantContext
+
+__all__ = ["Servers"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SURFACES = 256
+"""Servers kept for modern-era calls without a handle, one for each distinct tenant surface."""
+
+
+class Servers:
+    """One server for everybody, or a factory `(tenant) -> server` that makes each session its own.
+
+    Used as an async context manager, which the lifespans of all servers live within.
+    """
+
+    def __init__(self, server_or_factory: object, *, factory_timeout: float = 10.0) -> None:
+        """
+        Raises:
+            HostingError: Neither an MCP server nor callable.
+        """
+        self._one: HostedServer | None = None
+        self._factory: ServerFactory | None = None
+        if is_server(server_or_factory):
+            self._one = HostedServer(server_or_factory)
+        elif callable(server_or_factory):
+            self._factory = cast("ServerFactory", server_or_factory)
+        else:
+            raise HostingError(
+                f"cannot host {type(server_or_factory).__name__!r}: need an MCPServer, a low-level Server, a FastMCP "
+                "server, or a function (tenant) -> server"
+            )
+        self._timeout = factory_timeout
+        self._tasks = asyncio.TaskGroup()
+        self._stops: dict[HostedServer, asyncio.Event] = {}
+        self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
+        self._making: dict[Any, asyncio.Lock] = {}
+        self._shared: WeakValueDictionary[str, TenantShared] = WeakValueDictionary()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        if self._one is not None:
+            try:
+                await self._start(self._one)
+            except BaseException as error:
+                await self._tasks.__aexit__(type(error), error, error.__traceback__)
+                raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for stop in self._stops.values():
+            stop.set()
+        await self._tasks.__aexit__(exc_type, exc, tb)
+
+    @property
+    def one(self) -> HostedServer | None:
+        """The server that everybody shares, or None where a factory makes them."""
+        return self._one
+
+    async def for_session(self, tenant: TenantContext) -> HostedServer:
+        """A server for one session; give it back with `release`.
+
+        Raises:
+            HostingError: The factory did not return a server in time.
+            Whatever the factory or the server's lifespan raises.
+        """
+        if self._one is not None:
+            return self._one
+        return await self._make(tenant)
+
+    async def for_surface(self, tenant: TenantContext) -> HostedServer:
+        """The server for calls of `tenant` that belong to no session: one for each distinct surface, least used go."""
+        if self._one is not None:
+            return self._one
+        surface = tenant.surface
+        hosted = self._surfaces.get(surface)
+        if hosted is not None:
+            self._surfaces.move_to_end(surface)
+            return hosted
+        lock = self._making.setdefault(surface, asyncio.Lock())
+        try:
+            async with lock:
+                hosted = self._surfaces.get(surface)
+                if hosted is None:
+                    hosted = self._surfaces[surface] = await self._make(tenant)
+                    if len(self._surfaces) > MAX_SURFACES:
+                        self.release(self._surfaces.popitem(last=False)[1])
+        finally:
+            self._making.pop(surface, None)
+        return hosted
+
+    def release(self, hosted: HostedServer) -> None:
+        """A session's server is no longer needed: its lifespan ends."""
+        stop = self._stops.get(hosted) if hosted is not self._one else None
+        if stop is not None:
+            stop.set()
+
+    async def _make(self, tenant: TenantContext) -> HostedServer:
+        assert self._factory is not None
+        server = await make_server(self._factory, tenant, timeout=self._timeout)
+        shared = self._shared.get(tenant.tenant)
+        if shared is None:
+            shared = self._shared[tenant.tenant] = TenantShared()
+        hosted = HostedServer(server, shared)
+        if has_lifespan(hosted):
+            await self._start(hosted)
+        return hosted
+
+    async def _start(self, hosted: HostedServer) -> None:
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stop = self._stops[hosted] = asyncio.Event()
+        self._tasks.create_task(self._keep(hosted, started, stop))
+        await started
+
+    async def _keep(self, hosted: HostedServer, started: asyncio.Future[None], stop: asyncio.Event) -> None:
+        # A lifespan may hold task groups, which must be left by the task that entered them: hence one task for each.
+        try:
+            async with running(hosted):
+                started.set_result(None)
+                await stop.wait()
+        except Exception as error:
+            if not started.done():
+                started.set_exception(error)
+            else:
+                logger.error("the lifespan of server %r failed", hosted.name, exc_info=error)
+        finally:
+            self._stops.pop(hosted, None)

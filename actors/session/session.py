@@ -1,0 +1,169 @@
+"""`Session`: what a tool sees of the conversation it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mcp.server.mcpserver import Resolve
+
+from .errors import NoSession, ReadOnlyTurn, TurnOver
+from .state import ReadOnlyState, pack_state, unpack_state
+
+if TYPE_CHECKING:
+    from .live import LiveObjects
+    from .tenant import TenantContext
+
+__all__ = ["Session", "TurnSession", "current_session"]
+
+
+class TurnSession:
+    """The session as seen by one turn. Made by the runtime; good until the turn ends.
+
+    In an exclusive turn `state` is a working copy that is saved, if it changed, before the reply leaves
+    (reply-is-durable), and dropped if the call fails or is cancelled (all-or-nothing). In a read-only turn it is
+    the state as last saved, and changing it is an error.
+    """
+
+    __slots__ = (
+        "_checkpoint",
+        "_live",
+        "_max_state",
+        "_over",
+        "_saved",
+        "_state",
+        "id",
+        "node",
+        "read_only",
+        "tenant",
+        "what",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        tenant: TenantContext,
+        node: str,
+        what: str,
+        saved: bytes,
+        max_state: int,
+        read_only: bool,
+        live: Callable[[], LiveObjects],
+        checkpoint: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self.id = id
+        """The session's id: `Mcp-Session-Id` in the handshake era, the state handle in the modern one."""
+        self.tenant = tenant
+        """Who the call comes from, as resolved from its credential."""
+        self.node = node
+        """The id of the node this turn runs on."""
+        self.what = what
+        """What is running, for messages: `tool 'count'`."""
+        self.read_only = read_only
+        self._saved = saved
+        self._max_state = max_state
+        self._state: dict[str, Any] | None = None
+        self._live = live
+        self._checkpoint = checkpoint
+        self._over = False
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The session's durable state: str to None, bool, int, float, str, bytes, aware datetime, list or dict.
+
+        Changes at any depth count. Nothing is read or compared for a turn that never asks for it.
+
+        Raises:
+            TurnOver: The turn has ended.
+        """
+        if self._over:
+            raise TurnOver(
+                f"session.state was used after {self.what} had returned; a background task cannot change a session, "
+                "do the work inside the call"
+            )
+        if self._state is None:
+            self._state = ReadOnlyState.of(self._saved, self.what) if self.read_only else unpack_state(self._saved)
+        return self._state
+
+    @property
+    def live(self) -> LiveObjects:
+        """Objects that cannot be saved: closed at passivation, made anew by their factories after it."""
+        if self._over:
+            raise TurnOver(f"session.live was used after {self.what} had returned")
+        return self._live()
+
+    async def save(self) -> None:
+        """Make the state durable now: a checkpoint. What fails later in this turn falls back to here.
+
+        Raises:
+            ReadOnlyTurn: This turn may only read.
+            StateError: The state holds what cannot be saved, or is too large; nothing was saved.
+            OwnershipLost, ActorUnavailable: The store refused, or did not answer.
+            TurnOver: The turn has ended.
+        """
+        if self._over:
+            raise TurnOver(f"session.save() was called after {self.what} had returned")
+        if self.read_only:
+            raise ReadOnlyTurn(self.what)
+        if (changed := self.changed_state()) is not None:
+            await self._checkpoint(changed)
+            self._saved = changed
+
+    def changed_state(self) -> bytes | None:
+        """The packed state if this turn has changed it since the last save, else None.
+
+        Raises:
+            ReadOnlyTurn: It changed, in a turn that may only read.
+            StateError: It holds what cannot be saved, or is too large.
+        """
+        if self._state is None:
+            return None
+        packed = pack_state(dict(self._state) if self.read_only else self._state, self._max_state)
+        if packed == self._saved:
+            return None
+        if self.read_only:
+            raise ReadOnlyTurn(self.what)
+        return packed
+
+    def merge_into(self, now: dict[str, Any]) -> None:
+        """Put the top-level keys that this turn changed, and only those, into `now`."""
+        if self._state is None:
+            return
+        before = unpack_state(self._saved)
+        for key, value in self._state.items():
+            if key not in before or before[key] != value:
+                now[key] = value
+        for key in before.keys() - self._state.keys():
+            now.pop(key, None)
+
+    def end_turn(self) -> None:
+        """Called by the runtime when the turn is over; later use raises `TurnOver`."""
+        self._over = True
+        self._state = None
+
+    def __repr__(self) -> str:
+        return f"<session of {self.what}>"
+
+
+CURRENT: ContextVar[TurnSession | None] = ContextVar("understudy_session", default=None)
+
+
+def current_session() -> TurnSession:
+    """The session of the call that is running: for code that has no `session` parameter.
+
+    Raises:
+        NoSession: No call is running here, or a modern-era call that came without a state handle.
+    """
+    session = CURRENT.get()
+    if session is None:
+        raise NoSession(
+            "no session here: this code runs outside a call hosted by understudy, or in a call of the 2026-07-28 era "
+            "without a state handle (declare `session: Session` on the tool so that clients are asked for one)"
+        )
+    return session
+
+
+Session = Annotated[TurnSession, Resolve(current_session)]
+"""The type of a tool parameter that is filled with the conversation's session: `async def tool(session: Session)`."""

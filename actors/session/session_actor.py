@@ -1,0 +1,404 @@
+"""`SessionActor`: one MCP conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+from mcp.server.runner import ServerRunner
+from mcp.shared.dispatcher import CallOptions, coerce_request_id
+from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
+from mcp_types import INVALID_REQUEST, ErrorData, RequestId
+from mcp_types.version import LATEST_HANDSHAKE_VERSION
+
+from ..actor import Access, Cell
+from .back_channel import BackChannel
+from .connection import SessionConnection, envelope_connection, shared_client_params
+from .dispatch import CallDispatch, NoticeDispatch, notification
+from .errors import DuplicateRequest, ForeignSession, RequestCancelled
+from .exchange import Exchange
+from .live import LiveObjects
+from .messages import Authorize, Call, Notice, OpenHandle
+from .session import CURRENT, TurnSession
+from .snapshot import SessionSnapshot
+from .state import pack_state, unpack_state
+from .tenant import TenantContext
+
+if TYPE_CHECKING:
+    from .hosting import HostedServer
+    from .session_kind import SessionKind
+
+__all__ = ["PROTOCOL_READS", "SessionActor"]
+
+PROTOCOL_READS: Final = frozenset(
+    {
+        "ping",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+        "subscriptions/listen",
+    }
+)
+"""Methods that only read: they run beside every other turn, and may be repeated."""
+
+_LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+
+class SessionActor:
+    """A conversation: its snapshot, its MCP server, the calls in flight and the questions to its client.
+
+    It is its connection's outbound channel too: what a handler sends outside of a request leaves on the session's
+    standalone stream.
+    """
+
+    __slots__ = (
+        "_back_channel",
+        "_cell",
+        "_connection",
+        "_hosted",
+        "_in_flight",
+        "_kind",
+        "_live",
+        "_next",
+        "_turn",
+        "snap",
+    )
+
+    def __init__(self, kind: SessionKind, cell: Cell, snapshot: SessionSnapshot) -> None:
+        self._kind = kind
+        self._cell = cell
+        self.snap = snapshot
+        """As last saved (or, before the first save, as it will be)."""
+        self._next: SessionSnapshot | None = None
+        self._turn: TurnSession | None = None
+        self._hosted: HostedServer | None = None
+        self._connection: SessionConnection | None = None
+        self._in_flight: dict[RequestId, Call] | None = None
+        self._back_channel: BackChannel | None = None
+        self._live: LiveObjects | None = None
+
+    # What never waits in the mailbox: called by the edge, outside of turns.
+
+    def admit(self, tenant: TenantContext) -> None:
+        """
+        Raises:
+            ForeignSession: no-wrong-tenant: the session was opened by another principal.
+        """
+        if tenant.principal != self.snap.principal or tenant.tenant != self.snap.tenant:
+            raise ForeignSession(self._cell.address)
+
+    def accept(self, call: Call) -> Access:
+        """Note `call` as in flight, before it waits or runs; how it wants to be handled.
+
+        Raises:
+            DuplicateRequest: A call of the same id is in flight.
+            ForeignSession: Another principal's.
+        """
+        self.admit(call.tenant)
+        if self._in_flight is None:
+            self._in_flight = {}
+        key = coerce_request_id(call.id)
+        if self._in_flight.setdefault(key, call) is not call:
+            raise DuplicateRequest(call.id)
+        call.actor = self
+        return self.access(call)
+
+    def forget(self, call: Call) -> None:
+        """`call` has its outcome."""
+        key = coerce_request_id(call.id)
+        if self._in_flight is not None and self._in_flight.get(key) is call:
+            del self._in_flight[key]
+            if not self._in_flight:
+                self._in_flight = None
+
+    def access(self, call: Call) -> Access:
+        if self._kind.interleaved or call.method in PROTOCOL_READS:
+            return Access.SHARED if call.method != "initialize" else Access.EXCLUSIVE
+        if call.method == "tools/call" and self._hosted is not None:
+            params = call.params
+            if params is not None and self._hosted.is_read_only(params.get("name")):
+                return Access.SHARED
+        return Access.EXCLUSIVE
+
+    def cancel(self, params: Mapping[str, Any] | None) -> None:
+        """`notifications/cancelled`: stop the call it names, wherever it is. `initialize` cannot be cancelled."""
+        request_id = cancelled_request_id_from_params(params)
+        if request_id is None or self._in_flight is None:
+            return
+        call = self._in_flight.get(coerce_request_id(request_id))
+        if call is not None and call.method != "initialize":
+            call.cancel()
+
+    def answer(self, question: object, result: dict[str, Any] | None, error: ErrorData | None) -> bool:
+        """The client's answer to a question of this session; False if nobody waits for it."""
+        return self._back_channel is not None and self._back_channel.answer(question, result, error)
+
+    @property
+    def calls_in_flight(self) -> list[Call]:
+        return list(self._in_flight.values()) if self._in_flight is not None else []
+
+    # Turns
+
+    async def receive(self, message: Any, access: Access) -> Any:
+        kind = cast("type[object]", type(message))
+        if kind is Call:
+            return await self._call(message, access)
+        if kind is Notice:
+            await self._notice(message)
+            return None
+        if kind is Authorize:
+            self.admit(message.tenant)
+            if self.snap.origin != "handshake" and not message.by_handle:
+                raise ForeignSession(self._cell.address)
+            return None
+        if kind is TurnSession:
+            self._merge(message)
+            return None
+        assert kind is OpenHandle, message
+        self._next = replace(self.snap, protocol_version=message.protocol_version)
+        return None
+
+    async def _call(self, call: Call, access: Access) -> dict[str, Any]:
+        if self._in_flight is None or self._in_flight.get(coerce_request_id(call.id)) is not call:
+            self.accept(call)
+        try:
+            if call.cancelled:
+                raise RequestCancelled
+            if call.route is None and self.snap.origin != "handshake":
+                raise ForeignSession(self._cell.address)
+            hosted = self._hosted or await self._host(call.tenant)
+            with anyio.CancelScope() as scope:
+                call.scope = scope
+                result = await self._run(call, hosted, access)
+            if scope.cancelled_caught:
+                raise RequestCancelled
+            return result  # pyright: ignore[reportPossiblyUnboundVariable]
+        finally:
+            call.scope = None
+
+    async def _run(self, call: Call, hosted: HostedServer, access: Access) -> dict[str, Any]:
+        method, params = call.method, call.params
+        if method == "resources/subscribe" and len(self.snap.subscriptions) >= self._kind.max_subscriptions:
+            raise MCPError(INVALID_REQUEST, f"this session has {self._kind.max_subscriptions} subscriptions, its limit")
+        if call.route is None:
+            connection = self._connection or self._connect()
+            dispatch = CallDispatch(call, self._back_channel or self._open_back_channel())
+        else:
+            connection = envelope_connection(call.route)
+            dispatch = CallDispatch(call, None)
+        runner = ServerRunner(
+            hosted.lowlevel,
+            connection,
+            hosted.lifespan_state,
+            init_options=hosted.init_options if method == "initialize" else None,
+        )
+        tool = params.get("name") if method == "tools/call" and params is not None else None
+        if tool is not None:
+            if not hosted.knows_tools:
+                await hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta"))
+            hosted.takes_session(tool)
+        read_only = method in PROTOCOL_READS or (tool is not None and hosted.is_read_only(tool))
+        turn = self._begin_turn(call, tool, read_only=read_only)
+        if access is Access.EXCLUSIVE:
+            self._turn = turn
+        CURRENT.set(turn)
+        try:
+            result = await runner.on_request(dispatch, method, params)
+            if tool is not None and result.get("isError"):
+                # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
+                turn.end_turn()
+            elif read_only:
+                turn.changed_state()
+            elif method == "initialize":
+                self._note_handshake(connection)
+            elif method in _PROTOCOL_WRITES:
+                self._note_protocol(method, params)
+            if (
+                access is Access.SHARED
+                and not read_only
+                and (turn.changed_state() is not None or self._next is not None)
+            ):
+                await self._kind.merge(self._cell.address, turn)
+            return result
+        finally:
+            dispatch.close()
+            if access is Access.SHARED:
+                turn.end_turn()
+            if call.route is not None:
+                await connection.aclose()
+
+    async def _notice(self, notice: Notice) -> None:
+        self.admit(notice.tenant)
+        if self.snap.origin != "handshake":
+            raise ForeignSession(self._cell.address)
+        params = notice.params
+        if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
+            await self._progress(self._back_channel, params)
+        hosted = self._hosted or await self._host(notice.tenant)
+        connection = self._connection or self._connect()
+        runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
+        await runner.on_notify(NoticeDispatch(notice), notice.method, params)
+
+    async def _progress(self, back_channel: BackChannel, params: dict[str, Any]) -> None:
+        callback = back_channel.progress_callback(params.get("progressToken"))
+        progress, total, message = params.get("progress"), params.get("total"), params.get("message")
+        if callback is None or not isinstance(progress, int | float) or isinstance(progress, bool):
+            return
+        await callback(
+            float(progress),
+            float(total) if isinstance(total, int | float) else None,
+            message if isinstance(message, str) else None,
+        )
+
+    # State
+
+    def _begin_turn(self, call: Call, tool: object, *, read_only: bool) -> TurnSession:
+        return TurnSession(
+            id=self._cell.address.id,
+            tenant=call.tenant,
+            node=self._kind.node_id,
+            what=f"tool {tool!r}" if tool is not None else call.method,
+            saved=self.snap.state,
+            max_state=self._kind.max_state,
+            read_only=read_only,
+            live=self._live_objects,
+            checkpoint=self._checkpoint,
+        )
+
+    def _live_objects(self) -> LiveObjects:
+        if self._live is None:
+            self._live = LiveObjects()
+        return self._live
+
+    async def _checkpoint(self, state: bytes) -> None:
+        saving = replace(self._next or self.snap, state=state)
+        await self._cell.save(saving.pack())
+        self.snap = saving
+        self._next = None
+
+    def _merge(self, turn: TurnSession) -> None:
+        """An interleaved turn is over: put the top-level keys that it changed, and only those, into the state."""
+        now = unpack_state(self.snap.state)
+        turn.merge_into(now)
+        self._next = replace(self._next or self.snap, state=pack_state(now, self._kind.max_state))
+
+    def snapshot(self) -> bytes | None:
+        turn = self._turn
+        state = turn.changed_state() if turn is not None else None
+        if state is not None:
+            self._next = replace(self._next or self.snap, state=state)
+        if self._next is None:
+            self._turn_over()
+            return None
+        return self._next.pack()
+
+    def saved(self) -> None:
+        if self._next is not None:
+            self.snap = self._next
+        self._turn_over()
+
+    def rollback(self) -> None:
+        self._turn_over()
+
+    def _turn_over(self) -> None:
+        self._next = None
+        if self._turn is not None:
+            self._turn.end_turn()
+            self._turn = None
+
+    # What the protocol keeps
+
+    def _note_handshake(self, connection: SessionConnection) -> None:
+        params = connection.client_params
+        assert params is not None
+        spelled = params.model_dump_json(by_alias=True, exclude_none=True).encode()
+        connection.client_params = shared_client_params(spelled)
+        self._next = replace(self.snap, protocol_version=connection.protocol_version, client=spelled)
+
+    def _note_protocol(self, method: str, params: dict[str, Any] | None) -> None:
+        current = self._next or self.snap
+        params = params or {}
+        uri = params.get("uri")
+        if method == "logging/setLevel":
+            self._next = replace(current, log_level=params.get("level"))
+        elif isinstance(uri, str):
+            others = tuple(known for known in current.subscriptions if known != uri)
+            if method == "resources/subscribe":
+                self._next = replace(current, subscriptions=(*others, uri))
+            else:
+                self._next = replace(current, subscriptions=others)
+
+    # Outbound: the standalone stream
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        """Send a notification outside of any request. Dropped where the client holds no standalone stream."""
+        if method == "notifications/message" and not self._wants_log(params):
+            return
+        self._kind.streams.publish(self._cell.address, notification(method, params))
+
+    def _wants_log(self, params: Mapping[str, Any] | None) -> bool:
+        level, threshold = (params or {}).get("level"), self.snap.log_level
+        if threshold not in _LOG_LEVELS or level not in _LOG_LEVELS:
+            return True
+        return _LOG_LEVELS.index(level) >= _LOG_LEVELS.index(threshold)
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> dict[str, Any]:
+        """Ask the client outside of any request.
+
+        Raises:
+            NoBackChannelError: The client holds no standalone stream.
+            MCPError: The client answered with an error, or not in time.
+        """
+        stream: Exchange | None = self._kind.streams.standalone(self._cell.address)
+        if stream is None:
+            raise NoBackChannelError(method)
+        return await (self._back_channel or self._open_back_channel()).ask(stream, method, params, opts)
+
+    # Parts that are made on first use
+
+    def _connect(self) -> SessionConnection:
+        snap = self.snap
+        connection = self._connection = SessionConnection(
+            self,
+            protocol_version=snap.protocol_version or LATEST_HANDSHAKE_VERSION,
+            session_id=self._cell.address.id,
+            client_params=shared_client_params(snap.client) if snap.client else None,
+        )
+        return connection
+
+    def _open_back_channel(self) -> BackChannel:
+        record = self._cell.record
+        epoch = record.epoch if record is not None else 1
+        self._back_channel = BackChannel(f"{epoch}-", self._kind.answer_timeout)
+        return self._back_channel
+
+    async def _host(self, tenant: TenantContext) -> HostedServer:
+        hosted = await self._kind.servers.for_session(tenant)
+        if self._hosted is None:
+            self._hosted = hosted
+        elif self._hosted is not hosted:
+            self._kind.servers.release(hosted)
+        return self._hosted
+
+    async def close(self) -> None:
+        for call in self.calls_in_flight:
+            call.cancel()
+        if self._live is not None:
+            await self._live.aclose()
+        if self._connection is not None:
+            await self._connection.aclose()
+        if self._hosted is not None:
+            self._kind.servers.release(self._hosted)
+
+
+_PROTOCOL_WRITES: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})

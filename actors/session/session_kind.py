@@ -1,0 +1,97 @@
+"""`SessionKind`: how sessions are opened and rehydrated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from ...stores import Address, Record
+from ..actor import Cell
+from .session_actor import SessionActor
+from .snapshot import Origin, SessionSnapshot
+from .tenant import TenantContext
+
+if TYPE_CHECKING:
+    from ..registry import Registry
+    from .exchange import Exchange
+    from .servers import Servers
+    from .session import TurnSession
+
+__all__ = ["SESSION", "SessionKind", "SessionSeed", "StandaloneStreams"]
+
+SESSION: Final = "session"
+"""The kind of a session's address."""
+
+
+class StandaloneStreams(Protocol):
+    """Where sessions send what belongs to no request. The streams are the edge's: they outlive a passivation."""
+
+    def publish(self, address: Address, message: dict[str, Any]) -> bool:
+        """Send on the session's standalone stream; False if the client holds none."""
+        ...
+
+    def standalone(self, address: Address) -> Exchange | None:
+        """The session's standalone stream, if the client holds one."""
+        ...
+
+
+class SessionSeed(NamedTuple):
+    """What a new session starts from: how it was opened, and by whom."""
+
+    origin: Origin
+    tenant: TenantContext
+
+
+class SessionKind:
+    """The session kind of actor, with what all sessions of a node have in common."""
+
+    name = SESSION
+    durable = True
+
+    def __init__(
+        self,
+        *,
+        servers: Servers,
+        streams: StandaloneStreams,
+        node_id: str,
+        ttl: float,
+        max_state: int = 2**20,
+        max_subscriptions: int = 1024,
+        answer_timeout: float = 600.0,
+        interleaved: bool = False,
+    ) -> None:
+        """`ttl` and `answer_timeout` in seconds, `max_state` in bytes."""
+        self.servers = servers
+        self.streams = streams
+        self.node_id = node_id
+        self._ttl = ttl
+        self.max_state = max_state
+        self.max_subscriptions = max_subscriptions
+        self.answer_timeout = answer_timeout
+        self.interleaved = interleaved
+        self.registry: Registry | None = None
+        """The registry that hosts this kind: set by whoever makes both. Only interleaved turns need it."""
+
+    async def merge(self, address: Address, turn: TurnSession) -> None:
+        """Save what an interleaved turn changed, in an exclusive turn of its own.
+
+        Raises:
+            StateError: The merged state is too large.
+            ActorError: The store refused, or did not answer.
+        """
+        assert self.registry is not None
+        await self.registry.ask(address, turn, timeout=self.answer_timeout)
+
+    @property
+    def ttl(self) -> float:
+        return self._ttl
+
+    async def create(self, cell: Cell, seed: Any) -> SessionActor:
+        origin, tenant = SessionSeed(*seed)
+        return SessionActor(
+            self,
+            cell,
+            SessionSnapshot(origin=origin, tenant=tenant.tenant, principal=tenant.principal, protocol_version=""),
+        )
+
+    async def rehydrate(self, cell: Cell, record: Record) -> SessionActor:
+        return SessionActor(self, cell, SessionSnapshot.unpack(record.snapshot))

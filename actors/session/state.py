@@ -1,0 +1,110 @@
+"""`session.state` and how it is saved: one msgpack map, small types only, bounded."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NoReturn, cast
+
+from ..packing import strict_packer, unpack
+from .errors import ReadOnlyTurn, StateError
+
+__all__ = ["EMPTY_STATE", "ReadOnlyState", "pack_state", "unpack_state"]
+
+_KEPT = "None, bool, int (64 bits), float, str, bytes, aware datetime, and list and dict of these"
+_MAX_DEPTH = 100
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise TypeError(type(value).__name__)
+
+
+# strict_types: a subclass (an Enum, an OrderedDict) or a tuple would come back as something else than was put in.
+_pack = strict_packer(_refuse)
+
+EMPTY_STATE: bytes = _pack({})
+
+
+def pack_state(state: dict[str, Any], limit: int) -> bytes:
+    """`state` as msgpack; what is read back equals what was put in, type by type.
+
+    Raises:
+        StateError: A value, key or depth that cannot be kept, named with its path and type; or more than `limit` bytes.
+    """
+    try:
+        packed = _pack(state)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StateError(_explain(state, "session.state", 0) or f"session.state cannot be saved: {error}") from None
+    if len(packed) > limit:
+        key, size = max(((key, len(_pack(value))) for key, value in state.items()), key=lambda item: item[1])
+        raise StateError(
+            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {key!r}, takes "
+            f"{size}); keep large data elsewhere and its name here, or raise max_state"
+        )
+    for key in state:
+        if type(key) is not str:
+            raise StateError(f"session.state has the key {key!r} of type {type(key).__name__}; its keys must be str")
+    return packed
+
+
+def unpack_state(packed: bytes) -> dict[str, Any]:
+    """The inverse of `pack_state`: a fresh dict, nothing shared with an earlier one."""
+    return cast("dict[str, Any]", unpack(packed))
+
+
+def _explain(value: Any, path: str, depth: int) -> str | None:
+    """The first thing below `value` that msgpack refuses, in words."""
+    if depth > _MAX_DEPTH:
+        return f"session.state is nested deeper than {_MAX_DEPTH} levels (or contains itself) at {path[:200]}"
+    kind = cast("type[Any]", type(value))
+    if kind is dict:
+        for key, item in cast("dict[Any, Any]", value).items():
+            if (fault := _explain(key, f"the key {key!r} of {path}", depth + 1)) is not None:
+                return fault
+            if (fault := _explain(item, f"{path}[{key!r}]", depth + 1)) is not None:
+                return fault
+        return None
+    if kind is list:
+        for index, item in enumerate(cast("list[Any]", value)):
+            if (fault := _explain(item, f"{path}[{index}]", depth + 1)) is not None:
+                return fault
+        return None
+    if kind is int and not -(2**63) <= value < 2**64:
+        return f"{path} is an int of more than 64 bits; keep it as str"
+    if kind is datetime and cast("datetime", value).tzinfo is None:
+        return f"{path} is a datetime without a time zone; give it one"
+    try:
+        _pack(value)
+    except UnicodeEncodeError:
+        return f"{path} is a str with a lone surrogate, which is no Unicode text"
+    except (TypeError, ValueError, OverflowError):
+        return f"{path} is a {kind.__name__}, which cannot be saved; what can: {_KEPT}"
+    return None
+
+
+class ReadOnlyState(dict[str, Any]):
+    """The state as last saved, for a turn that may only read. A change at the top raises at once.
+
+    One deeper down raises when the turn ends: it is compared with what was saved.
+    """
+
+    __slots__ = ("what",)
+
+    what: str
+    """Who is reading, for the error: `tool 'count'`."""
+
+    @classmethod
+    def of(cls, packed: bytes, what: str) -> ReadOnlyState:
+        state = cls(unpack_state(packed))
+        state.what = what
+        return state
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ReadOnlyTurn(self.what)
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = update = _refuse  # pyright: ignore[reportAssignmentType]
+
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        """The value under `key`; raises only where it would have to be added."""
+        if key in self:
+            return self[key]
+        raise ReadOnlyTurn(self.what)

@@ -1,0 +1,125 @@
+"""The one place that says what an exception looks like to the client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, NamedTuple
+
+import pydantic_core
+from mcp.server.streamable_http import REQUEST_CANCELLED
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
+from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, RequestId
+
+from ...stores import UnderstudyError
+from ..errors import (
+    ActorEnded,
+    ActorNotFound,
+    ActorUnavailable,
+    DeadlineExceeded,
+    MailboxFull,
+    NodeDraining,
+    OwnershipLost,
+    RegistryFull,
+    SnapshotError,
+    SnapshotTooNew,
+)
+from .errors import DuplicateRequest, ForeignSession, RequestCancelled, SessionError
+
+__all__ = ["SERVER_BUSY", "SESSION_NOT_FOUND", "Refusal", "encode", "error_message", "refusal_of", "result_message"]
+
+logger = logging.getLogger(__name__)
+
+SERVER_BUSY = -32000
+SESSION_NOT_FOUND = -32001
+
+
+class Refusal(NamedTuple):
+    """A JSON-RPC error and, where it can still be chosen, the HTTP status to send it with."""
+
+    code: int
+    message: str
+    data: Any = None
+    status: int = 200
+    retry_after: float | None = None
+    anonymous: bool = False
+    """Send it without the request's id: the id belongs to another request."""
+
+
+NOT_FOUND = Refusal(SESSION_NOT_FOUND, "Session not found", status=404)
+"""One wording for unknown, expired, deleted and another principal's: they must not be told apart."""
+
+
+def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
+    """What the client is told of `error`, in its era. Anything unforeseen is logged here, once."""
+    match error:
+        case MCPError():
+            status = ERROR_CODE_HTTP_STATUS.get(error.error.code, 200) if modern else 200
+            return Refusal(error.error.code, error.error.message, error.error.data, status)
+        case ActorNotFound() | ForeignSession() | ActorEnded():
+            return NOT_FOUND
+        case RequestCancelled():
+            return Refusal(REQUEST_CANCELLED, str(error))
+        case DuplicateRequest():
+            return Refusal(INVALID_REQUEST, str(error), status=400, anonymous=True)
+        case MailboxFull():
+            return Refusal(SERVER_BUSY, "Too many requests wait for this session", None, 429, error.retry_after)
+        case RegistryFull() | NodeDraining():
+            return Refusal(SERVER_BUSY, "The server takes no more sessions now", None, 503, error.retry_after)
+        case ActorUnavailable() if error.outcome_unknown:
+            data = {"outcome": "unknown"}
+            text = "The call ran, but whether its changes were saved is not known; look before you repeat it"
+            return Refusal(SERVER_BUSY, text, data, 503, error.retry_after)
+        case ActorUnavailable() | OwnershipLost():
+            return Refusal(
+                SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, error.retry_after
+            )
+        case SnapshotTooNew():
+            return Refusal(SERVER_BUSY, "The session cannot be served by this version", None, 503, 5.0)
+        case SnapshotError():
+            logger.error("%s", error)
+            return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
+        case DeadlineExceeded():
+            return Refusal(SERVER_BUSY, "The request took too long", {"outcome": "unknown"}, 503, 1.0)
+        case SessionError():
+            return Refusal(INTERNAL_ERROR, str(error))
+        case _:
+            return _unforeseen(error, modern=modern)
+
+
+def _unforeseen(error: BaseException, *, modern: bool) -> Refusal:
+    mapped = handler_exception_to_error_data(error)
+    if mapped is not None:
+        status = ERROR_CODE_HTTP_STATUS.get(mapped.code, 200) if modern else 200
+        return Refusal(mapped.code, mapped.message, mapped.data, status)
+    logger.error("a request handler raised", exc_info=error)
+    if modern or isinstance(error, UnderstudyError):
+        return Refusal(INTERNAL_ERROR, "Internal server error")
+    # What the SDK's handshake-era dispatcher answers, which servers' authors see there too.
+    return Refusal(0, str(error))
+
+
+def encode(message: Any) -> bytes:
+    """`message` as JSON on one line.
+
+    Lone surrogates, which a tool may return and UTF-8 cannot carry, go out as escapes.
+    """
+    try:
+        return pydantic_core.to_json(message)
+    except (pydantic_core.PydanticSerializationError, UnicodeEncodeError):
+        return json.dumps(message, separators=(",", ":"), default=str).encode()
+
+
+def result_message(request_id: RequestId, result: dict[str, Any]) -> bytes:
+    """A JSON-RPC response."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def error_message(request_id: RequestId | None, refusal: Refusal) -> bytes:
+    """A JSON-RPC error; with `id: null` where the request's is not known."""
+    error: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
+    if refusal.data is not None:
+        error["data"] = refusal.data
+    return encode({"jsonrpc": "2.0", "id": None if refusal.anonymous else request_id, "error": error})

@@ -1,0 +1,217 @@
+"""Turns: one envelope's way through the actor, to its reply. all-or-nothing and reply-is-durable are kept here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..stores import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
+from .actor import Access
+from .deadline import Deadline
+from .departure import Departure
+from .envelope import Envelope, Reply
+from .errors import ActorNotFound, ActorUnavailable, DeadlineExceeded
+from .host import logger
+
+if TYPE_CHECKING:
+    from .cell import LiveCell
+
+__all__ = ["exclusive_turn", "save_failed", "shared_turn"]
+
+_EXCLUSIVE = Access.EXCLUSIVE
+_SHARED = Access.SHARED
+
+
+class _CutShort(BaseException):
+    """The cell is leaving: whatever the actor returned must not count."""
+
+
+async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
+    """Let the actor handle `envelope`, save what it changed, answer.
+
+    Never raises but for what ends the process (KeyboardInterrupt, SystemExit, GeneratorExit) and bugs of the runtime.
+    A cancellation of the task is this turn's alone: it is taken back, so that the task can go on with the next.
+    """
+    reply = envelope.reply
+    deadline = None
+    if envelope.cancelled:
+        _fail(reply, asyncio.CancelledError())
+        return
+    if envelope.deadline is not None and isinstance(reply, Deadline):
+        deadline = reply
+        if not deadline.begin(cell.task):
+            return
+    actor = cell.actor
+    writer = cell.writer
+    cell.host.counters.turns_started += 1
+    cell.interruptible = True
+    try:
+        result = await actor.receive(envelope.message, _EXCLUSIVE)
+        cell.interruptible = False
+        if deadline is not None:
+            deadline.leave_alone()
+        if cell.departure is not None:
+            raise _CutShort
+        # The end of an actor is not preceded by a save: the record goes anyway.
+        snapshot = None if writer is None or cell.end_after is not None else actor.snapshot()
+    except BaseException as error:
+        cell.interruptible = False
+        _undo(cell, reply, error, deadline)
+        return
+    if snapshot is not None and not await _commit(cell, reply, snapshot):
+        return
+    if cell.end_after is not None:
+        cell.end_after = None
+        cell.farewell(reply, result)
+        return
+    if cell.opening:
+        cell.opening = False
+        if writer is not None and not writer.version:
+            cell.leave(Departure.UNBORN)
+    if reply is not None:
+        try:
+            reply.resolve(result)
+        except Exception:
+            logger.exception("a reply of %s raised", cell.address)
+
+
+async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
+    """Let the actor handle `envelope` beside whatever else it does. Raises as `exclusive_turn`."""
+    reply = envelope.reply
+    task = asyncio.current_task()
+    if envelope.cancelled or cell.departure is not None or task is None:
+        _fail(reply, _running_error(cell, exclusive=False))
+        cell.shared_over(None)
+        return
+    deadline = None
+    if envelope.deadline is not None and isinstance(reply, Deadline):
+        deadline = reply
+        if not deadline.begin(task):
+            cell.shared_over(None)
+            return
+    if cell.shared is None:
+        cell.shared = set()
+    cell.shared.add(task)
+    cell.host.counters.turns_started += 1
+    try:
+        result = await cell.actor.receive(envelope.message, _SHARED)
+    except BaseException as error:
+        cell.host.counters.turns_failed += 1
+        _fail(reply, _outcome(cell, error, deadline, exclusive=False))
+        if _ends_the_process(error):
+            raise
+        _log_unheard(cell, reply, error)
+    else:
+        if reply is not None:
+            try:
+                reply.resolve(result)
+            except Exception:
+                logger.exception("a reply of %s raised", cell.address)
+    cell.shared_over(task)
+
+
+def save_failed(cell: LiveCell, error: BaseException) -> BaseException:
+    """A save inside a turn of `cell` raised: drop the cell if it may not go on; what to tell the turn's caller."""
+    match error:
+        case StoreUnavailable(outcome_unknown=False):
+            return ActorUnavailable(
+                f"what this turn of {cell.address} changed was not saved: {error}",
+                cell.address,
+                retry_after=error.retry_after,
+            )
+        case StaleEpoch():
+            cell.leave(Departure.LOST)
+        case RecordNotFound():
+            cell.leave(Departure.GONE)
+            return ActorNotFound(cell.address)
+        case RecordExists():
+            cell.leave(Departure.UNBORN)
+            return error
+        case _:
+            cell.leave(Departure.IN_DOUBT)
+    return _running_error(cell, exclusive=True)
+
+
+async def _commit(cell: LiveCell, reply: Reply | None, snapshot: bytes) -> bool:
+    """Save what the turn changed; False if it could not be, and the caller has been told."""
+    writer = cell.writer
+    if writer is None:
+        return True
+    try:
+        if cell.save_lock is None:
+            await writer.save(snapshot)
+        else:
+            # A checkpoint of a task that outlived its turn may still be under way.
+            async with cell.save_lock:
+                await writer.save(snapshot)
+    except BaseException as cause:
+        error = save_failed(cell, cause)
+        error.__cause__ = cause
+        _undo(cell, reply, error, None)
+        if _ends_the_process(cause):
+            raise
+        return False
+    try:
+        cell.actor.saved()
+    except Exception:
+        logger.exception("saved() of %s raised; the actor is dropped", cell.address)
+        cell.fault()
+    return True
+
+
+def _undo(cell: LiveCell, reply: Reply | None, error: BaseException, deadline: Deadline | None) -> None:
+    """A turn failed with `error`: roll the actor back and tell the caller."""
+    cell.host.counters.turns_failed += 1
+    if cell.task is not None:
+        while cell.task.cancelling():
+            cell.task.uncancel()
+    try:
+        cell.actor.rollback()
+    except Exception:
+        logger.exception("rollback() of %s raised; the actor is dropped", cell.address)
+        cell.fault()
+    outcome = _outcome(cell, error, deadline, exclusive=True)
+    if cell.end_after is not None:
+        cell.end_after = None
+        cell.leave(Departure.ENDED)
+    if cell.opening:
+        cell.opening = False
+        if cell.writer is None or not cell.writer.version:
+            cell.leave(Departure.UNBORN)
+    _fail(reply, outcome)
+    if _ends_the_process(error):
+        raise error
+    _log_unheard(cell, reply, error)
+
+
+def _outcome(cell: LiveCell, error: BaseException, deadline: Deadline | None, *, exclusive: bool) -> BaseException:
+    if deadline is not None and deadline.expired and isinstance(error, asyncio.CancelledError):
+        return DeadlineExceeded(cell.address, started=True)
+    if isinstance(error, _CutShort) or (isinstance(error, asyncio.CancelledError) and cell.departure is not None):
+        return _running_error(cell, exclusive=exclusive)
+    # What ends the process is not the caller's to handle.
+    return asyncio.CancelledError() if _ends_the_process(error) else error
+
+
+def _running_error(cell: LiveCell, *, exclusive: bool) -> BaseException:
+    if cell.departure is None:
+        return asyncio.CancelledError()
+    return cell.departure.running_error(cell.address, exclusive=exclusive)
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    return not isinstance(error, (Exception, asyncio.CancelledError, _CutShort))
+
+
+def _fail(reply: Reply | None, error: BaseException) -> None:
+    if reply is None:
+        return
+    try:
+        reply.fail(error)
+    except Exception:
+        logger.exception("a reply raised instead of taking %r", error)
+
+
+def _log_unheard(cell: LiveCell, reply: Reply | None, error: BaseException) -> None:
+    if reply is None and isinstance(error, Exception):
+        logger.warning("a message to %s that nobody waits for failed", cell.address, exc_info=error)

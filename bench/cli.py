@@ -1,0 +1,81 @@
+"""`understudy bench`: the command group that the main command line loads when it is asked for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+import anyio
+import click
+
+from .asgi import Refused
+from .measure import Effort, Progress
+from .report import Report
+
+__all__ = ["bench"]
+
+Measure = Callable[[Effort, Progress], Awaitable[Report]]
+
+
+@click.group()
+def bench() -> None:
+    """Measure understudy beside what it is compared with.
+
+    The sides take turns within one run, and each figure is the median of several rounds, with the smallest and the
+    largest beside it. Progress goes to standard error, the report to standard output.
+    """
+
+
+def _command(name: str, help: str, measure: Callable[[], Measure], *, rounds: int = 5) -> None:
+    @bench.command(name, help=help)
+    @click.option(
+        "--rounds", type=click.IntRange(1, 100), default=rounds, show_default=True, help="How often to measure."
+    )
+    @click.option("--quick", is_flag=True, help="Run every line once: shows that it works, measures nothing.")
+    @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+    def command(rounds: int, quick: bool, as_json: bool) -> None:
+        def progress(said: str) -> None:
+            click.echo(f"bench {name}: {said}", err=True)
+
+        try:
+            report = anyio.run(measure(), Effort.of(rounds, quick=quick), progress)
+        except Refused as refused:
+            raise click.ClickException(str(refused)) from refused
+        except BaseExceptionGroup as group:
+            # A host runs in a task group, which wraps whatever passes through it.
+            refusals, others = group.split(Refused)
+            if refusals is None or others is not None:
+                raise
+            raise click.ClickException("; ".join(_leaves(refusals))) from group
+        click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
+
+
+def _leaves(group: BaseExceptionGroup[Refused]) -> list[str]:
+    return [
+        said
+        for each in group.exceptions
+        for said in (_leaves(each) if isinstance(each, BaseExceptionGroup) else [str(each)])
+    ]
+
+
+def _kernel() -> Measure:
+    from .kernel import bench_kernel
+
+    return bench_kernel
+
+
+def _edge() -> Measure:
+    from .edge import bench_edge
+
+    return bench_edge
+
+
+def _memory() -> Measure:
+    from .memory import bench_memory
+
+    return bench_memory
+
+
+_command("kernel", "A call in the SDK's bare kernel, and the same call through understudy.", _kernel)
+_command("edge", "Calls and sessions a second: the SDK's session manager and understudy, as ASGI apps.", _edge)
+_command("memory", "Bytes a session, alive and asleep, and how long a sleeping one takes to wake.", _memory, rounds=3)

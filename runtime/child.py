@@ -1,0 +1,90 @@
+"""A `serve` in a process of its own, which never outlives the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+__all__ = ["LIFELINE", "LISTEN", "ServeProcess"]
+
+MODULE = "understudy.runtime"
+
+LIFELINE = "UNDERSTUDY_LIFELINE_FD"
+"""Environment: a pipe whose other end the parent holds. When it closes, however the parent ends, `serve` stops."""
+
+LISTEN = "UNDERSTUDY_LISTEN_FD"
+"""Environment: a listening socket to serve on instead of binding one."""
+
+
+class ServeProcess:
+    """A running `understudy` command; `args` as on the command line, `serve` included.
+
+    `listen` is passed on and stays open here: connections that come while no process serves wait in it.
+    """
+
+    def __init__(
+        self, args: Sequence[str], *, listen: socket.socket | None = None, stderr: IO[bytes] | None = None
+    ) -> None:
+        theirs, self._lifeline = os.pipe()
+        environment = {**os.environ, LIFELINE: str(theirs)}
+        passed = [theirs]
+        if listen is not None:
+            environment[LISTEN] = str(listen.fileno())
+            passed.append(listen.fileno())
+        try:
+            # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then stops it in order.
+            # -P: the working directory is the target's to add, not the interpreter's.
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our module
+                [sys.executable, "-P", "-m", MODULE, *args],
+                env=environment,
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(theirs)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: ended by that signal."""
+        return self._process.poll()
+
+    def wait(self, timeout: float) -> int | None:
+        """Block up to `timeout` seconds for its end; the exit code, or None if it still runs."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def terminate(self) -> None:
+        """Ask it to drain and stop."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it outright, in the middle of whatever it does, and reap it."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self, grace: float) -> int:
+        """Stop it in order, outright after `grace` seconds; its exit code. Idempotent."""
+        if self._process.poll() is None:
+            self.terminate()
+            if self.wait(grace) is None:
+                self.kill()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        return self._process.wait()

@@ -1,0 +1,228 @@
+"""The command line: `understudy serve`, `understudy demo`, `understudy bench`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..stores import StoreError, StoreURLError, UnderstudyError
+from .config import ConfigError, ServeOptions, parse_duration, parse_size
+from .target import TargetError
+
+__all__ = ["main"]
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    # Generic for type checkers only: click 8.2 cannot be subscripted.
+    _ParamType = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MACHINE_ERROR = 1
+USAGE_ERROR = 2
+
+
+class Parsed(_ParamType):
+    """An option's type from a function that raises `ConfigError` on what it cannot read."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CommaList(_ParamType):
+    """Text whose environment variable holds several, separated by commas."""
+
+    name = "text"
+    envvar_list_splitter = ","
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        if not text:
+            self.fail("an empty entry; remove the stray comma", param, ctx)
+        return text
+
+
+class OneLineErrors(click.Group):
+    """A group that answers a usage error in one line, with exit code 2, and one of ours without a traceback."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = USAGE_ERROR
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "understudy"
+            _complain(f"{error.format_message().rstrip('.')} (see {path} --help)")
+            code = error.exit_code
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except UnderstudyError as error:
+            if isinstance(error, TargetError) and error.details:
+                click.echo(error.details.rstrip(), err=True)
+            _complain(str(error))
+            # What the machine refuses (an address, a store) may be well tomorrow; what was asked for will not.
+            refused = isinstance(error, StoreError | OSError) and not isinstance(error, StoreURLError)
+            code = MACHINE_ERROR if refused else USAGE_ERROR
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"understudy: {message}", err=True)
+
+
+def _option(name: str, *, type: Any = None, default: Any = None, help: str, **extra: Any) -> Callable[[F], F]:
+    """An option that its environment variable can set too, both named after it."""
+    variable = f"UNDERSTUDY_{name.removeprefix('--').partition('/')[0].replace('-', '_').upper()}"
+    return click.option(
+        name, type=type, default=default, help=help, envvar=variable, show_default=default is not None, **extra
+    )
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="understudy", prog_name="understudy", message="%(prog)s %(version)s")
+def main() -> None:
+    """Hosts MCP servers so that every conversation survives its process.
+
+    Each MCP session is an actor with durable state. Kill the server in the middle of the day, start it again, and
+    no client notices more than a pause.
+
+    \b
+      understudy demo                       see it happen, in half a minute
+      understudy serve server.py:mcp        host your own server on http://127.0.0.1:8000/mcp
+
+    Your server needs no change. To keep state, a tool takes the session:
+
+    \b
+      from understudy.runtime import Session
+    \b
+      @mcp.tool()
+      async def remember(fact: str, session: Session) -> str:
+          session.state.setdefault("facts", []).append(fact)
+          return "noted"
+    """
+
+
+@main.command(short_help="Host an MCP server.")
+@click.argument("target", envvar="UNDERSTUDY_TARGET")
+@_option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for all (then see --allowed-host).")
+@_option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
+@_option("--path", default="/mcp", help="Path of the MCP endpoint.")
+@_option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://. "
+         "[default: a SQLite file of the target's own, said at start]")  # fmt: skip
+@_option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
+         help="How long a session lives after its last use.")  # fmt: skip
+@_option("--idle-after", type=Parsed("duration", parse_duration), default="5m",
+         help="How long an unused session stays in memory before it is only in the store.")  # fmt: skip
+@_option("--max-sessions", type=click.IntRange(min=1), metavar="N", default=10_000,
+         help="Sessions in memory at once; those not in use make room for others.")  # fmt: skip
+@_option("--max-body", type=Parsed("size", parse_size), default="4MiB", help="Largest request body taken.")
+@_option("--http", type=click.Choice(["hypercorn", "uvicorn", "granian"]), default="hypercorn",
+         help="HTTP server. hypercorn and granian speak HTTP/2; uvicorn and granian are installed apart.")  # fmt: skip
+@_option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate (chain): serve https.")
+@_option("--tls-key", type=click.Path(path_type=Path), help="Its PEM key, not encrypted.")
+@_option("--allowed-host", type=CommaList(), multiple=True, metavar="HOST",
+         help="Host header to answer, with or without :port; repeatable; * for any. [default: localhost]")  # fmt: skip
+@_option("--allowed-origin", type=CommaList(), multiple=True, metavar="ORIGIN",
+         help="Browser origin to answer (https://app.example.com); repeatable. [default: localhost]")  # fmt: skip
+@_option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log lines on stderr.")
+@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False), default="info",
+         help="Least level that is logged.")  # fmt: skip
+@_option("--drain-timeout", type=Parsed("duration", parse_duration), default="30s",
+         help="How long calls in flight may take to finish when the server is asked to stop.")  # fmt: skip
+@_option("--reload/--no-reload", default=False, help="Start anew when the target's Python files change; sessions stay.")
+def serve(target: str, **given: Any) -> None:
+    """Host the MCP server TARGET over Streamable HTTP, in both protocol eras.
+
+    TARGET is module:attr or file.py:attr. attr names an MCPServer, a low-level Server, a FastMCP server, or a function
+    (tenant) -> server, plain or async, that makes each session a server of its own.
+
+    \b
+    Examples:
+      understudy serve server.py:mcp
+      understudy serve my_package.server:mcp --port 9000 --store sqlite:///sessions.db
+      understudy serve server.py:mcp --host 0.0.0.0 --allowed-host mcp.example.com
+      understudy serve server.py:mcp --tls-cert cert.pem --tls-key key.pem --log-format json
+      understudy serve server.py:mcp --reload
+
+    Every option can be set as UNDERSTUDY_<NAME> in the environment (UNDERSTUDY_PORT=9000,
+    UNDERSTUDY_ALLOWED_HOST=a.example,b.example), TARGET as UNDERSTUDY_TARGET; the command line wins. Durations
+    are seconds or 30m, 24h, 7d; sizes bytes or 512KiB, 4MiB.
+
+    Beside the endpoint: /healthz (alive), /readyz (store reachable, not draining), /metrics (Prometheus).
+    SIGTERM or Ctrl-C: no new sessions, calls in flight finish and are saved, exit code 0; a second one: at once.
+    """
+    options = _options(given)
+    if options.reload:
+        from .child import LISTEN
+        from .reload import serve_with_reload
+
+        if LISTEN not in os.environ:
+            sys.exit(serve_with_reload(target, options, sys.argv[1:]))
+    from .serve import serve as run
+
+    run(target, options)
+
+
+@main.command(short_help="Kill a server in mid-conversation and see the conversation go on.")
+@click.option("--exit", "leave", is_flag=True, help="End after the scene instead of serving on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP port; 0 takes a free one.")
+def demo(leave: bool, port: int) -> None:
+    """Kill a server in the middle of a conversation and see the conversation go on.
+
+    Starts the demo server, opens a session with the MCP SDK's own client, changes its state, kills the server
+    process outright, starts it again and goes on with the same session. Then keeps serving until Ctrl-C.
+    """
+    import anyio
+
+    from .scene import play
+
+    # The client notices its server dying, as it should; here that is the plot, not news.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    sys.exit(anyio.run(lambda: play(port=port, stay=not leave)))
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    short_help="Measure the runtime beside what it is compared with.",
+)
+@click.pass_context
+def bench(ctx: click.Context) -> None:
+    """Measure the runtime beside what it is compared with."""
+    # By name: the bench room knows all others and none knows it.
+    try:
+        group: click.Group = importlib.import_module("understudy.bench.cli").bench
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"understudy bench needs the package {error.name}: pip install 'understudy[dev]'") from error
+    group.main(args=list(ctx.args), prog_name=ctx.command_path, standalone_mode=False)
+
+
+def _options(given: dict[str, Any]) -> ServeOptions:
+    renamed = {"allowed_host": "allowed_hosts", "allowed_origin": "allowed_origins"}
+    values = {renamed.get(name, name): value for name, value in given.items()}
+    known = {field.name for field in fields(ServeOptions)}
+    return ServeOptions(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,94 @@
+"""`Edge`: the HTTP end. Speaks Streamable HTTP in both eras, owns no session state."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from mcp.shared.inbound import unsupported_protocol_version_rejection
+from mcp_types import INVALID_REQUEST, PARSE_ERROR
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from starlette.requests import Request as HTTPRequest
+
+from ..actors.session import ANONYMOUS, TenantContext
+from ..actors.session.wire import Refusal
+from .handshake import HandshakeLeg
+from .http import BodyTooLarge, BodyTooSlow, ClientGone, Headers, Receive, Scope, Send
+from .jsonrpc import Malformed
+from .modern import ModernLeg
+from .refusals import refuse
+from .security import HostGuard
+from .tenants import Forbidden, TenantResolver, Unauthenticated, resolve_tenant
+
+__all__ = ["Edge"]
+
+logger = logging.getLogger(__name__)
+
+_HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+_JSON_STATUS_TEXT: Final = {408: "Request body did not arrive in time", 413: "Request body too large"}
+
+
+class Edge:
+    """One MCP endpoint: checks that come before anything else, who is asking, and which era.
+
+    The order of the checks is PROTOCOL.md's: Host and Origin, credential, then the era's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: HostGuard,
+        tenants: TenantResolver | None,
+        handshake: HandshakeLeg | None,
+        modern: ModernLeg | None,
+    ) -> None:
+        self._guard = guard
+        self._tenants = tenants
+        self._handshake = handshake
+        self._modern = modern
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = dict(scope["headers"])
+        if not self._guard.allows_host(headers.get(b"host")):
+            await refuse(send, Refusal(INVALID_REQUEST, "Host not allowed", status=421))
+            return
+        if not self._guard.allows_origin(headers.get(b"origin")):
+            await refuse(send, Refusal(INVALID_REQUEST, "Origin not allowed", status=403))
+            return
+        tenant: TenantContext = ANONYMOUS
+        if self._tenants is not None:
+            try:
+                tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
+            except Unauthenticated as error:
+                challenge = (b"www-authenticate", error.challenge.encode("latin-1", "replace"))
+                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
+                return
+            except Forbidden as error:
+                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403))
+                return
+        try:
+            await self._route(scope, headers, tenant, receive, send)
+        except Malformed as error:
+            await refuse(send, error.refusal, request_id=error.request_id)
+        except BodyTooLarge:
+            await refuse(send, Refusal(INVALID_REQUEST, _JSON_STATUS_TEXT[413], status=413))
+        except BodyTooSlow:
+            await refuse(send, Refusal(PARSE_ERROR, _JSON_STATUS_TEXT[408], status=408))
+        except ClientGone:
+            logger.debug("a client left before its request was complete")
+
+    async def _route(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+        version = headers.get(b"mcp-protocol-version")
+        if version is None or version in _HANDSHAKE:
+            if self._handshake is not None:
+                await self._handshake(scope, headers, tenant, receive, send)
+                return
+            served = MODERN_PROTOCOL_VERSIONS
+        else:
+            if self._modern is not None:
+                await self._modern(scope, headers, tenant, receive, send)
+                return
+            served = HANDSHAKE_PROTOCOL_VERSIONS
+        rejection = unsupported_protocol_version_rejection((version or b"").decode("latin-1"), served)
+        assert rejection is not None
+        await refuse(send, Refusal(rejection.code, rejection.message, rejection.data, status=400))

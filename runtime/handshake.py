@@ -1,0 +1,291 @@
+"""The handshake era (2025-11-25 and earlier): sessions by `initialize`, standing streams, resumption."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, Final
+
+from mcp_types import INVALID_REQUEST
+from mcp_types.version import is_version_at_least
+from starlette.requests import Request as HTTPRequest
+
+from ..actors import Access, ActorError, Envelope, FutureReply, Registry, SnapshotError
+from ..actors.session import SESSION, ForeignSession, SessionActor, SessionSeed, TenantContext
+from ..actors.session.errors import DuplicateRequest
+from ..actors.session.exchange import Exchange
+from ..actors.session.messages import Authorize, Call, Notice
+from ..actors.session.session_actor import PROTOCOL_READS
+from ..actors.session.wire import NOT_FOUND, Refusal, refusal_of
+from ..stores import Address, AddressError
+from .http import JSON_TYPE, Headers, Receive, Scope, Send, answer, read_body
+from .jsonrpc import Answer, Notification, Request, read_message
+from .media import MediaTypes
+from .refusals import refuse
+from .sse import write_stream
+from .streams import StreamTable, UnknownEvent
+
+__all__ = ["HandshakeLeg"]
+
+logger = logging.getLogger(__name__)
+
+DEFERRAL: Final = 0.1
+"""Seconds that a response may take and still go out as plain JSON; after that the answer is a resumable stream."""
+
+_RESUMABLE_SINCE: Final = "2025-11-25"
+
+
+class HandshakeLeg:
+    """Serves POST, GET and DELETE of the handshake era for all sessions of this node."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        streams: StreamTable,
+        max_body: int,
+        body_timeout: float,
+        observe_call: Callable[[float], None],
+        check_timeout: float = 30.0,
+    ) -> None:
+        """`max_body` in bytes, timeouts in seconds. `observe_call` is told how long each request took."""
+        self._registry = registry
+        self._streams = streams
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+        self._observe_call = observe_call
+        self._check_timeout = check_timeout
+        self._media = MediaTypes()
+
+    async def __call__(
+        self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send
+    ) -> None:
+        method = scope["method"]
+        if method == "POST":
+            await self._post(scope, headers, tenant, receive, send)
+        elif method == "GET":
+            await self._get(headers, tenant, receive, send)
+        elif method == "DELETE":
+            await self._delete(headers, tenant, send)
+        else:
+            allow = (b"allow", b"GET, POST, DELETE")
+            await refuse(send, Refusal(INVALID_REQUEST, f"Method {method} not allowed", status=405), allow)
+
+    async def _post(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+        if self._media.accepts(headers.get(b"accept")) != (True, True):
+            text = "Not Acceptable: the client must accept application/json and text/event-stream"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
+            return
+        if not self._media.is_json(headers.get(b"content-type")):
+            text = "Unsupported Media Type: the body must be application/json"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
+            return
+        body = await read_body(headers, receive, limit=self._max_body, timeout=self._body_timeout)
+        message = read_message(body)
+        opening = type(message) is Request and message.method == "initialize"
+        session_id = headers.get(b"mcp-session-id")
+        if session_id is None:
+            if not opening:
+                await refuse(send, Refusal(INVALID_REQUEST, "Missing session ID", status=400))
+                return
+            address = Address.new(SESSION)
+        else:
+            known = _address(session_id)
+            if known is None:
+                await refuse(send, NOT_FOUND)
+                return
+            if opening:
+                await refuse(send, Refusal(INVALID_REQUEST, "This session is initialized already", status=400))
+                return
+            address = known
+        if type(message) is Request:
+            await self._request(address, message, opening, scope, headers, tenant, receive, send)
+        elif type(message) is Notification:
+            await self._notification(address, message, scope, tenant, send)
+        else:
+            assert isinstance(message, Answer)
+            await self._answer(address, message, tenant, send)
+
+    # A request
+
+    async def _request(
+        self,
+        address: Address,
+        message: Request,
+        opening: bool,
+        scope: Scope,
+        headers: Headers,
+        tenant: TenantContext,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        started = time.perf_counter()
+        version = _version(message, headers, opening)
+        resumable = is_version_at_least(version, _RESUMABLE_SINCE)
+        exchange = Exchange(message.id, message.method)
+        call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(scope), None, resumable)
+        envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
+        call.envelope = envelope
+        try:
+            if opening:
+                self._registry.open(address, SessionSeed("handshake", tenant), tenant.tenant, envelope)
+            else:
+                actor = self._registry.live(address)
+                if isinstance(actor, SessionActor):
+                    envelope.access = actor.accept(call)
+                elif message.method in PROTOCOL_READS:
+                    envelope.access = Access.SHARED
+                self._registry.deliver(address, envelope)
+        except (ActorError, DuplicateRequest) as error:
+            call.fail(error)
+        await exchange.first(DEFERRAL)
+        opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
+        if exchange.finished and exchange.quiet:
+            self._observe_call(time.perf_counter() - started)
+            refusal = exchange.refusal
+            if opening and refusal is not None:
+                opened = ()
+            await self._answer_json(send, exchange, refusal, opened)
+            return
+        self._streams.name(address, exchange)
+        try:
+            await write_stream(exchange, receive, send, numbered=True, primed=resumable, headers=opened)
+        finally:
+            self._streams.left(address, exchange)
+            self._observe_call(time.perf_counter() - started)
+
+    async def _answer_json(
+        self, send: Send, exchange: Exchange, refusal: Refusal | None, headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        assert exchange.outcome is not None
+        if refusal is None:
+            await answer(send, 200, exchange.outcome, headers=(JSON_TYPE, *headers))
+            return
+        if refusal.retry_after is not None:
+            headers = (*headers, (b"retry-after", str(max(1, round(refusal.retry_after))).encode()))
+        await answer(send, refusal.status, exchange.outcome, headers=(JSON_TYPE, *headers))
+
+    # A notification, an answer
+
+    async def _notification(
+        self, address: Address, message: Notification, scope: Scope, tenant: TenantContext, send: Send
+    ) -> None:
+        notice = Notice(message.method, message.params, tenant, HTTPRequest(scope))
+        envelope = Envelope(notice, Access.SHARED, None, None, copy_context())
+        actor = self._registry.live(address)
+        try:
+            if isinstance(actor, SessionActor):
+                actor.admit(tenant)
+                if message.method == "notifications/cancelled":
+                    actor.cancel(message.params)
+                self._registry.deliver(address, envelope)
+            else:
+                # Asleep or unknown: the wake-up tells which, and the answer depends on it.
+                await self._authorize(address, tenant)
+                self._registry.deliver(address, envelope)
+        except (ActorError, SnapshotError) as error:
+            await refuse(send, refusal_of(error, modern=False))
+            return
+        await answer(send, 202, headers=())
+
+    async def _answer(self, address: Address, message: Answer, tenant: TenantContext, send: Send) -> None:
+        actor = self._registry.live(address)
+        try:
+            if isinstance(actor, SessionActor):
+                actor.admit(tenant)
+                actor.answer(message.id, message.result, message.error)
+            else:
+                await self._authorize(address, tenant)
+        except (ActorError, SnapshotError) as error:
+            await refuse(send, refusal_of(error, modern=False))
+            return
+        await answer(send, 202, headers=())
+
+    async def _authorize(self, address: Address, tenant: TenantContext) -> None:
+        """
+        Raises:
+            ActorError: No such session for this principal, or none that can be reached now.
+        """
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._registry.deliver(address, Envelope(Authorize(tenant), Access.SHARED, FutureReply(reply)))
+        async with asyncio.timeout(self._check_timeout):
+            await reply
+
+    # The standalone stream, resumption, the end
+
+    async def _get(self, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+        if not self._media.accepts(headers.get(b"accept"))[1]:
+            text = "Not Acceptable: the client must accept text/event-stream"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
+            return
+        address = await self._session_of(headers, tenant, send)
+        if address is None:
+            return
+        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
+        last_event = headers.get(b"last-event-id")
+        if last_event is None:
+            exchange, after = self._streams.open_standalone(address), None
+        else:
+            try:
+                exchange, after = self._streams.find(address, last_event.decode("latin-1"))
+            except UnknownEvent as error:
+                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=400))
+                return
+        try:
+            await write_stream(
+                exchange,
+                receive,
+                send,
+                after=exchange.last if after is None else after,
+                numbered=True,
+                primed=is_version_at_least(version, _RESUMABLE_SINCE),
+            )
+        finally:
+            self._streams.left(address, exchange)
+
+    async def _delete(self, headers: Headers, tenant: TenantContext, send: Send) -> None:
+        address = await self._session_of(headers, tenant, send)
+        if address is None:
+            return
+        try:
+            await self._registry.end(address)
+        except ActorError as error:
+            await refuse(send, refusal_of(error, modern=False))
+            return
+        self._streams.end(address)
+        await answer(send, 200, headers=())
+
+    async def _session_of(self, headers: Headers, tenant: TenantContext, send: Send) -> Address | None:
+        """The session that the request names, if it answers to its sender; otherwise the request is answered here."""
+        session_id = headers.get(b"mcp-session-id")
+        if session_id is None:
+            await refuse(send, Refusal(INVALID_REQUEST, "Missing session ID", status=400))
+            return None
+        address = _address(session_id)
+        if address is None:
+            await refuse(send, NOT_FOUND)
+            return None
+        try:
+            await self._authorize(address, tenant)
+        except (ActorError, SnapshotError, ForeignSession) as error:
+            await refuse(send, refusal_of(error, modern=False))
+            return None
+        return address
+
+
+def _address(session_id: bytes) -> Address | None:
+    try:
+        return Address.checked(SESSION, session_id.decode("latin-1"))
+    except AddressError:
+        return None
+
+
+def _version(message: Request, headers: Headers, opening: bool) -> str:
+    """The revision that the client speaks: by its header, or in `initialize` by the params."""
+    if opening:
+        version = (message.params or {}).get("protocolVersion")
+        return version if isinstance(version, str) else "2025-03-26"
+    return headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")

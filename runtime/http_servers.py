@@ -1,0 +1,191 @@
+"""The HTTP servers that can carry the app: hypercorn, uvicorn and granian behind one small function each.
+
+Each serves on a socket that is bound and listening already, until `stop` is set, and then lets the requests in flight
+finish for a moment. None of them runs the app's lifespan, takes signals, or logs requests: `serve` does the first two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .config import ConfigError
+
+if TYPE_CHECKING:
+    import hypercorn.config
+
+__all__ = ["HTTP_SERVERS", "TLS", "HttpServer", "run_granian", "run_hypercorn", "run_uvicorn"]
+
+GRACE = 3.0
+"""Seconds that requests in flight have once `stop` is set. The runtime has drained before; this is for the bytes."""
+
+KEEP_ALIVE = 75
+"""Seconds an idle connection stays open: longer than the pools of usual clients keep theirs, so that the client is the
+one to close and never sends a request into a closing connection."""
+
+STREAMS_PER_CONNECTION = 1000
+"""HTTP/2 streams one connection may have open: a gateway puts the SSE streams of many sessions on one."""
+
+
+class TLS(NamedTuple):
+    """A PEM certificate (chain) and its key."""
+
+    cert: Path
+    key: Path
+
+
+HttpServer = Callable[[ASGIApp, socket.socket, "TLS | None", asyncio.Event], Coroutine[Any, Any, None]]
+"""Serve the app on a listening socket, which it takes over, until the event is set."""
+
+
+async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
+    """HTTP/1.1 and HTTP/2: by ALPN with TLS, by prior knowledge without.
+
+    Raises:
+        ConfigError: hypercorn is not installed.
+    """
+    with _needs("hypercorn"):
+        config_module = importlib.import_module("hypercorn.config")
+        serve = importlib.import_module("hypercorn.asyncio").serve
+    config: hypercorn.config.Config = config_module.Config()
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.loglevel = "WARNING"
+    config.include_server_header = False
+    config.graceful_timeout = GRACE
+    config.keep_alive_timeout = KEEP_ALIVE
+    config.keep_alive_max_requests = 2**31
+    config.h2_max_concurrent_streams = STREAMS_PER_CONNECTION
+    if tls is not None:
+        config.certfile, config.keyfile = str(tls.cert), str(tls.key)
+    config.bind = [f"fd://{sock.detach()}"]
+    try:
+        await serve(without_lifespan(app), config, shutdown_trigger=stop.wait, mode="asgi")
+    except asyncio.CancelledError:
+        # hypercorn 0.18 asks a cancelled gather for its exception when requests outlast the grace, and so raises
+        # this without having been cancelled.
+        task = asyncio.current_task()
+        if not stop.is_set() or (task is not None and task.cancelling()):
+            raise
+
+
+async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
+    """HTTP/1.1.
+
+    Raises:
+        ConfigError: uvicorn is not installed.
+    """
+    with _needs("uvicorn"):
+        uvicorn: Any = importlib.import_module("uvicorn")
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+        ssl_certfile=str(tls.cert) if tls else None,
+        ssl_keyfile=str(tls.key) if tls else None,
+    )
+    server = uvicorn.Server(config)
+    # Its `serve` takes SIGINT and SIGTERM for itself and raises them again at the end; they are ours.
+    server.capture_signals = _nothing
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve(sockets=[sock]))
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopping.cancel()
+
+
+async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
+    """HTTP/1.1 and HTTP/2, with granian's server for an event loop that runs already.
+
+    Raises:
+        ConfigError: granian is not installed.
+    """
+    with _needs("granian"):
+        embed = importlib.import_module("granian.server.embed")
+        constants = importlib.import_module("granian.constants")
+        http = importlib.import_module("granian.http")
+        holder = importlib.import_module("granian.net").SocketHolder
+    backlog = 1024
+    log: dict[str, Any] = {"handlers": {}, "loggers": {"_granian": {}}}
+    host, port = sock.getsockname()[:2]
+    server = embed.Server(
+        app,
+        address=host,
+        port=port,
+        interface=constants.Interfaces.ASGINL,
+        websockets=False,
+        backlog=backlog,
+        backpressure=backlog,
+        http2_settings=http.HTTP2Settings(max_concurrent_streams=STREAMS_PER_CONNECTION),
+        log_dictconfig=log,
+        ssl_cert=tls.cert if tls else None,
+        ssl_key=tls.key if tls else None,
+        ssl_protocol_min=constants.SSLProtocols.tls12,
+    )
+    # It warns on each start that embedding is experimental, and knows no way to be asked not to.
+    logging.getLogger("_granian").setLevel(logging.ERROR)
+
+    def share_socket() -> None:
+        # granian can only bind by itself; this is where it would, and a socket that is bound already goes in its stead.
+        server._ssp, server._shd = None, holder(sock.detach(), False, backlog)
+
+    server._init_shared_socket = share_socket
+    server.workers_kill_timeout = GRACE
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve())
+            stopping = tasks.create_task(stop.wait())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            server.stop()
+            stopping.cancel()
+    except* TimeoutError:
+        # What granian says when connections outlast the grace. It has cancelled them.
+        pass
+
+
+HTTP_SERVERS: dict[str, HttpServer] = {"hypercorn": run_hypercorn, "uvicorn": run_uvicorn, "granian": run_granian}
+"""By the names that `--http` takes."""
+
+
+def without_lifespan(app: ASGIApp) -> ASGIApp:
+    """`app`, with its lifespan answered and not run, for a server that insists on one."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return answered
+
+
+@contextmanager
+def _needs(package: str) -> Generator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ConfigError(f"--http {package} needs the package {package}: pip install {package}") from error
+
+
+@contextmanager
+def _nothing() -> Generator[None]:
+    yield

@@ -1,0 +1,297 @@
+"""The modern era (2026-07-28): each POST stands alone; state is named by a handle among the arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any, Final, cast
+
+from mcp.shared.inbound import (
+    ERROR_CODE_HTTP_STATUS,
+    MCP_PARAM_HEADER_PREFIX,
+    X_MCP_HEADER_KEY,
+    InboundLadderRejection,
+    InboundModernRoute,
+    classify_inbound_request,
+    find_duplicated_routing_header,
+    unsupported_protocol_version_rejection,
+    validate_mcp_param_headers,
+)
+from mcp_types import HEADER_MISMATCH, INVALID_REQUEST
+from starlette.datastructures import Headers as StarletteHeaders
+from starlette.requests import Request as HTTPRequest
+
+from ..actors import Access, ActorError, Envelope, Registry
+from ..actors.session import HostingError, SessionActor, TenantContext
+from ..actors.session.errors import DuplicateRequest, SessionError
+from ..actors.session.exchange import Exchange
+from ..actors.session.handle_calls import HandleCalls
+from ..actors.session.hosting import HostedServer
+from ..actors.session.messages import Call
+from ..actors.session.servers import Servers
+from ..actors.session.stateless import serve_stateless
+from ..actors.session.wire import SERVER_BUSY, Refusal
+from .http import JSON_TYPE, Headers, Receive, Scope, Send, answer, read_body
+from .jsonrpc import Answer, Notification, Request, read_message
+from .media import MediaTypes
+from .refusals import refuse
+from .sse import write_stream
+
+__all__ = ["ModernLeg"]
+
+logger = logging.getLogger(__name__)
+
+DEFERRAL: Final = 0.1
+"""Seconds before the connection is watched: a client that leaves sooner finds its call over anyway."""
+JSON_PATIENCE: Final = 10.0
+"""Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status."""
+_PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
+
+
+class ModernLeg:
+    """Serves the POSTs of the modern era."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        servers: Servers,
+        tasks: asyncio.TaskGroup,
+        handles: HandleCalls,
+        max_body: int,
+        body_timeout: float,
+        max_calls: int,
+        observe_call: Callable[[float], None],
+    ) -> None:
+        """`max_calls`: how many calls without a session may run at once. `tasks`: the group that owns them."""
+        self._registry = registry
+        self._servers = servers
+        self._tasks = tasks
+        self._handles = handles
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+        self._max_calls = max_calls
+        self._observe_call = observe_call
+        self._media = MediaTypes()
+        self._annotated: dict[int, tuple[Any, bool]] = {}
+        self.running: set[Call] = set()
+
+    async def __call__(
+        self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send
+    ) -> None:
+        if scope["method"] != "POST":
+            text = f"Method {scope['method']} not allowed"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=405), (b"allow", b"POST"))
+            return
+        if self._media.accepts(headers.get(b"accept")) != (True, True):
+            text = "Not Acceptable: the client must accept application/json and text/event-stream"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
+            return
+        if not self._media.is_json(headers.get(b"content-type")):
+            text = "Unsupported Media Type: the body must be application/json"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
+            return
+        body = await read_body(headers, receive, limit=self._max_body, timeout=self._body_timeout)
+        message = read_message(body)
+        if type(message) is Notification:
+            await self._notification(headers, send)
+        elif type(message) is Answer:
+            text = "Invalid Request: this era has no requests of the server's to respond to"
+            await refuse(send, Refusal(INVALID_REQUEST, text, status=400))
+        else:
+            assert isinstance(message, Request)
+            await self._request(message, scope, headers, tenant, receive, send)
+
+    async def _notification(self, headers: Headers, send: Send) -> None:
+        # This era defines none; one is acknowledged and dropped, as the SDK does, if its version is served.
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        rejection = unsupported_protocol_version_rejection(version)
+        if rejection is not None:
+            await refuse(send, _refusal(rejection))
+            return
+        await answer(send, 202, headers=())
+
+    async def _request(
+        self,
+        message: Request,
+        scope: Scope,
+        headers: Headers,
+        tenant: TenantContext,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        started = time.perf_counter()
+        raw_headers = StarletteHeaders(raw=scope["headers"])
+        route = self._classify(message, raw_headers)
+        if isinstance(route, InboundLadderRejection):
+            await refuse(send, _refusal(route), request_id=message.id)
+            return
+        exchange = Exchange(message.id, message.method, modern=True)
+        call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(scope), route)
+        try:
+            hosted = await self._servers.for_surface(tenant)
+        except HostingError as error:
+            call.fail(error)
+        except Exception as error:  # the factory's own
+            logger.exception("the server factory raised")
+            call.fail(SessionError(f"Internal server error ({type(error).__name__})"))
+        else:
+            mismatch = self._param_mismatch(message, headers, raw_headers, hosted)
+            if mismatch is not None:
+                await refuse(send, _refusal(mismatch), request_id=message.id)
+                return
+            if len(self.running) >= self._max_calls:
+                text = f"{self._max_calls} calls are running, the limit of this node"
+                refusal = Refusal(SERVER_BUSY, text, status=503, retry_after=1.0)
+                await refuse(send, refusal, request_id=message.id)
+                return
+            self._start(call, hosted)
+        await self._respond(call, receive, send)
+        self._observe_call(time.perf_counter() - started)
+
+    def _classify(self, message: Request, headers: StarletteHeaders) -> InboundModernRoute | InboundLadderRejection:
+        duplicated = find_duplicated_routing_header(headers.items())
+        if duplicated is not None:
+            return InboundLadderRejection(code=HEADER_MISMATCH, message=f"{duplicated} header appears more than once")
+        return classify_inbound_request(message.raw, headers=dict(headers))
+
+    def _param_mismatch(
+        self, message: Request, headers: Headers, raw_headers: StarletteHeaders, hosted: HostedServer
+    ) -> InboundLadderRejection | None:
+        """Why the `Mcp-Param-*` headers contradict the arguments, if they do."""
+        if message.method != "tools/call" or message.params is None:
+            return None
+        name: Any = message.params.get("name")
+        arguments: Any = message.params.get("arguments")
+        if not isinstance(name, str) or not isinstance(arguments, dict | None):
+            return None
+        schema = self._handles.reserved_schema(hosted, name) or hosted.input_schema(name)
+        if schema is None or not (self._is_annotated(schema) or any(key.startswith(_PARAM_PREFIX) for key in headers)):
+            return None
+        return validate_mcp_param_headers(schema, cast("Mapping[str, Any]", arguments or {}), raw_headers)
+
+    def _is_annotated(self, schema: Any) -> bool:
+        """Whether a schema has an `x-mcp-header` anywhere: most have none, and the SDK's walk is long."""
+        known = self._annotated.get(id(schema))
+        if known is None or known[0] is not schema:
+            if len(self._annotated) >= 4096:
+                self._annotated.clear()
+            known = self._annotated[id(schema)] = (schema, X_MCP_HEADER_KEY in repr(schema))
+        return known[1]
+
+    # Running
+
+    def _start(self, call: Call, hosted: HostedServer) -> None:
+        if call.method == "tools/call" and call.params is not None:
+            name = call.params.get("name")
+            if self._handles.is_reserved(hosted, name):
+                self._own(call, self._handles.serve(call, hosted, cast("str", name)))
+                return
+            if hosted.takes_session(name) or self._handles.declares_handle(hosted, name):
+                self._deliver(call, hosted)
+                return
+        self._own(call, self._handles.serve_plain(call, hosted, serve_stateless))
+
+    def _own(self, call: Call, work: Any) -> None:
+        """Run `work` as a task of the node's, so that the call outlives nothing and nothing cuts it short."""
+
+        async def run() -> None:
+            self.running.add(call)
+            try:
+                call.resolve(await work)
+            except asyncio.CancelledError as error:
+                call.fail(error)
+                raise
+            except Exception as error:
+                call.fail(error)
+            finally:
+                self.running.discard(call)
+
+        self._tasks.create_task(run())
+
+    def _deliver(self, call: Call, hosted: HostedServer) -> None:
+        """Hand the call to the actor that its handle names."""
+        address = self._handles.address(call)
+        if address is None:
+            call.resolve(self._handles.unknown(hosted))
+            return
+        reply = self._handles.reply(call, hosted)
+        envelope = Envelope(call, Access.EXCLUSIVE, reply, None, copy_context())
+        call.envelope = envelope
+        try:
+            actor = self._registry.live(address)
+            if isinstance(actor, SessionActor):
+                envelope.access = actor.accept(call)
+            self._registry.deliver(address, envelope)
+        except (ActorError, DuplicateRequest) as error:
+            reply.fail(error)
+
+    def end_listening(self) -> None:
+        """End every `subscriptions/listen` stream: the node is draining, and they would never end by themselves."""
+        for call in [call for call in self.running if call.method == "subscriptions/listen"]:
+            call.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel every call that runs outside a session."""
+        for call in list(self.running):
+            call.cancel()
+
+    # Answering
+
+    async def _respond(self, call: Call, receive: Receive, send: Send) -> None:
+        exchange = call.exchange
+        try:
+            await exchange.first(DEFERRAL)
+            if exchange.quiet and not exchange.finished and await self._left_while_quiet(exchange, receive):
+                call.cancel()
+                return
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if exchange.quiet and exchange.finished:
+            await self._answer_json(send, exchange)
+            return
+        gone = True
+        try:
+            gone = await write_stream(exchange, receive, send, numbered=False, primed=False)
+        finally:
+            if gone:
+                # In this era a closed connection is a cancellation.
+                call.cancel()
+
+    async def _left_while_quiet(self, exchange: Exchange, receive: Receive) -> bool:
+        """Wait for the first message, `JSON_PATIENCE` at most; True if the client leaves first."""
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            exchange.nudge()
+
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(watch())
+            await exchange.first(JSON_PATIENCE)
+            watcher.cancel()
+        return gone
+
+    async def _answer_json(self, send: Send, exchange: Exchange) -> None:
+        assert exchange.outcome is not None
+        refusal = exchange.refusal
+        headers: tuple[tuple[bytes, bytes], ...] = (JSON_TYPE,)
+        if refusal is None:
+            await answer(send, 200, exchange.outcome, headers=headers)
+            return
+        if refusal.retry_after is not None:
+            headers = (*headers, (b"retry-after", str(max(1, round(refusal.retry_after))).encode()))
+        await answer(send, refusal.status, exchange.outcome, headers=headers)
+
+
+def _refusal(rejection: InboundLadderRejection) -> Refusal:
+    return Refusal(
+        rejection.code, rejection.message, rejection.data, status=ERROR_CODE_HTTP_STATUS.get(rejection.code, 400)
+    )

@@ -1,0 +1,289 @@
+"""`Runtime`: one node, from the ASGI application down to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Literal, Self, cast
+
+from ..actors import Registry
+from ..actors.session import SessionKind
+from ..actors.session.handle_calls import HandleCalls
+from ..actors.session.handles import check_names
+from ..actors.session.servers import Servers
+from ..stores import SessionStore, StoreError, open_store
+from .application import Application
+from .edge import Edge
+from .errors import ConfigurationError
+from .handshake import HandshakeLeg
+from .metrics import Latency, render_metrics
+from .modern import ModernLeg
+from .security import HostGuard
+from .streams import StreamTable
+from .tenants import TenantResolver
+
+__all__ = ["Era", "Runtime"]
+
+logger = logging.getLogger(__name__)
+
+Era = Literal["handshake", "modern"]
+
+MAX_STATELESS_CALLS: Final = 1024
+
+
+class Runtime:
+    """Hosts MCP servers so that every conversation is an actor that survives its process.
+
+    `server` is an `MCPServer`, a low-level `Server` or a FastMCP server, which all sessions share; or a function
+    `(tenant) -> server`, sync or async, which makes each session its own.
+
+        runtime = Runtime(server, store="sqlite:///sessions.db")
+        app = Starlette(routes=[Mount("/", app=runtime.app)], lifespan=runtime.lifespan)
+
+    It runs inside `async with runtime:`, `lifespan=runtime.lifespan`, or, where `runtime.app` itself is what the HTTP
+    server serves, the lifespan that the HTTP server drives. It can be started again after it has stopped, unless it
+    was given a store object, which it closes.
+    """
+
+    def __init__(
+        self,
+        server: object,
+        *,
+        store: SessionStore | str = "memory://",
+        path: str = "/mcp",
+        eras: Sequence[Era] = ("handshake", "modern"),
+        tenants: TenantResolver | None = None,
+        session_ttl: float = 86_400.0,
+        idle_after: float = 300.0,
+        max_sessions: int = 10_000,
+        max_body: int = 4 * 2**20,
+        max_state: int = 2**20,
+        mailbox_size: int = 1024,
+        body_timeout: float = 30.0,
+        store_timeout: float = 5.0,
+        answer_timeout: float = 600.0,
+        allowed_hosts: Sequence[str] | None = None,
+        allowed_origins: Sequence[str] | None = None,
+        turns: Literal["exclusive", "interleaved"] = "exclusive",
+        node_id: str | None = None,
+    ) -> None:
+        """
+        Args:
+            server: What to host; see above.
+            store: Where sessions are remembered: a store, or the URL of one (`memory://`, `sqlite:///path`).
+            path: The path of the MCP endpoint. `/healthz`, `/readyz` and `/metrics` stand beside it.
+            eras: Which protocol eras are answered. Without "modern", clients that speak both fall back.
+            tenants: Tells from each request's credential who is asking; None: everybody is the anonymous tenant.
+            session_ttl: Seconds that a session lives after its last use.
+            idle_after: Seconds without use after which a session leaves memory, to come back from the store.
+            max_sessions: Sessions in memory at once; above it the least recently used leave, and when all are busy
+                new ones get 503.
+            max_body: Bytes of a request body.
+            max_state: Bytes of one session's packed state.
+            mailbox_size: Calls that may wait for one session; above it, 429.
+            body_timeout: Seconds for a request body to arrive.
+            store_timeout: Seconds for one answer of the store.
+            answer_timeout: Seconds that a tool waits for the client's answer to an elicitation or sampling request.
+            allowed_hosts: `Host` headers that are answered (`name`, `name:port`, `*`); None: localhost only.
+            allowed_origins: `Origin` headers that are answered; None: localhost only.
+            turns: "exclusive": one changing call of a session at a time. "interleaved": all of them overlap, as in
+                the SDK, and of two that change one key of the state the later to end wins.
+            node_id: A name for this node; None: host name and a random part.
+
+        Raises:
+            HostingError: `server` cannot be hosted.
+            ConfigurationError: A value is out of range.
+            StoreURLError: `store` is a URL that cannot be understood.
+        """
+        _check_ranges(
+            session_ttl=session_ttl,
+            idle_after=idle_after,
+            max_sessions=max_sessions,
+            max_body=max_body,
+            max_state=max_state,
+            mailbox_size=mailbox_size,
+            body_timeout=body_timeout,
+            store_timeout=store_timeout,
+            answer_timeout=answer_timeout,
+        )
+        unknown = set(eras) - {"handshake", "modern"}
+        if unknown or not eras:
+            raise ConfigurationError(f'eras is {tuple(eras)!r}; name "handshake", "modern" or both')
+        if turns not in ("exclusive", "interleaved"):
+            raise ConfigurationError(f'turns is {turns!r}; it must be "exclusive" or "interleaved"')
+        self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        self._server = server
+        self._store_source = store
+        self._eras = frozenset(eras)
+        self._tenants = tenants
+        self._session_ttl = session_ttl
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+        self._session_options: dict[str, Any] = {
+            "node_id": self.node_id,
+            "ttl": session_ttl,
+            "max_state": max_state,
+            "answer_timeout": answer_timeout,
+            "interleaved": turns == "interleaved",
+        }
+        self._registry_options: dict[str, Any] = {
+            "owner": self.node_id,
+            "max_live": max_sessions,
+            "idle_after": idle_after,
+            "mailbox_size": mailbox_size,
+            "store_timeout": store_timeout,
+        }
+        self._guard = HostGuard(allowed_hosts, allowed_origins)
+        self._latency = Latency()
+        self._servers = self._make_servers()
+        self._stack: AsyncExitStack | None = None
+        self._store: SessionStore | None = None
+        self._registry: Registry | None = None
+        self._streams: StreamTable | None = None
+        self._modern: ModernLeg | None = None
+        self._draining = False
+        self.edge: Edge | None = None
+        """The HTTP end while the runtime runs; None otherwise."""
+        self.app = Application(self, path)
+        """The ASGI application: the MCP endpoint at `path`, and `/healthz`, `/readyz`, `/metrics`."""
+
+    def _make_servers(self) -> Servers:
+        servers = Servers(self._server)
+        if servers.one is not None and "modern" in self._eras:
+            check_names(servers.one)
+        return servers
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        """Open the store, start the server's lifespan and the registry.
+
+        Raises:
+            StoreError: The store cannot be opened, or does not answer.
+            Whatever the server's lifespan raises.
+        """
+        if self._stack is not None:
+            raise ConfigurationError("the runtime is running already; enter it once")
+        async with AsyncExitStack() as stack:
+            source = self._store_source
+            store = await open_store(source) if isinstance(source, str) else source
+            stack.push_async_callback(store.aclose)
+            await store.ping()
+            servers = await stack.enter_async_context(self._servers)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            streams = StreamTable(time.monotonic)
+            kind = SessionKind(servers=servers, streams=streams, **self._session_options)
+            registry = Registry(store=store, kinds=[kind], **self._registry_options)
+            kind.registry = registry
+            await stack.enter_async_context(registry)
+            handshake = modern = None
+            if "handshake" in self._eras:
+                handshake = HandshakeLeg(
+                    registry=registry,
+                    streams=streams,
+                    max_body=self._max_body,
+                    body_timeout=self._body_timeout,
+                    observe_call=self._latency.observe,
+                )
+            if "modern" in self._eras:
+                modern = ModernLeg(
+                    registry=registry,
+                    servers=servers,
+                    tasks=tasks,
+                    handles=HandleCalls(registry, ttl=self._session_ttl),
+                    max_body=self._max_body,
+                    body_timeout=self._body_timeout,
+                    max_calls=MAX_STATELESS_CALLS,
+                    observe_call=self._latency.observe,
+                )
+                stack.callback(modern.cancel_all)
+            self.edge = Edge(guard=self._guard, tenants=self._tenants, handshake=handshake, modern=modern)
+            self._store, self._registry, self._streams, self._modern = store, registry, streams, modern
+            self._draining = False
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Drain, then let go of everything. Turns still running after the drain's time are cancelled."""
+        stack, self._stack = self._stack, None
+        assert stack is not None
+        try:
+            if exc_type is None:
+                await self.drain()
+        finally:
+            self.edge = None
+            await stack.__aexit__(exc_type, exc, tb)
+            # For another start: what was entered cannot be entered twice.
+            self._servers = self._make_servers()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
+        """For `Starlette(lifespan=runtime.lifespan)`: the runtime runs while the application does."""
+        async with self:
+            yield
+
+    async def drain(self, timeout: float = 30.0) -> None:
+        """Stop taking sessions, close standing streams, finish the turns that run or wait, and save. Idempotent.
+
+        `/readyz` answers 503 from here on. Turns that take longer than `timeout` seconds are cancelled, which their
+        clients are told.
+        """
+        self._draining = True
+        if self._registry is None or self._streams is None:
+            return
+        self._streams.close_standalone()
+        if self._modern is not None:
+            self._modern.end_listening()
+        await self._registry.drain(timeout)
+
+    # Looking inside
+
+    async def not_ready(self) -> list[str]:
+        """Why this node should get no new work, in words; empty if it should."""
+        if self._store is None or self.edge is None:
+            return ["not started"]
+        reasons = ["draining"] if self._draining else []
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT):
+                await self._store.ping()
+        except TimeoutError:
+            reasons.append(f"the store did not answer within {_READY_TIMEOUT:g} s")
+        except StoreError as error:
+            reasons.append(f"the store is out of reach: {error}")
+        return reasons
+
+    def stats(self) -> dict[str, int | float]:
+        """Plain numbers, the ones that `/metrics` shows. Names that end in `_total` only grow."""
+        numbers: dict[str, int | float] = {"draining": int(self._draining)}
+        if self._registry is not None:
+            numbers |= {f"sessions_{name}": value for name, value in self._registry.stats().items()}
+        if self._streams is not None:
+            numbers |= self._streams.stats()
+        if self._modern is not None:
+            numbers["stateless_calls_running"] = len(self._modern.running)
+        store_stats = getattr(self._store, "stats", None)
+        if callable(store_stats):
+            own = cast("dict[str, int | float]", store_stats())
+            numbers |= {f"store_{name}": value for name, value in own.items()}
+        return numbers
+
+    def metrics(self) -> tuple[bytes, str]:
+        """A scrape for Prometheus: body and content type."""
+        return render_metrics(self.stats(), self.node_id, {"call_seconds": self._latency})
+
+
+_READY_TIMEOUT: Final = 2.0
+
+
+def _check_ranges(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigurationError(f"{name} is {value!r}; it must be greater than 0")

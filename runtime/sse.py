@@ -1,0 +1,75 @@
+"""Server-sent events: writing one stream to one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from ..actors.session.exchange import Exchange
+from .http import SSE_HEADERS, Receive, Send
+
+__all__ = ["KEEP_ALIVE", "RETRY_MS", "write_stream"]
+
+KEEP_ALIVE: Final = 15.0
+"""Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
+RETRY_MS: Final = 500
+"""How soon a client may come back to a stream that was closed early, in milliseconds."""
+
+_COMMENT: Final = b": keep-alive\n\n"
+
+
+async def write_stream(
+    exchange: Exchange,
+    receive: Receive,
+    send: Send,
+    *,
+    after: int = 0,
+    numbered: bool,
+    primed: bool,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> bool:
+    """Send the messages of `exchange` after number `after` until it ends, is taken over, or the client leaves.
+
+    `numbered`: with event ids, so that the client may resume. `primed`: with a first event that only carries an id.
+    True if the client left. The exchange is detached in any case; cancellation detaches it too.
+    """
+    generation = exchange.attach(after)
+    start = {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]}
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        exchange.cut_from(generation)
+
+    try:
+        await send(start)
+        if primed:
+            await send(_body(f"id: {exchange.id}-{after}\nretry: {RETRY_MS}\ndata: \n\n".encode()))
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(watch())
+            prefix = f"{exchange.id}-" if numbered else None
+            while (batch := await exchange.next(generation, KEEP_ALIVE)) is not None:
+                await send(_body(_events(batch, prefix) if batch else _COMMENT))
+            watcher.cancel()
+        if not gone:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        exchange.detach(generation)
+    return gone
+
+
+def _events(batch: list[tuple[int, bytes]], prefix: str | None) -> bytes:
+    if prefix is None:
+        return b"".join(b"event: message\ndata: " + payload + b"\n\n" for _, payload in batch)
+    return b"".join(
+        b"id: " + f"{prefix}{number}".encode() + b"\nevent: message\ndata: " + payload + b"\n\n"
+        for number, payload in batch
+    )
+
+
+def _body(body: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": body, "more_body": True}

@@ -1,0 +1,178 @@
+"""`StreamTable`: the streams that clients of this node's sessions hold, or may come back to."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..actors.session.exchange import Exchange
+from ..stores import Address, UnderstudyError
+
+__all__ = ["StreamTable", "UnknownEvent"]
+
+MAX_STREAMS_PER_SESSION: Final = 64
+MAX_KEPT_STREAMS: Final = 16_384
+MAX_KEPT_BYTES: Final = 256 * 2**20
+GRACE: Final = 60.0
+"""Seconds that a finished stream, or a standalone one without a reader, is kept for a client to come back to."""
+
+
+class UnknownEvent(UnderstudyError):
+    """A `Last-Event-ID` that names no event that can be resumed from."""
+
+
+class _SessionStreams:
+    __slots__ = ("requests", "standalone")
+
+    def __init__(self) -> None:
+        self.standalone: Exchange | None = None
+        self.requests: OrderedDict[str, Exchange] = OrderedDict()
+
+
+class StreamTable:
+    """Resumable streams by session. In memory: they do not outlive the node.
+
+    An event id is `<stream>-<number>`; stream names carry a random part, so that an id of an earlier life of the
+    node is unknown rather than taken for one of this life.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock`: monotonic seconds."""
+        self._clock = clock
+        self._life = secrets.token_hex(4)
+        self._names = itertools.count(1)
+        self._sessions: dict[Address, _SessionStreams] = {}
+        self._leaving: OrderedDict[tuple[Address, str], tuple[float, int]] = OrderedDict()
+        self._leaving_bytes = 0
+        self.resumed = 0
+
+    def _of(self, address: Address) -> _SessionStreams:
+        streams = self._sessions.get(address)
+        if streams is None:
+            streams = self._sessions[address] = _SessionStreams()
+        return streams
+
+    def name(self, address: Address, exchange: Exchange) -> None:
+        """Give a request's stream its name; from now on the client may come back to it."""
+        self.sweep()
+        exchange.id = f"{self._life}.{next(self._names):x}"
+        requests = self._of(address).requests
+        requests[exchange.id] = exchange
+        exchange.when_finished = lambda: self.left(address, exchange)
+        if len(requests) > MAX_STREAMS_PER_SESSION:
+            oldest = next((id for id, stream in requests.items() if stream.finished), next(iter(requests)))
+            self._drop(address, oldest)
+
+    def open_standalone(self, address: Address) -> Exchange:
+        """The session's standalone stream, made if there is none. The newest reader takes it over."""
+        self.sweep()
+        streams = self._of(address)
+        if streams.standalone is None:
+            streams.standalone = Exchange(None, "")
+            streams.standalone.id = f"{self._life}.{next(self._names):x}"
+        self._unleave(address, streams.standalone)
+        return streams.standalone
+
+    def find(self, address: Address, event_id: str) -> tuple[Exchange, int]:
+        """The stream that `event_id` belongs to, and the number of that event.
+
+        Raises:
+            UnknownEvent: No such stream in this session, or its events up to that one are not kept any more.
+        """
+        self.sweep()
+        name, _, number = event_id.rpartition("-")
+        streams = self._sessions.get(address)
+        exchange: Exchange | None = None
+        if streams is not None and number.isdecimal() and len(number) < 16:
+            exchange = streams.requests.get(name)
+            if exchange is None and streams.standalone is not None and streams.standalone.id == name:
+                exchange = streams.standalone
+        if exchange is None or int(number) > exchange.last or int(number) + 1 < exchange.oldest:
+            raise UnknownEvent(
+                f"no event {event_id[:64]!r} to resume from: it is unknown in this session, or no longer kept; "
+                "send the request again, or open a new stream without Last-Event-ID"
+            )
+        self._unleave(address, exchange)
+        self.resumed += 1
+        return exchange, int(number)
+
+    def left(self, address: Address, exchange: Exchange) -> None:
+        """Nobody reads `exchange` any more, and no reader is due: keep it for a while, within bounds."""
+        if not exchange.id or exchange.attached or (exchange.request_id is not None and not exchange.finished):
+            return
+        self._unleave(address, exchange)
+        self._leaving[address, exchange.id] = (self._clock() + GRACE, exchange.size)
+        self._leaving_bytes += exchange.size
+        self.sweep()
+
+    def _unleave(self, address: Address, exchange: Exchange) -> None:
+        left = self._leaving.pop((address, exchange.id), None)
+        if left is not None:
+            self._leaving_bytes -= left[1]
+
+    def sweep(self) -> None:
+        """Forget what has been left for too long, or is too much. Costs what it forgets."""
+        now = self._clock()
+        while self._leaving:
+            (address, id), (until, _) = next(iter(self._leaving.items()))
+            if until > now and len(self._leaving) <= MAX_KEPT_STREAMS and self._leaving_bytes <= MAX_KEPT_BYTES:
+                return
+            self._drop(address, id)
+
+    def _drop(self, address: Address, id: str) -> None:
+        streams = self._sessions.get(address)
+        left = self._leaving.pop((address, id), None)
+        if left is not None:
+            self._leaving_bytes -= left[1]
+        if streams is None:
+            return
+        exchange = streams.requests.pop(id, None)
+        if exchange is None and streams.standalone is not None and streams.standalone.id == id:
+            exchange, streams.standalone = streams.standalone, None
+        if exchange is not None:
+            exchange.cut()
+        if streams.standalone is None and not streams.requests:
+            del self._sessions[address]
+
+    def end(self, address: Address) -> None:
+        """The session is over: its streams close, and nothing of them is kept."""
+        streams = self._sessions.pop(address, None)
+        if streams is None:
+            return
+        ended = list(streams.requests.values())
+        if streams.standalone is not None:
+            ended.append(streams.standalone)
+        for exchange in ended:
+            self._unleave(address, exchange)
+            exchange.close()
+
+    def close_standalone(self) -> None:
+        """Close every standalone stream: the node is draining. Clients come back, here or elsewhere."""
+        for streams in self._sessions.values():
+            if streams.standalone is not None:
+                streams.standalone.close()
+                streams.standalone = None
+
+    # `StandaloneStreams` for the session kind
+
+    def publish(self, address: Address, message: dict[str, Any]) -> bool:
+        streams = self._sessions.get(address)
+        if streams is None or streams.standalone is None:
+            return False
+        streams.standalone.send(message)
+        return True
+
+    def standalone(self, address: Address) -> Exchange | None:
+        streams = self._sessions.get(address)
+        return streams.standalone if streams is not None else None
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "streams_sessions": len(self._sessions),
+            "streams_kept": len(self._leaving),
+            "streams_kept_bytes": self._leaving_bytes,
+            "streams_resumed_total": self.resumed,
+        }

@@ -1,0 +1,99 @@
+"""`open_store`: from a URL to an open store."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+from .errors import StoreURLError
+from .store import SessionStore
+
+__all__ = ["Opener", "open_store", "register_scheme"]
+
+Clock = Callable[[], float]
+Opener = Callable[[str, Clock], Awaitable[SessionStore]]
+"""Opens a store from (what follows `scheme://`, clock)."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,31}):(//)?(.*)", re.DOTALL)
+_PLANNED = ("dynamodb", "nats", "postgres", "postgresql", "redis", "rediss")
+
+
+async def open_store(url: str, *, clock: Clock = time.time) -> SessionStore:
+    """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
+    `sqlite:///~/in-home.db`, or a scheme added with `register_scheme`.
+
+    `clock` gives seconds since the Unix epoch. The store belongs to the event loop it was opened on; `aclose` it.
+
+    Raises:
+        StoreURLError: `url` cannot be understood. The message holds no more of it than is free of secrets.
+        StoreVersionError, StoreCorrupt, StoreUnavailable: As the store's own `open` says.
+    """
+    match = _SCHEME.fullmatch(url)
+    if match is None:
+        raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
+    scheme, slashes, rest = match.groups()
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        if scheme in _PLANNED:
+            raise StoreURLError(f"the {scheme}:// store is not in this version of understudy; {_forms()}")
+        raise StoreURLError(f"there is no store {scheme!r}; {_forms()}")
+    if slashes is None:
+        raise StoreURLError(f"a store URL of {scheme!r} continues with ://; {_forms()}")
+    return await opener(rest, clock)
+
+
+def register_scheme(scheme: str, opener: Opener) -> None:
+    """Let `open_store` open `scheme://...` with `opener`, for this process. A store of your own goes here.
+
+    Raises:
+        ValueError: `scheme` is not a lower-case word, or is taken.
+    """
+    if _SCHEME.fullmatch(f"{scheme}://") is None:
+        raise ValueError(f"scheme {scheme!r} must be a short lower-case word")
+    if scheme in _OPENERS:
+        raise ValueError(f"scheme {scheme!r} is taken")
+    _OPENERS[scheme] = opener
+
+
+async def _open_memory(rest: str, clock: Clock) -> SessionStore:
+    from .memory import MemoryStore
+
+    if rest:
+        raise StoreURLError("memory:// takes nothing after the slashes: each one that is opened is a store of its own")
+    return MemoryStore(clock)
+
+
+async def _open_sqlite(rest: str, clock: Clock) -> SessionStore:
+    from .sqlite import SQLiteStore
+
+    return await SQLiteStore.open(_sqlite_path(rest), clock=clock)
+
+
+def _sqlite_path(rest: str) -> Path:
+    if not rest.startswith("/"):
+        # Not echoed: what stands in the place of a host may be a user and a password.
+        raise StoreURLError(
+            "sqlite:// takes a file and no host: three slashes before a relative path (sqlite:///sessions.db), "
+            "four before an absolute one (sqlite:////var/lib/app/sessions.db)"
+        )
+    text = rest[1:]
+    if "?" in text or "#" in text:
+        raise StoreURLError("sqlite:/// takes no ? or # part; write %3F or %23 if the file's name has one")
+    path = unquote(text)
+    if path in ("", "/", "~", "~/"):
+        raise StoreURLError("sqlite:/// names no file; write sqlite:///sessions.db")
+    if path == ":memory:":
+        raise StoreURLError("a SQLite database in memory survives nothing; use memory://")
+    if "\0" in path:
+        raise StoreURLError("the path in a sqlite:/// URL contains a NUL")
+    return Path(path).expanduser()
+
+
+def _forms() -> str:
+    return f"known are {', '.join(f'{scheme}://' for scheme in sorted(_OPENERS))} (for example sqlite:///sessions.db)"
+
+
+_OPENERS: dict[str, Opener] = {"memory": _open_memory, "sqlite": _open_sqlite}

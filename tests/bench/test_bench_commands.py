@@ -1,0 +1,91 @@
+"""Each command runs from end to end with `--quick`: shapes, not times."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from understudy.bench.asgi import Refused
+from understudy.bench.cli import bench
+from understudy.bench.memory import probe
+from understudy.bench.profile import profiler
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(bench, [*arguments, "--quick", "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert f"bench {arguments[0]}: " in result.stderr
+    return json.loads(result.stdout)
+
+
+def names(report: dict[str, Any]) -> list[str]:
+    return [scenario["name"] for scenario in report["scenarios"]]
+
+
+@pytest.fixture(scope="module", params=["kernel", "edge", "memory", "actors"])
+def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return run(request.param)
+
+
+def test_a_report_has_one_shape(report: dict[str, Any]) -> None:
+    assert report["format"] == 1
+    assert report["quick"] is True
+    assert report["scenarios"]
+    for scenario in report["scenarios"]:
+        assert scenario["comparisons"]
+        for figure in scenario["series"] + scenario["comparisons"]:
+            assert figure["unit"]
+            assert len(figure["rounds"]) == 1
+            assert figure["min"] == figure["median"] == figure["max"]
+
+
+def test_a_quick_report_claims_nothing(report: dict[str, Any]) -> None:
+    assert {versus["met"] for scenario in report["scenarios"] for versus in scenario["comparisons"]} == {None}
+
+
+def test_figures_of_sides_are_positive(report: dict[str, Any]) -> None:
+    speeds = [each for scenario in report["scenarios"] for each in scenario["series"] if "bytes" not in each["unit"]]
+    assert all(each["median"] > 0 for each in speeds)
+
+
+def test_edge_judges_the_targets_of_the_issue() -> None:
+    targets = {
+        (scenario["name"], versus["target"]["value"])
+        for scenario in run("edge")["scenarios"]
+        for versus in scenario["comparisons"]
+        if versus["target"]
+    }
+    assert targets == {
+        ("handshake era, 1 in flight", 6),
+        ("handshake era, 1 in flight", 2.5),
+        ("handshake era, 50 in flight", 6),
+        ("handshake era, 50 in flight", 2.5),
+        ("handshake era, sessions opened", 3),
+        ("modern era, 1 in flight", 2),
+        ("modern era, 1 in flight", 1.4),
+        ("modern era, 50 in flight", 2),
+        ("modern era, 50 in flight", 1.4),
+        ("durable state, 50 sessions incrementing", 0.5),
+    }
+
+
+def test_without_json_the_report_is_a_table() -> None:
+    result = CliRunner().invoke(bench, ["kernel", "--quick"], catch_exceptions=False)
+    assert result.stdout.startswith("understudy bench kernel\n")
+    assert "understudy / SDK kernel" in result.stdout
+
+
+async def test_a_probe_that_fails_says_why() -> None:
+    with pytest.raises(Refused, match="StoreURLError"):
+        await probe("asleep", store="nonsense://", ids=["x"])
+
+
+@pytest.mark.parametrize("what", ["handshake", "session", "increment", "modern"])
+def test_the_profiler_names_functions(what: str) -> None:
+    result = CliRunner().invoke(
+        profiler, [what, "--calls", "4", "--in-flight", "2", "--top", "5"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 7

@@ -1,0 +1,30 @@
+"""Fixtures for every room's tests."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from support import ServerProcess
+from support import free_port as find_free_port
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    return find_free_port()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., ServerProcess]]:
+    """Servers under test: `async with serve("file.py:attr", "--store", "memory://") as server`.
+
+    Takes what `support.ServerProcess` takes. What a test leaves running is killed when it ends.
+    """
+    async with AsyncExitStack() as stack:
+
+        def make(target: str, *args: str, **options: object) -> ServerProcess:
+            server = ServerProcess(target, *args, **options)  # type: ignore[arg-type]
+            stack.push_async_callback(server.__aexit__)
+            return server
+
+        yield make

@@ -1,0 +1,79 @@
+"""`serve --reload`: which files count, and that a session stays when the code changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from mcp.client import Client
+from support import ServerProcess
+from understudy.runtime.reload import changed_files, source_files
+
+PATIENCE = 20.0
+
+SERVER = """
+from mcp.server.mcpserver import MCPServer
+from understudy.runtime import Session
+
+server = MCPServer("reloaded")
+
+@server.tool()
+async def add(session: Session) -> int:
+    session.state["n"] = session.state.get("n", 0) + 1
+    return session.state["n"]
+
+@server.tool()
+async def version() -> str:
+    return "one"
+"""
+
+
+def test_python_files_below_the_roots_are_watched_and_hidden_or_foreign_ones_are_not(tmp_path: Path) -> None:
+    for name in ("a.py", "sub/b.py", "notes.txt", ".git/c.py", "__pycache__/d.py", "env/e.py", "node_modules/f.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "env" / "pyvenv.cfg").write_text("")
+    assert set(source_files([tmp_path])) == {tmp_path / "a.py", tmp_path / "sub" / "b.py"}
+
+
+def test_a_new_a_changed_and_a_removed_file_are_changes(tmp_path: Path) -> None:
+    for name in ("same.py", "changed.py", "removed.py"):
+        (tmp_path / name).write_text("")
+    before = source_files([tmp_path])
+    assert changed_files(before, source_files([tmp_path])) == []
+    (tmp_path / "changed.py").write_text("x = 1\n")
+    (tmp_path / "removed.py").unlink()
+    (tmp_path / "new.py").write_text("")
+    changed = changed_files(before, source_files([tmp_path]))
+    assert [path.name for path in changed] == ["changed.py", "new.py", "removed.py"]
+
+
+async def test_changed_code_runs_in_the_same_session_and_broken_code_waits_for_the_next_change(
+    tmp_path: Path, serve: Callable[..., ServerProcess]
+) -> None:
+    code = tmp_path / "reloaded.py"
+    code.write_text(SERVER)
+    store = f"sqlite:///{tmp_path / 'sessions.db'}"
+    async with serve(f"{code}:server", "--reload", "--store", store) as server:
+        async with Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
+
+            async def ask(tool: str) -> object:
+                result = await client.call_tool(tool)
+                assert result.structured_content is not None, result.content
+                return result.structured_content["result"]
+
+            assert await ask("version") == "one"
+            assert await ask("add") == 1
+            code.write_text(SERVER.replace('"one"', '"broken'))
+            await said(server, "SyntaxError", "waiting for a change")
+            code.write_text(SERVER.replace('"one"', '"second"'))
+            assert await ask("version") == "second"
+            assert await ask("add") == 2
+        assert await server.astop() == 0
+
+
+async def said(server: ServerProcess, *words: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not all(word in server.output for word in words):
+            await asyncio.sleep(0.05)
