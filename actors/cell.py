@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from enum import Enum
+import logging
 from typing import Any
 
 from ..stores import Address, Record
 from .actor import Access, Actor, ActorKind
 from .deadline import Deadline
 from .departure import Departure
-from .envelope import Envelope, Reply
+from .envelope import Envelope
 from .errors import MailboxFull, OutsideTurn
-from .host import Host, logger
-from .lifecycle import activate, depart
+from .host import Host
+from .lifecycle import State, activate, fault, go, leave
 from .mailbox import Mailbox
 from .turn import exclusive_turn, save_failed, shared_turn
 from .writer import RecordWriter
 
-__all__ = ["LiveCell", "State"]
+__all__ = ["LiveCell"]
 
-
-class State(Enum):
-    ACTIVATING = "activating"
-    LIVE = "live"
-    LEAVING = "leaving"
+logger = logging.getLogger("understudy.actors")
 
 
 _LIVE = State.LIVE
@@ -88,7 +83,7 @@ class LiveCell:
         self.pins = 0
         self.departure: Departure | None = None
         self.departing = False
-        """`depart` runs."""
+        """Its way out has begun: `leave` may have to wait for the exclusive turn first."""
         self.end_after: asyncio.Task[Any] | None = None
         self.left: asyncio.Future[bool] | None = None
         self.still: asyncio.Future[None] | None = None
@@ -128,7 +123,7 @@ class LiveCell:
             # The caller may be a child task of the turn, so that "some turn runs" has to be enough.
             self.end_after = self.task
         else:
-            self.leave(Departure.ENDED)
+            leave(self, Departure.ENDED)
 
     def pin(self) -> None:
         """See `Cell.pin`."""
@@ -137,7 +132,7 @@ class LiveCell:
 
     def unpin(self) -> None:
         """See `Cell.unpin`."""
-        self.pins -= 1
+        self.pins = max(0, self.pins - 1)
         if not self.pins and self.quiet:
             self.host.rest(self)
 
@@ -169,9 +164,9 @@ class LiveCell:
         if envelope.deadline is not None and type(envelope.reply) is not Deadline:
             Deadline(envelope, self.address, envelope.deadline, self.host.clock, self.host.counters)
 
-    def activate(self, envelope: Envelope, *, seed: Any = None, fresh: bool) -> None:
+    def activate(self, envelope: Envelope, *, seed: Any = None, fresh: bool, opening: bool = False) -> None:
         """Begin to bring the actor to life, with its first message."""
-        self.opening = fresh
+        self.opening = opening
         self.accept(envelope)
         self.task = self.host.spawn(activate(self, seed, fresh=fresh), context=self.host.context.copy())
 
@@ -213,7 +208,7 @@ class LiveCell:
         except Exception:
             # TaskGroup: a child that raised would take the whole node with it.
             logger.exception("internal error in a turn of %s; the actor is dropped", self.address)
-            self.fault()
+            fault(self)
         self.pass_on()
 
     def pass_on(self) -> None:
@@ -221,7 +216,7 @@ class LiveCell:
         self.task = None
         self.interruptible = False
         if self.departure is not None:
-            self._go()
+            go(self)
         elif self.mailbox:
             self._start_exclusive(self.mailbox.popleft())
         else:
@@ -241,43 +236,12 @@ class LiveCell:
                 self.shared = None
         if task is not None and self.end_after is task:
             self.end_after = None
-            self.leave(Departure.ENDED)
+            leave(self, Departure.ENDED)
         elif self.departure is not None:
             if self.task is None:
-                self._go()
+                go(self)
         elif self.quiet:
             self.host.rest(self)
-
-    # Leaving.
-
-    def leave(self, departure: Departure) -> None:
-        """Leave memory for this reason, unless there is one already: now, or as soon as the exclusive turn is over.
-
-        An end and a cut cancel that turn; the others find out by themselves that they cannot save. An activation is
-        over when it is over, but for a cut.
-        """
-        if self.departure is None:
-            self.departure = departure
-            if departure is Departure.ENDED:
-                self.fail_waiting(departure)
-            if self.state is _LIVE:
-                self.state = State.LEAVING
-                if departure is Departure.ENDED or self.task is None:
-                    self.interrupt()
-                    self._go()
-
-    def cut(self) -> None:
-        """Leave now, whatever runs or waits."""
-        self.leave(Departure.CUT)
-        self.fail_waiting(Departure.CUT)
-        self.interrupt()
-        if self.state is State.LEAVING:
-            self._go()
-
-    def fault(self) -> None:
-        """The actor, or this cell, cannot be trusted any more."""
-        self.host.supervision.faulted(self.address)
-        self.leave(Departure.FAULTED)
 
     def interrupt(self) -> None:
         """Cancel what runs."""
@@ -286,49 +250,11 @@ class LiveCell:
         for task in tuple(self.shared or ()):
             task.cancel()
 
-    def farewell(self, reply: Reply | None, result: Any) -> None:
-        """The turn that asked for the end is over; its caller hears of it when the record is gone."""
-
-        def tell(left: asyncio.Future[bool]) -> None:
-            error = asyncio.CancelledError() if left.cancelled() else left.exception()
-            if reply is None:
-                return
-            if error is None:
-                reply.resolve(result)
-            else:
-                reply.fail(error)
-
-        self.when_left().add_done_callback(tell)
-        self.leave(Departure.ENDED)
-
     def when_left(self) -> asyncio.Future[bool]:
         """Done when the cell has left; its result says whether there was anything to end."""
         if self.left is None:
             self.left = asyncio.get_running_loop().create_future()
         return self.left
-
-    def fail_waiting(self, departure: Departure) -> None:
-        """Answer every message that waits."""
-        self.fail_all(lambda: departure.waiting_error(self.address))
-
-    def fail_all(self, error: Callable[[], BaseException]) -> None:
-        """Answer every message that waits with an error of its own."""
-        waiting, self.mailbox = self.mailbox or (), None
-        if self.state is State.ACTIVATING:
-            self.shared_count = 0
-        for envelope in waiting:
-            if envelope.reply is not None:
-                envelope.reply.fail(error())
-
-    def _go(self) -> None:
-        if not self.departing:
-            self.departing = True
-            self.state = State.LEAVING
-            self.host.idle.pop(self, None)
-            self.host.leaving += 1
-            self.host.spawn(depart(self), context=self.host.context.copy())
-        elif self.still is not None and self.task is None and not self.shared_count and not self.still.done():
-            self.still.set_result(None)
 
     def _start_exclusive(self, envelope: Envelope) -> None:
         host = self.host

@@ -29,6 +29,8 @@ class Counters:
     """Actors dropped because it was not known whether a save had taken effect."""
     faults: int = 0
     """Actors dropped because `rollback`, `saved` or the runtime itself raised."""
+    unborn: int = 0
+    """New actors whose first turn failed or left nothing to save."""
     saves: int = 0
     save_repeats: int = 0
     save_failures: int = 0

@@ -18,7 +18,7 @@ class Reply(Protocol):
     def resolve(self, result: Any) -> None: ...
 
     def fail(self, error: BaseException) -> None:
-        """`error` is what the turn raised, or one of `actors.errors`, or `asyncio.CancelledError` if it was cancelled."""
+        """`error` is what the turn raised, one of `actors.errors`, or `asyncio.CancelledError` if it was cancelled."""
         ...
 
 

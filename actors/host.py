@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from ..stores import RecordNotFound, StaleEpoch
 from .clock import Clock
 from .counters import Counters
 from .departure import Departure
+from .lifecycle import leave
 from .observer import Observer
 from .supervision import Supervision
 from .writer import Storage
@@ -87,22 +88,23 @@ class Host:
         self.observer = observer
         self.departed = departed
         """Called when a cell has left: it is to be removed from the registry's table."""
-        self.spawn: Callable[..., asyncio.Task[Any]] = _not_running
-        """`TaskGroup.create_task` of the registry's task group."""
+        self.spawn: Callable[..., asyncio.Task[Any]]
+        """`TaskGroup.create_task` of the registry's task group, from its start on."""
         self.context = Context()
         """What turns without a context of their own start from: the registry's surroundings, never a caller's."""
         self.idle: OrderedDict[LiveCell, float] = OrderedDict()
         """Cells that may be passivated, by when they became idle: the least recently used one is the first."""
         self.leaving = 0
         self.touching = 0
-        self.draining = False
+        self.draining = True
+        """No actor is started: the registry stops, or has not begun."""
 
     def rest(self, cell: LiveCell) -> None:
         """`cell` has nothing running and nothing waiting."""
         now = self.clock.monotonic()
         self.touch_if_due(cell, now)
         if self.draining:
-            cell.leave(Departure.PASSIVATED)
+            leave(cell, Departure.PASSIVATED)
         elif not cell.pins:
             self.idle[cell] = now
 
@@ -134,17 +136,12 @@ class Host:
             await writer.touch()
             self.counters.touches += 1
         except StaleEpoch:
-            cell.leave(Departure.LOST)
+            leave(cell, Departure.LOST)
         except RecordNotFound:
-            cell.leave(Departure.GONE)
+            leave(cell, Departure.GONE)
         except Exception:
             self.counters.touch_failures += 1
             writer.renewed -= writer.ttl * (TOUCH_AFTER - TOUCH_AGAIN_AFTER)
             logger.debug("touch of %s failed", cell.address, exc_info=True)
         finally:
             self.touching -= 1
-
-
-def _not_running(coroutine: Coroutine[Any, Any, Any], **_: object) -> asyncio.Task[Any]:
-    coroutine.close()
-    raise RuntimeError("the registry is not running: use `async with Registry(...) as registry:`")

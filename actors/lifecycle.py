@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..stores import RecordNotFound, StaleEpoch, StoreUnavailable
 from .actor import Actor
 from .clock import within
 from .departure import Departure
+from .envelope import Reply
 from .errors import ActorNotFound, ActorUnavailable, OwnershipLost
-from .host import logger
 
 if TYPE_CHECKING:
     from .cell import LiveCell
 
-__all__ = ["activate", "depart"]
+__all__ = ["State", "activate", "cut", "fail_waiting", "farewell", "fault", "go", "leave"]
+
+logger = logging.getLogger("understudy.actors")
+
+
+class State(Enum):
+    """Where a cell is on its way; `departure` says why it leaves."""
+
+    ACTIVATING = "activating"
+    LIVE = "live"
+    LEAVING = "leaving"
 
 
 async def activate(cell: LiveCell, seed: Any, *, fresh: bool) -> None:
@@ -30,6 +43,8 @@ async def activate(cell: LiveCell, seed: Any, *, fresh: bool) -> None:
         if cell.departure is Departure.CUT:
             raise asyncio.CancelledError
         actor = await _awaken(cell) if rehydrates else await _create(cell, seed)
+    except GeneratorExit:
+        raise
     except BaseException as error:
         _failed(cell, error, remember=not (fresh and cell.kind.durable))
         if not isinstance(error, (Exception, asyncio.CancelledError)):
@@ -43,7 +58,87 @@ async def activate(cell: LiveCell, seed: Any, *, fresh: bool) -> None:
     cell.activated(actor)
 
 
-async def depart(cell: LiveCell) -> None:
+def leave(cell: LiveCell, departure: Departure) -> None:
+    """Have `cell` leave memory for this reason, unless it has one already: now, or when its exclusive turn is over.
+
+    An end cancels that turn; the others let it find out by itself that it cannot save. An activation under way is
+    finished first.
+    """
+    if cell.departure is not None:
+        return
+    cell.departure = departure
+    if departure is Departure.ENDED:
+        fail_waiting(cell, departure)
+    if cell.state is State.LIVE:
+        cell.state = State.LEAVING
+        if departure is Departure.ENDED or cell.task is None:
+            cell.interrupt()
+            go(cell)
+
+
+def cut(cell: LiveCell) -> None:
+    """Have `cell` leave now, whatever runs or waits, an activation included."""
+    leave(cell, Departure.CUT)
+    fail_waiting(cell, Departure.CUT)
+    cell.interrupt()
+    if cell.state is State.LEAVING:
+        go(cell)
+
+
+def fault(cell: LiveCell) -> None:
+    """The actor, or its cell, cannot be trusted any more."""
+    cell.host.supervision.faulted(cell.address)
+    leave(cell, Departure.FAULTED)
+
+
+def farewell(cell: LiveCell, reply: Reply | None, result: Any) -> None:
+    """The turn that asked for the end is over; its caller hears of it when the record is gone."""
+
+    def tell(left: asyncio.Future[bool]) -> None:
+        error = left.exception()
+        if reply is None:
+            return
+        if error is None:
+            reply.resolve(result)
+        else:
+            reply.fail(error)
+
+    cell.when_left().add_done_callback(tell)
+    leave(cell, Departure.ENDED)
+
+
+def go(cell: LiveCell) -> None:
+    """`cell` may leave now, or has come to rest while it does."""
+    if not cell.departing:
+        cell.departing = True
+        cell.state = State.LEAVING
+        cell.host.idle.pop(cell, None)
+        cell.host.leaving += 1
+        departing = _depart(cell)
+        try:
+            cell.host.spawn(departing, context=cell.host.context.copy())
+        except RuntimeError:
+            # The registry's task group has been aborted by what ends the process: nothing is put in order any more.
+            departing.close()
+    elif cell.still is not None and cell.task is None and not cell.shared_count and not cell.still.done():
+        cell.still.set_result(None)
+
+
+def fail_waiting(cell: LiveCell, departure: Departure) -> None:
+    """Answer every message that waits with what `departure` means for it."""
+    _fail_all(cell, lambda: departure.waiting_error(cell.address))
+
+
+def _fail_all(cell: LiveCell, error: Callable[[], BaseException]) -> None:
+    waiting, cell.mailbox = cell.mailbox or (), None
+    if cell.state is State.ACTIVATING:
+        cell.shared_count = 0
+    for envelope in waiting:
+        if envelope.reply is not None:
+            envelope.reply.fail(error())
+
+
+async def _depart(cell: LiveCell) -> None:
     """Take `cell` out of memory: stop what runs, delete the record if it ends, close the actor. Never raises.
 
     Each step is bounded, so that an actor that ignores its cancellation or hangs in `close` goes nevertheless.
@@ -62,9 +157,8 @@ async def depart(cell: LiveCell) -> None:
     except Exception as error:
         logger.exception("internal error while %s left memory", cell.address)
         outcome = error
-    finally:
-        host.leaving -= 1
-        host.departed(cell, outcome)
+    host.leaving -= 1
+    host.departed(cell, outcome)
 
 
 async def _awaken(cell: LiveCell) -> Actor:
@@ -86,22 +180,23 @@ def _failed(cell: LiveCell, error: BaseException, *, remember: bool) -> None:
     address = cell.address
     departure = cell.departure
     if departure is Departure.CUT or not isinstance(error, Exception):
-        cell.fail_waiting(Departure.CUT)
+        fail_waiting(cell, Departure.CUT)
     elif isinstance(error, RecordNotFound):
-        cell.fail_all(lambda: ActorNotFound(address))
+        _fail_all(cell, lambda: ActorNotFound(address))
     else:
         host.counters.activation_failures += 1
         if remember:
             host.supervision.activation_failed(address, error)
         if isinstance(error, (StoreUnavailable, TimeoutError)):
             retry_after = error.retry_after if isinstance(error, StoreUnavailable) else 1.0
-            cell.fail_all(
+            _fail_all(
+                cell,
                 lambda: ActorUnavailable(
                     f"{address} cannot be activated for now: {error}", address, retry_after=retry_after
-                )
+                ),
             )
         else:
-            cell.fail_all(lambda: error)
+            _fail_all(cell, lambda: error)
     cell.task = None
     host.departed(cell, False if isinstance(error, RecordNotFound) else error)
 

@@ -16,14 +16,16 @@ import anyio
 
 from ..stores import Address, RecordExists, SessionStore, StoreUnavailable
 from .actor import Access, Actor, ActorKind
-from .cell import LiveCell, State
+from .cell import LiveCell
 from .clock import Clock, SystemClock, within
 from .counters import Counters
 from .departure import Departure
 from .envelope import Envelope, FutureReply
-from .errors import ActorError, ActorUnavailable, NodeDraining, RegistryFull, TurnCancelled, UnknownKind
+from .errors import ActorError, ActorUnavailable, TurnCancelled, UnknownKind
 from .host import Host, Limits
+from .lifecycle import State, leave
 from .observer import Observer
+from .population import Population
 from .supervision import RestartPolicy, Supervision
 from .sweeper import Sweeper
 from .writer import Storage
@@ -31,7 +33,6 @@ from .writer import Storage
 __all__ = ["Registry"]
 
 _EXCLUSIVE = Access.EXCLUSIVE
-_RETRY_AFTER = 1.0
 
 
 class Registry:
@@ -95,6 +96,8 @@ class Registry:
         idle_after = min([idle_after, *lifetimes])
         self._clock = clock
         self._counters = Counters()
+        self._population = Population(self.deliver)
+        self._cells = self._population.cells
         self._storage = Storage(store, owner, store_timeout, clock, wall, random, self._counters)
         self._supervision = Supervision(restarts or RestartPolicy(), clock.monotonic, random)
         self._host = Host(
@@ -111,11 +114,10 @@ class Registry:
             storage=self._storage,
             supervision=self._supervision,
             observer=observer,
-            departed=self._departed,
+            departed=self._population.departed,
         )
-        self._cells: dict[Address, LiveCell] = {}
+        self._population.host = self._host
         self._drain_timeout = drain_timeout
-        self._departures: set[asyncio.Future[None]] = set()
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
         self._sweeper = Sweeper(
@@ -131,6 +133,7 @@ class Registry:
         await self._tasks.__aenter__()
         self._host.context = contextvars.copy_context()
         self._host.spawn = self._tasks.create_task
+        self._host.draining = False
         self._housekeeping = [
             self._tasks.create_task(self._sweeper.sweep_forever(), name="understudy-sweep"),
             self._tasks.create_task(self._sweeper.expire_forever(), name="understudy-expire"),
@@ -148,8 +151,7 @@ class Registry:
                 await self._tasks.__aexit__(None, None, None)
         except BaseException as stop:
             # Cancelled once more while it drained: nothing is waited for any longer.
-            for cell in list(self._cells.values()):
-                cell.cut()
+            self._population.cut()
             self._stop_housekeeping()
             await self._tasks.__aexit__(type(stop), stop, stop.__traceback__)
             raise
@@ -180,8 +182,8 @@ class Registry:
         except ActorUnavailable:
             self._counters.backoffs += 1
             raise
-        self._make_room(address)
-        self._add(LiveCell(self._host, address, kind, "")).activate(envelope, fresh=not kind.durable)
+        self._population.make_room(address)
+        self._population.add(LiveCell(self._host, address, kind, "")).activate(envelope, fresh=not kind.durable)
 
     def open(self, address: Address, seed: Any, tenant: str, envelope: Envelope) -> None:
         """Start a new actor of `tenant` with its first message. Never waits.
@@ -203,8 +205,10 @@ class Registry:
         if address in self._cells:
             raise RecordExists(address)
         kind = self._kind(address)
-        self._make_room(address)
-        self._add(LiveCell(self._host, address, kind, tenant)).activate(envelope, seed=seed, fresh=True)
+        self._population.make_room(address)
+        self._population.add(LiveCell(self._host, address, kind, tenant)).activate(
+            envelope, seed=seed, fresh=True, opening=True
+        )
 
     def tell(self, address: Address, message: Any, *, access: Access = _EXCLUSIVE) -> None:
         """Deliver a message that nobody waits for. Raises as `deliver`; what its turn raises is logged."""
@@ -276,7 +280,7 @@ class Registry:
             ActorUnavailable: The record is, or may be, still there.
         """
         while (cell := self._cells.get(address)) is not None:
-            cell.leave(Departure.ENDED)
+            leave(cell, Departure.ENDED)
             activating = cell.state is State.ACTIVATING
             try:
                 ended = await asyncio.shield(cell.when_left())
@@ -288,7 +292,6 @@ class Registry:
                     raise
             else:
                 if cell.departure is Departure.ENDED:
-                    self._supervision.forget(address)
                     return ended
         if not self._kind(address).durable:
             return False
@@ -307,7 +310,7 @@ class Registry:
         cell = self._cells.get(address)
         if cell is None or cell not in self._host.idle:
             return False
-        cell.leave(Departure.PASSIVATED)
+        leave(cell, Departure.PASSIVATED)
         await asyncio.shield(cell.when_left())
         return True
 
@@ -322,15 +325,14 @@ class Registry:
         """
         self._host.draining = True
         try:
-            await within(self._clock, timeout, self._close_all())
+            await within(self._clock, timeout, self._population.close())
         except TimeoutError:
             pass
         else:
             return True
-        for cell in list(self._cells.values()):
-            cell.cut()
+        self._population.cut()
         with suppress(TimeoutError):
-            await within(self._clock, self._host.limits.close_timeout * 2, self._emptied())
+            await within(self._clock, self._host.limits.close_timeout * 2, self._population.emptied())
         return False
 
     def stats(self) -> dict[str, int]:
@@ -355,110 +357,6 @@ class Registry:
         if kind is None:
             raise UnknownKind(address, tuple(self._kinds))
         return kind
-
-    def _make_room(self, address: Address) -> None:
-        host = self._host
-        if host.draining:
-            raise NodeDraining(f"this node stops; {address} is not started here", address, retry_after=_RETRY_AFTER)
-        if len(self._cells) - host.leaving < host.limits.max_live:
-            return
-        if host.leaving >= host.limits.max_leaving or not host.idle:
-            raise RegistryFull(
-                f"{address} is not started: all {host.limits.max_live} live actors of this node are in use",
-                address,
-                retry_after=_RETRY_AFTER,
-            )
-        next(iter(host.idle)).leave(Departure.PASSIVATED)
-
-    def _add(self, cell: LiveCell) -> LiveCell:
-        self._cells[cell.address] = cell
-        return cell
-
-    def _departed(self, cell: LiveCell, outcome: bool | BaseException) -> None:
-        """`cell` has left memory, or never came into it: forget it, tell who waits for that, pass its messages on."""
-        address = cell.address
-        if self._cells.get(address) is cell:
-            del self._cells[address]
-        departure = cell.departure
-        if cell.state is State.LEAVING and departure is not None:
-            self._count(departure)
-            self._host.notify(lambda observer: observer.departed(cell, departure))
-        left = cell.left
-        if left is not None and not left.done():
-            if isinstance(outcome, bool):
-                left.set_result(outcome)
-            elif isinstance(outcome, asyncio.CancelledError):
-                left.cancel()
-            else:
-                left.set_exception(outcome)
-                left.exception()
-        if cell.mailbox:
-            if departure is not None and departure.redelivers:
-                self._redeliver(cell, departure)
-            else:
-                cell.fail_waiting(departure or Departure.FAULTED)
-        for waiter in self._departures:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._departures.clear()
-
-    def _redeliver(self, cell: LiveCell, departure: Departure) -> None:
-        address = cell.address
-        waiting, cell.mailbox = tuple(cell.mailbox or ()), None
-        once_more: list[Envelope] = []
-        for envelope in waiting:
-            try:
-                if any(envelope is before for before in cell.redelivered):
-                    raise departure.waiting_error(address)
-                self.deliver(address, envelope)
-            except ActorError as error:
-                if envelope.reply is not None:
-                    envelope.reply.fail(error)
-            else:
-                once_more.append(envelope)
-        successor = self._cells.get(address)
-        # To make way for others is no failure: it does not use up a message's second chance.
-        if successor is not None and departure is not Departure.PASSIVATED:
-            successor.redelivered = tuple(once_more)
-
-    def _count(self, departure: Departure) -> None:
-        counters = self._counters
-        match departure:
-            case Departure.PASSIVATED | Departure.CUT:
-                counters.passivated += 1
-            case Departure.ENDED:
-                counters.ended += 1
-            case Departure.LOST | Departure.GONE:
-                counters.lost += 1
-            case Departure.IN_DOUBT:
-                counters.in_doubt += 1
-            case Departure.FAULTED:
-                counters.faults += 1
-            case Departure.UNBORN:
-                pass
-
-    async def _close_all(self) -> None:
-        host = self._host
-        while host.idle:
-            next(iter(host.idle)).leave(Departure.PASSIVATED)
-            if host.leaving >= host.limits.max_leaving:
-                await self._next_departure()
-        for cell in list(self._cells.values()):
-            if cell.quiet:
-                cell.leave(Departure.PASSIVATED)
-        await self._emptied()
-
-    async def _emptied(self) -> None:
-        while self._cells:
-            await self._next_departure()
-
-    async def _next_departure(self) -> None:
-        departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._departures.add(departure)
-        try:
-            await departure
-        finally:
-            self._departures.discard(departure)
 
     def _stop_housekeeping(self) -> None:
         for task in self._housekeeping:

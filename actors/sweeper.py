@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 
 from ..stores import StoreUnavailable
-from .cell import LiveCell, State
+from .cell import LiveCell
 from .departure import Departure
-from .host import TOUCH_AFTER, Host, logger
+from .host import TOUCH_AFTER, Host
+from .lifecycle import State, leave
 
 __all__ = ["Sweeper"]
+
+logger = logging.getLogger("understudy.actors")
 
 _BATCH = 64
 """Actors put to sleep before the event loop gets to breathe."""
@@ -74,7 +78,7 @@ class Sweeper:
             cell, since = next(iter(host.idle.items()))
             if since > horizon:
                 return
-            cell.leave(Departure.PASSIVATED)
+            leave(cell, Departure.PASSIVATED)
             count += 1
             if count % _BATCH == 0:
                 await asyncio.sleep(0)
@@ -83,7 +87,7 @@ class Sweeper:
         host = self._host
         while self._memory_pressure is not None and host.idle and self._memory_pressure():
             for _ in range(min(_BATCH, len(host.idle), host.limits.max_leaving - host.leaving)):
-                next(iter(host.idle)).leave(Departure.PASSIVATED)
+                leave(next(iter(host.idle)), Departure.PASSIVATED)
             while host.leaving >= _BATCH:
                 await host.clock.sleep(self._sweep_every / 16)
             await asyncio.sleep(0)

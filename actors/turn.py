@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from ..stores import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
@@ -11,12 +12,14 @@ from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope, Reply
 from .errors import ActorNotFound, ActorUnavailable, DeadlineExceeded
-from .host import logger
+from .lifecycle import farewell, fault, leave
 
 if TYPE_CHECKING:
     from .cell import LiveCell
 
 __all__ = ["exclusive_turn", "save_failed", "shared_turn"]
+
+logger = logging.getLogger("understudy.actors")
 
 _EXCLUSIVE = Access.EXCLUSIVE
 _SHARED = Access.SHARED
@@ -54,6 +57,8 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
             raise _CutShort
         # The end of an actor is not preceded by a save: the record goes anyway.
         snapshot = None if writer is None or cell.end_after is not None else actor.snapshot()
+    except GeneratorExit:  # the event loop is gone: nobody is left to be told
+        raise
     except BaseException as error:
         cell.interruptible = False
         _undo(cell, reply, error, deadline)
@@ -62,12 +67,12 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
         return
     if cell.end_after is not None:
         cell.end_after = None
-        cell.farewell(reply, result)
+        farewell(cell, reply, result)
         return
     if cell.opening:
         cell.opening = False
         if writer is not None and not writer.version:
-            cell.leave(Departure.UNBORN)
+            leave(cell, Departure.UNBORN)
     if reply is not None:
         try:
             reply.resolve(result)
@@ -95,6 +100,8 @@ async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
     cell.host.counters.turns_started += 1
     try:
         result = await cell.actor.receive(envelope.message, _SHARED)
+    except GeneratorExit:
+        raise
     except BaseException as error:
         cell.host.counters.turns_failed += 1
         _fail(reply, _outcome(cell, error, deadline, exclusive=False))
@@ -120,15 +127,16 @@ def save_failed(cell: LiveCell, error: BaseException) -> BaseException:
                 retry_after=error.retry_after,
             )
         case StaleEpoch():
-            cell.leave(Departure.LOST)
+            leave(cell, Departure.LOST)
         case RecordNotFound():
-            cell.leave(Departure.GONE)
+            leave(cell, Departure.GONE)
             return ActorNotFound(cell.address)
         case RecordExists():
-            cell.leave(Departure.UNBORN)
+            # What waits here was meant for the actor that has the address already.
+            leave(cell, Departure.LOST)
             return error
         case _:
-            cell.leave(Departure.IN_DOUBT)
+            leave(cell, Departure.IN_DOUBT)
     return _running_error(cell, exclusive=True)
 
 
@@ -144,9 +152,12 @@ async def _commit(cell: LiveCell, reply: Reply | None, snapshot: bytes) -> bool:
             # A checkpoint of a task that outlived its turn may still be under way.
             async with cell.save_lock:
                 await writer.save(snapshot)
+    except GeneratorExit:
+        raise
     except BaseException as cause:
         error = save_failed(cell, cause)
-        error.__cause__ = cause
+        if error is not cause:
+            error.__cause__ = cause
         _undo(cell, reply, error, None)
         if _ends_the_process(cause):
             raise
@@ -155,7 +166,7 @@ async def _commit(cell: LiveCell, reply: Reply | None, snapshot: bytes) -> bool:
         cell.actor.saved()
     except Exception:
         logger.exception("saved() of %s raised; the actor is dropped", cell.address)
-        cell.fault()
+        fault(cell)
     return True
 
 
@@ -169,15 +180,15 @@ def _undo(cell: LiveCell, reply: Reply | None, error: BaseException, deadline: D
         cell.actor.rollback()
     except Exception:
         logger.exception("rollback() of %s raised; the actor is dropped", cell.address)
-        cell.fault()
+        fault(cell)
     outcome = _outcome(cell, error, deadline, exclusive=True)
     if cell.end_after is not None:
         cell.end_after = None
-        cell.leave(Departure.ENDED)
+        leave(cell, Departure.ENDED)
     if cell.opening:
         cell.opening = False
         if cell.writer is None or not cell.writer.version:
-            cell.leave(Departure.UNBORN)
+            leave(cell, Departure.UNBORN)
     _fail(reply, outcome)
     if _ends_the_process(error):
         raise error

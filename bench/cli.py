@@ -76,6 +76,6 @@ def _memory() -> Measure:
     return bench_memory
 
 
-_command("kernel", "A call in the SDK's bare kernel, and the same call through understudy.", _kernel)
-_command("edge", "Calls and sessions a second: the SDK's session manager and understudy, as ASGI apps.", _edge)
-_command("memory", "Bytes a session, alive and asleep, and how long a sleeping one takes to wake.", _memory, rounds=3)
+_command("kernel", "One call: the SDK's bare kernel and understudy.", _kernel)
+_command("edge", "Calls and sessions a second: the SDK and understudy.", _edge)
+_command("memory", "Bytes a session, alive and asleep; time to wake.", _memory, rounds=3)

@@ -19,8 +19,8 @@ class Effort:
     """How long to measure. A round is `slices` slices of about `slice_seconds` of each side, taken in turn."""
 
     rounds: int = 5
-    slices: int = 4
-    slice_seconds: float = 0.1
+    slices: int = 8
+    slice_seconds: float = 0.05
     quick: bool = False
 
     @classmethod

@@ -51,7 +51,7 @@ async def _live(effort: Effort, progress: Progress) -> Scenario:
             answer = await probe("live", side=side, before=before, sessions=sessions)
             figures[side].append(answer["bytes"])
     sdk, factory, shared = (Series(names[side], "bytes/session", tuple(found)) for side, found in figures.items())
-    aim = Comparison("understudy, a server each", factory.unit, factory.rounds, LIVE_TARGET)
+    aim = Comparison("a live session of understudy, all told", factory.unit, factory.rounds, LIVE_TARGET)
     comparisons = (aim, ratio("SDK / understudy, a server each", sdk, factory))
     return Scenario(f"resident for each of {sessions:,} live sessions", (sdk, factory, shared), comparisons)
 

@@ -30,6 +30,7 @@ class ServeProcess:
     def __init__(
         self, args: Sequence[str], *, listen: socket.socket | None = None, stderr: IO[bytes] | None = None
     ) -> None:
+        self._asked = False
         theirs, self._lifeline = os.pipe()
         environment = {**os.environ, LIFELINE: str(theirs)}
         passed = [theirs]
@@ -70,7 +71,8 @@ class ServeProcess:
             return None
 
     def terminate(self) -> None:
-        """Ask it to drain and stop."""
+        """Ask it to drain and stop. To ask twice is to have it stop at once."""
+        self._asked = True
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -81,7 +83,8 @@ class ServeProcess:
     def close(self, grace: float) -> int:
         """Stop it in order, outright after `grace` seconds; its exit code. Idempotent."""
         if self._process.poll() is None:
-            self.terminate()
+            if not self._asked:
+                self.terminate()
             if self.wait(grace) is None:
                 self.kill()
         if self._lifeline >= 0:

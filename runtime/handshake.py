@@ -21,9 +21,10 @@ from ..actors.session.messages import Authorize, Call, Notice
 from ..actors.session.session_actor import PROTOCOL_READS
 from ..actors.session.wire import NOT_FOUND, Refusal, refusal_of
 from ..stores import Address, AddressError
-from .http import JSON_TYPE, Headers, Receive, Scope, Send, answer, read_body
+from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
 from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
+from .patience import Patience
 from .refusals import refuse
 from .sse import write_stream
 from .streams import StreamTable, UnknownEvent
@@ -46,16 +47,15 @@ class HandshakeLeg:
         *,
         registry: Registry,
         streams: StreamTable,
-        max_body: int,
-        body_timeout: float,
+        bodies: BodyReader,
         observe_call: Callable[[float], None],
         check_timeout: float = 30.0,
     ) -> None:
-        """`max_body` in bytes, timeouts in seconds. `observe_call` is told how long each request took."""
+        """`check_timeout` in seconds. `observe_call` is told how long each request took."""
         self._registry = registry
         self._streams = streams
-        self._max_body = max_body
-        self._body_timeout = body_timeout
+        self._bodies = bodies
+        self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
         self._observe_call = observe_call
         self._check_timeout = check_timeout
         self._media = MediaTypes()
@@ -83,7 +83,7 @@ class HandshakeLeg:
             text = "Unsupported Media Type: the body must be application/json"
             await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
             return
-        body = await read_body(headers, receive, limit=self._max_body, timeout=self._body_timeout)
+        body = await self._bodies.read(headers, receive)
         message = read_message(body)
         opening = type(message) is Request and message.method == "initialize"
         session_id = headers.get(b"mcp-session-id")
@@ -93,7 +93,7 @@ class HandshakeLeg:
                 return
             address = Address.new(SESSION)
         else:
-            known = _address(session_id)
+            known = self._known(session_id)
             if known is None:
                 await refuse(send, NOT_FOUND)
                 return
@@ -108,6 +108,11 @@ class HandshakeLeg:
         else:
             assert isinstance(message, Answer)
             await self._answer(address, message, tenant, send)
+
+    def _known(self, session_id: bytes) -> Address | None:
+        address = Address(SESSION, session_id.decode("latin-1"))
+        # An address that is live has been checked before.
+        return address if address in self._registry else _address(session_id)
 
     # A request
 
@@ -141,7 +146,7 @@ class HandshakeLeg:
                 self._registry.deliver(address, envelope)
         except (ActorError, DuplicateRequest) as error:
             call.fail(error)
-        await exchange.first(DEFERRAL)
+        await self._first(exchange)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
         if exchange.finished and exchange.quiet:
             self._observe_call(time.perf_counter() - started)
@@ -156,6 +161,14 @@ class HandshakeLeg:
         finally:
             self._streams.left(address, exchange)
             self._observe_call(time.perf_counter() - started)
+
+    async def _first(self, exchange: Exchange) -> None:
+        """Wait for the first message or the outcome, `DEFERRAL` at most."""
+        self._deferral.begin(exchange)
+        try:
+            await exchange.first()
+        finally:
+            self._deferral.end(exchange)
 
     async def _answer_json(
         self, send: Send, exchange: Exchange, refusal: Refusal | None, headers: tuple[tuple[bytes, bytes], ...]

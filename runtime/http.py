@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
+from .patience import Patience
+
 __all__ = [
     "JSON_TYPE",
     "SSE_HEADERS",
+    "BodyReader",
     "BodyTooLarge",
     "BodyTooSlow",
     "ClientGone",
@@ -17,7 +20,6 @@ __all__ = [
     "Scope",
     "Send",
     "answer",
-    "read_body",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -46,53 +48,56 @@ class ClientGone(Exception):
     """The client left before its request was complete. There is nobody to answer."""
 
 
-async def read_body(headers: Headers, receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """The whole request body.
+class BodyReader:
+    """Reads request bodies within a size and a time."""
 
-    Raises:
-        BodyTooLarge: More than `limit` bytes, declared or sent; nothing more is read.
-        BodyTooSlow: Not complete within `timeout` seconds.
-        ClientGone: The connection closed first.
-    """
-    declared = headers.get(b"content-length")
-    if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-        raise BodyTooLarge
-    message = await _first(receive, timeout)
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > limit:
+    def __init__(self, *, limit: int, timeout: float) -> None:
+        """`limit` in bytes, `timeout` in seconds."""
+        self._limit = limit
+        self._late: set[asyncio.Task[Any]] = set()
+        self._patience: Patience[asyncio.Task[Any]] = Patience(timeout, self._too_late)
+
+    def _too_late(self, task: asyncio.Task[Any]) -> None:
+        self._late.add(task)
+        task.cancel()
+
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole request body.
+
+        Raises:
+            BodyTooLarge: More than the limit, declared or sent; nothing more is read.
+            BodyTooSlow: Not complete in time.
+            ClientGone: The connection closed first.
+        """
+        limit = self._limit
+        declared = headers.get(b"content-length")
+        if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge
-        return body
-    parts = [body]
-    size = len(body)
-    try:
-        async with asyncio.timeout(timeout):
+        task = asyncio.current_task()
+        assert task is not None
+        self._patience.begin(task)
+        try:
+            parts: list[bytes] = []
+            size = 0
             while True:
-                if size > limit:
-                    raise BodyTooLarge
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ClientGone
                 part: bytes = message.get("body", b"")
-                parts.append(part)
                 size += len(part)
+                if size > limit:
+                    raise BodyTooLarge
                 if not message.get("more_body", False):
-                    if size > limit:
-                        raise BodyTooLarge
-                    return b"".join(parts)
-    except TimeoutError:
-        raise BodyTooSlow from None
-
-
-async def _first(receive: Receive, timeout: float) -> MutableMapping[str, Any]:
-    try:
-        async with asyncio.timeout(timeout):
-            message = await receive()
-    except TimeoutError:
-        raise BodyTooSlow from None
-    if message["type"] != "http.request":
-        raise ClientGone
-    return message
+                    return b"".join((*parts, part)) if parts else part
+                parts.append(part)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise BodyTooSlow from None
+        finally:
+            self._patience.end(task)
+            self._late.discard(task)
 
 
 async def answer(

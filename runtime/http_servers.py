@@ -12,15 +12,13 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .config import ConfigError
-
-if TYPE_CHECKING:
-    import hypercorn.config
 
 __all__ = ["HTTP_SERVERS", "TLS", "HttpServer", "run_granian", "run_hypercorn", "run_uvicorn"]
 
@@ -47,15 +45,10 @@ HttpServer = Callable[[ASGIApp, socket.socket, "TLS | None", asyncio.Event], Cor
 
 
 async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
-    """HTTP/1.1 and HTTP/2: by ALPN with TLS, by prior knowledge without.
-
-    Raises:
-        ConfigError: hypercorn is not installed.
-    """
-    with _needs("hypercorn"):
-        config_module = importlib.import_module("hypercorn.config")
-        serve = importlib.import_module("hypercorn.asyncio").serve
-    config: hypercorn.config.Config = config_module.Config()
+    """HTTP/1.1 and HTTP/2: by ALPN with TLS, by prior knowledge without."""
+    # By name, like the others: it is loaded only when chosen, and its ASGI types are not Starlette's.
+    serve: Any = importlib.import_module("hypercorn.asyncio").serve
+    config: Any = importlib.import_module("hypercorn.config").Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.loglevel = "WARNING"
     config.include_server_header = False
@@ -77,13 +70,8 @@ async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop
 
 
 async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
-    """HTTP/1.1.
-
-    Raises:
-        ConfigError: uvicorn is not installed.
-    """
-    with _needs("uvicorn"):
-        uvicorn: Any = importlib.import_module("uvicorn")
+    """HTTP/1.1."""
+    uvicorn: Any = importlib.import_module("uvicorn")
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -109,16 +97,11 @@ async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
 
 
 async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
-    """HTTP/1.1 and HTTP/2, with granian's server for an event loop that runs already.
-
-    Raises:
-        ConfigError: granian is not installed.
-    """
-    with _needs("granian"):
-        embed = importlib.import_module("granian.server.embed")
-        constants = importlib.import_module("granian.constants")
-        http = importlib.import_module("granian.http")
-        holder = importlib.import_module("granian.net").SocketHolder
+    """HTTP/1.1 and HTTP/2, with granian's server for an event loop that runs already."""
+    embed = importlib.import_module("granian.server.embed")
+    constants = importlib.import_module("granian.constants")
+    http = importlib.import_module("granian.http")
+    holder = importlib.import_module("granian.net").SocketHolder
     backlog = 1024
     log: dict[str, Any] = {"handlers": {}, "loggers": {"_granian": {}}}
     host, port = sock.getsockname()[:2]
@@ -161,6 +144,16 @@ HTTP_SERVERS: dict[str, HttpServer] = {"hypercorn": run_hypercorn, "uvicorn": ru
 """By the names that `--http` takes."""
 
 
+def check_installed(name: str) -> None:
+    """Whether the server that `--http` names can be imported.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if find_spec(name) is None:
+        raise ConfigError(f"--http {name} needs the package {name}: pip install {name}")
+
+
 def without_lifespan(app: ASGIApp) -> ASGIApp:
     """`app`, with its lifespan answered and not run, for a server that insists on one."""
 
@@ -174,16 +167,6 @@ def without_lifespan(app: ASGIApp) -> ASGIApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     return answered
-
-
-@contextmanager
-def _needs(package: str) -> Generator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != package:
-            raise
-        raise ConfigError(f"--http {package} needs the package {package}: pip install {package}") from error
 
 
 @contextmanager

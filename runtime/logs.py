@@ -49,8 +49,12 @@ _SERVERS = (
     "_granian",
 )
 
+_OWN_HANDLERS = ("fastmcp",)
+"""Libraries that print by handlers of their own, which would write beside ours and in another form."""
+
 _SECRETS = (
     (re.compile(r"\b(bearer|basic|dpop)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\b((?:session|handle|task)/[A-Za-z0-9_-]{8})[A-Za-z0-9_-]{16,}"), r"\1..."),
     (re.compile(r"://[^/\s:@'\"]*:[^/\s@'\"]+@"), "://***@"),
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -125,7 +129,7 @@ class TextFormatter(_Formatter):
 
 
 def without_secrets(text: str) -> str:
-    """`text` with bearer tokens, basic credentials and passwords in URLs blotted out."""
+    """`text` with bearer tokens, basic credentials, passwords in URLs and the rest of actors' ids blotted out."""
     for pattern, blot in _SECRETS:
         text = pattern.sub(blot, text)
     return text
@@ -148,10 +152,13 @@ def configure_logging(format: str, level: str, *, node: str | None = None, strea
     root.setLevel(number)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.INFO))
-    for name in _SERVERS:
+    for name in (*_SERVERS, *_OWN_HANDLERS):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    for name in _SERVERS:
+        # Their news of starting and stopping is ours to tell.
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

@@ -12,10 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Latency", "render_metrics"]
+from .metric_names import GAUGES, HISTOGRAMS, TOTALS
 
-HELP: dict[str, str] = {}
-"""What a number means, by the name it has in `stats()`; filled below. Others get a plain line."""
+__all__ = ["Latency", "render_metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -69,14 +68,17 @@ class _Numbers(Collector):
         for name, value in sorted(self.stats.items()):
             if _NAME.fullmatch(name) is None:
                 raise ValueError(f"metric name {name!r} must match {_NAME.pattern}")
-            text = HELP.get(name) or f"{name.replace('_', ' ').capitalize()}."
-            if name.endswith("_total"):
-                yield CounterMetricFamily(f"understudy_{name}", text, value)
+            if name in TOTALS or name.endswith("_total"):
+                yield CounterMetricFamily(f"understudy_{name}", _help(name, TOTALS), value)
             else:
-                yield GaugeMetricFamily(f"understudy_{name}", text, value)
+                yield GaugeMetricFamily(f"understudy_{name}", _help(name, GAUGES), value)
         for name, latency in sorted(self.latencies.items()):
-            text = HELP.get(name) or f"{name.replace('_', ' ').capitalize()}."
-            yield HistogramMetricFamily(f"understudy_{name}", text, latency.buckets(), latency.total)
+            yield HistogramMetricFamily(f"understudy_{name}", _help(name, HISTOGRAMS), latency.buckets(), latency.total)
+
+
+def _help(name: str, texts: Mapping[str, str]) -> str:
+    # A store of the user's own may have numbers that nobody here has heard of.
+    return texts.get(name) or f"{name.replace('_', ' ').capitalize()}."
 
 
 def render_metrics(
@@ -84,8 +86,8 @@ def render_metrics(
 ) -> tuple[bytes, str]:
     """A scrape's body and its content type.
 
-    Names get the prefix `understudy_`; those that end in `_total` are counters, the others gauges. `latencies` maps
-    names such as `call_seconds` to histograms.
+    Names get the prefix `understudy_`. Those in `metric_names.TOTALS`, and others that end in `_total`, are counters;
+    the rest are gauges. `latencies` maps names such as `call_seconds` to histograms.
 
     Raises:
         ValueError: A name that Prometheus would not take.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -34,9 +35,10 @@ from ..actors.session.messages import Call
 from ..actors.session.servers import Servers
 from ..actors.session.stateless import serve_stateless
 from ..actors.session.wire import SERVER_BUSY, Refusal
-from .http import JSON_TYPE, Headers, Receive, Scope, Send, answer, read_body
+from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
 from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
+from .patience import Patience
 from .refusals import refuse
 from .sse import write_stream
 
@@ -61,8 +63,7 @@ class ModernLeg:
         servers: Servers,
         tasks: asyncio.TaskGroup,
         handles: HandleCalls,
-        max_body: int,
-        body_timeout: float,
+        bodies: BodyReader,
         max_calls: int,
         observe_call: Callable[[float], None],
     ) -> None:
@@ -71,8 +72,8 @@ class ModernLeg:
         self._servers = servers
         self._tasks = tasks
         self._handles = handles
-        self._max_body = max_body
-        self._body_timeout = body_timeout
+        self._bodies = bodies
+        self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
         self._max_calls = max_calls
         self._observe_call = observe_call
         self._media = MediaTypes()
@@ -94,7 +95,7 @@ class ModernLeg:
             text = "Unsupported Media Type: the body must be application/json"
             await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
             return
-        body = await read_body(headers, receive, limit=self._max_body, timeout=self._body_timeout)
+        body = await self._bodies.read(headers, receive)
         message = read_message(body)
         if type(message) is Notification:
             await self._notification(headers, send)
@@ -244,7 +245,7 @@ class ModernLeg:
     async def _respond(self, call: Call, receive: Receive, send: Send) -> None:
         exchange = call.exchange
         try:
-            await exchange.first(DEFERRAL)
+            await self._first(exchange)
             if exchange.quiet and not exchange.finished and await self._left_while_quiet(exchange, receive):
                 call.cancel()
                 return
@@ -275,9 +276,19 @@ class ModernLeg:
 
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(watch())
-            await exchange.first(JSON_PATIENCE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JSON_PATIENCE):
+                    await exchange.first()
             watcher.cancel()
         return gone
+
+    async def _first(self, exchange: Exchange) -> None:
+        """Wait for the first message or the outcome, `DEFERRAL` at most."""
+        self._deferral.begin(exchange)
+        try:
+            await exchange.first()
+        finally:
+            self._deferral.end(exchange)
 
     async def _answer_json(self, send: Send, exchange: Exchange) -> None:
         assert exchange.outcome is not None

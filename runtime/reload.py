@@ -21,7 +21,7 @@ __all__ = ["changed_files", "serve_with_reload", "source_files"]
 
 logger = logging.getLogger("understudy.reload")
 
-POLL = 0.4
+POLL = 0.5
 """Seconds between looks at the files."""
 
 MAX_FILES = 5000
@@ -45,9 +45,11 @@ def serve_with_reload(spec: str, options: ServeOptions, args: Sequence[str]) -> 
     configure_logging(options.log_format, options.log_level)
     roots = watch_roots(spec)
     sock = bind(options.host, options.port)
-    logger.info("watching %s", ", ".join(str(root) for root in roots))
+    logger.info("watching the Python files in %s", ", ".join(str(root) for root in roots))
     with sock, _Stop() as stop:
         seen = source_files(roots)
+        if len(seen) == MAX_FILES:
+            logger.warning("there are more than %d of them; the rest is not watched", MAX_FILES)
         child = ServeProcess(args, listen=sock)
         stop.child = child
         ended_said = False
@@ -70,6 +72,9 @@ def serve_with_reload(spec: str, options: ServeOptions, args: Sequence[str]) -> 
                     seen = now
         finally:
             code = child.close(options.drain_timeout + 10.0)
+    if stop.asked and code == -signal.SIGTERM:
+        # It was still starting, and had nothing to lose.
+        return 0
     return code if code >= 0 else 128 - code
 
 

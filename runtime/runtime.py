@@ -22,6 +22,7 @@ from .application import Application
 from .edge import Edge
 from .errors import ConfigurationError
 from .handshake import HandshakeLeg
+from .http import BodyReader
 from .metrics import Latency, render_metrics
 from .modern import ModernLeg
 from .security import HostGuard
@@ -182,13 +183,13 @@ class Runtime:
             registry = Registry(store=store, kinds=[kind], **self._registry_options)
             kind.registry = registry
             await stack.enter_async_context(registry)
+            bodies = BodyReader(limit=self._max_body, timeout=self._body_timeout)
             handshake = modern = None
             if "handshake" in self._eras:
                 handshake = HandshakeLeg(
                     registry=registry,
                     streams=streams,
-                    max_body=self._max_body,
-                    body_timeout=self._body_timeout,
+                    bodies=bodies,
                     observe_call=self._latency.observe,
                 )
             if "modern" in self._eras:
@@ -197,8 +198,7 @@ class Runtime:
                     servers=servers,
                     tasks=tasks,
                     handles=HandleCalls(registry, ttl=self._session_ttl),
-                    max_body=self._max_body,
-                    body_timeout=self._body_timeout,
+                    bodies=bodies,
                     max_calls=MAX_STATELESS_CALLS,
                     observe_call=self._latency.observe,
                 )

@@ -78,7 +78,7 @@ async def perform(stage: Stage, say: Narrator) -> None:
             await say.step("same client, same session: count", lambda: expect(client, "count", 3))
             await say.step("recall", lambda: expect(client, "recall", [FACT]))
             await say.step("and on it goes: increment", lambda: expect(client, "increment", 4))
-            after = await whoami(client)
+            after = await say.step("still the same session, elsewhere", lambda: whoami(client))
             if after.value["session"] != before["session"]:
                 raise SceneError(f"the session changed from {before['session']} to {after.value['session']}")
         say.end("Nothing was lost: the session outlived its process.")
@@ -102,7 +102,7 @@ async def kill(stage: Stage) -> Shown:
 async def whoami(client: Client) -> Shown:
     value = await call(client, "whoami")
     where = value.value
-    return Shown(where, f"session {where['session'][:8]}… of tenant {where['tenant']} at node {where['node']}")
+    return Shown(where, f"session {where['session'][:8]}... of tenant {where['tenant']} at node {where['node']}")
 
 
 async def increments(client: Client, times: int) -> Shown:
@@ -126,7 +126,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> Shown:
         raise SceneError(f"{tool} failed: {_text(result)}")
     if set(value) == {"result"}:
         value = value["result"]
-    return Shown(value, repr(value) if not isinstance(value, str) else value)
+    return Shown(value, ", ".join(cast("list[str]", value)) if isinstance(value, list) else str(value))
 
 
 def _text(result: CallToolResult) -> str:

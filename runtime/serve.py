@@ -18,7 +18,7 @@ from urllib.parse import quote
 from ..stores import UnderstudyError
 from .child import LIFELINE, LISTEN
 from .config import ServeOptions, format_duration
-from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer
+from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
 from .logs import configure_logging
 from .target import Target, default_store_path, load_target
 
@@ -53,6 +53,7 @@ def serve(spec: str, options: ServeOptions) -> None:
     Raises:
         TargetError, ConfigError, BindError, StoreError: It could not start.
     """
+    check_installed(options.http)
     # Before the import too: what the target logs while it loads should look like the rest.
     configure_logging(options.log_format, options.log_level)
     target = load_target(spec)
@@ -70,10 +71,6 @@ def make_runtime(target: Target, options: ServeOptions) -> Runtime:
     store = options.store
     if store is None:
         store = f"sqlite:///{quote(str(default_store_path(target)))}"
-    if store.startswith("memory:"):
-        logger.warning("sessions are kept in memory (--store %s): they end with this process", store)
-    else:
-        logger.info("sessions are kept in %s for %s after their last use", store, format_duration(options.session_ttl))
     return Runtime(
         target.server,
         store=store,
@@ -118,25 +115,36 @@ async def serve_until_stopped(
         RuntimeError: The HTTP server ended without having been asked to.
     """
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(run(node.app, sock, tls, stop))
-        waiting = tasks.create_task(asked.wait())
-        await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.is_set():
-            waiting.cancel()
-            # Lets an error of the server itself through as it is.
-            await serving
-            raise RuntimeError("the HTTP server ended by itself")
-        logger.info("stopping: no new sessions, finishing turns (up to %s)", format_duration(drain_timeout))
-        try:
-            await node.drain(drain_timeout)
-        finally:
-            stop.set()
-            _hush_loop()
-            done, _ = await asyncio.wait((serving,), timeout=GRACE + 2.0)
-            if not done:
-                logger.warning("the HTTP server did not stop in time and was cancelled")
-                serving.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(run(node.app, sock, tls, stop))
+            waiting = tasks.create_task(asked.wait())
+            await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if asked.is_set():
+                await _drain_and_stop(node, serving, stop, drain_timeout)
+            else:
+                waiting.cancel()
+                # Lets an error of the server itself through as it is.
+                await serving
+                raise RuntimeError("the HTTP server ended by itself")
+    except BaseExceptionGroup as group:
+        # One thing went wrong, and whoever reads of it should not have to unwrap it.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+
+
+async def _drain_and_stop(node: Node, serving: asyncio.Task[None], stop: asyncio.Event, drain_timeout: float) -> None:
+    logger.info("stopping: no new sessions, finishing turns (up to %s)", format_duration(drain_timeout))
+    try:
+        await node.drain(drain_timeout)
+    finally:
+        stop.set()
+        _hush_loop()
+        done, _ = await asyncio.wait((serving,), timeout=GRACE + 2.0)
+        if not done:
+            logger.warning("the HTTP server did not stop in time and was cancelled")
+            serving.cancel()
 
 
 class StopSignals:
@@ -187,9 +195,7 @@ def bind(host: str, port: int) -> socket.socket:
         BindError: The address is in use, not this machine's, not permitted, or no address at all.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         dual = host == "::" and socket.has_dualstack_ipv6()
         sock = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=dual)
     except socket.gaierror as error:

@@ -212,13 +212,17 @@ def _check_stamp(path: Path, application: int, version: int) -> None:
 
 
 def _check_body(path: Path) -> None:
-    # An open connection makes -wal and -shm files. An immutable one makes nothing, but sees no log either: where there
-    # is one, the file alone is not the whole truth, and SQLite itself is the first to look.
-    if any(Path(f"{path}{log}").exists() for log in ("-wal", "-journal")):
-        return
+    if Path(f"{path}-journal").exists():
+        return  # a creation is under way or was cut off: SQLite must finish or undo it before anybody can judge
+    # An ordinary connection makes -wal and -shm files, and moves a log into the file when it closes. An immutable one
+    # does nothing of the kind, but sees no log either; where there is one, a read-only connection leaves both alone.
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
     try:
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(os.fspath(path.absolute()))}?{mode}", uri=True)) as connection:
+            _check_stamp(path, *_stamp_of(connection))
             connection.execute("SELECT number FROM records ORDER BY number DESC LIMIT 1").fetchone()
     except sqlite3.Error as error:
-        raise StoreCorrupt(f"{path} is damaged ({error}); it is left as it is: restore it from a copy") from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (*_CORRUPT, sqlite3.SQLITE_ERROR):  # SQLITE_ERROR: no such table
+            raise StoreCorrupt(f"{path} is damaged ({error}); it is left as it is: restore it from a copy") from error
+        # Anything else will be met again, and explained, when the file is opened for writing.

@@ -63,14 +63,13 @@ class CallDispatch:
 
     @property
     def message_metadata(self) -> MessageMetadata:
-        exchange = self._exchange
-        if not self._call.resumable:
-            return ServerMessageMetadata(request_context=self._call.request)
+        if self._call.resumable:
+            return ServerMessageMetadata(request_context=self._call.request, close_sse_stream=self._close_sse_stream)
+        return ServerMessageMetadata(request_context=self._call.request)
 
-        async def close_sse_stream() -> None:
-            exchange.cut()
-
-        return ServerMessageMetadata(request_context=self._call.request, close_sse_stream=close_sse_stream)
+    async def _close_sse_stream(self) -> None:
+        """Let the client poll: its connection closes, the stream goes on without it."""
+        self._exchange.cut()
 
     @property
     def cancel_requested(self) -> anyio.Event:

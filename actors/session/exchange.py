@@ -185,17 +185,14 @@ class Exchange:
         """Bytes kept."""
         return self._bytes
 
-    async def first(self, patience: float) -> None:
-        """Return when there is something to read, the stream is finished, or `patience` seconds have passed."""
+    async def first(self) -> None:
+        """Return when there is something to read, the stream is finished, or `nudge` is called."""
         if self.finished or self._events is not None:
             return
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_later(patience, self._wake)
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
     def nudge(self) -> None:

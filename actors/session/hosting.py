@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from mcp.server._otel import OpenTelemetryMiddleware
+from mcp.server.context import ServerMiddleware
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.lowlevel.server import lifespan as no_lifespan
 from mcp.server.mcpserver import MCPServer
@@ -23,12 +25,16 @@ from mcp_types import SubscriptionsListenRequestParams
 from .errors import HostingError
 from .parameter import SESSION_ARGUMENT, fill_session_parameter
 from .sharing import share_equal_parts
+from .telemetry import TelemetryIfInstalled
+from .tool_calls import shorten_tool_calls
 
 __all__ = ["HostedServer", "TenantShared", "declares_handle", "has_lifespan", "is_server", "make_server", "running"]
 
 logger = logging.getLogger(__name__)
 
 AnyServer = Server[Any]
+
+_telemetry = TelemetryIfInstalled(OpenTelemetryMiddleware())
 
 
 class TenantShared:
@@ -102,6 +108,9 @@ class HostedServer:
         self.lists_handles = False
         """A server that is no `MCPServer` has listed a tool that declares the state handle itself."""
         self._shared = shared
+        for index, middleware in enumerate(lowlevel.middleware):
+            if type(middleware) is OpenTelemetryMiddleware:
+                lowlevel.middleware[index] = cast("ServerMiddleware[Any]", _telemetry)
         if isinstance(server, MCPServer):
             self._adopt_mcpserver(cast("MCPServer[Any]", server), shared)
 
@@ -110,6 +119,7 @@ class HostedServer:
         self._tools = server._tool_manager._tools  # pyright: ignore[reportPrivateUsage]
         for tool in self._tools.values():
             fill_session_parameter(tool)
+        shorten_tool_calls(server, self.lowlevel, self._tools)
         if shared is None:
             return
         # Only the SDK's in-process default is replaced; a bus that the author chose stays.

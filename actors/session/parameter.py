@@ -35,8 +35,8 @@ def fill_session_parameter(tool: Tool) -> bool:
     Raises:
         HostingError: The tool takes a session and also has an argument of its own called `session`.
     """
-    if takes_session(tool):
-        return True
+    if not tool.resolved_params or takes_session(tool):
+        return takes_session(tool)
     names = [name for name, (resolve, _) in tool.resolved_params.items() if resolve.fn is current_session]
     if not names:
         return False

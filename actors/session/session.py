@@ -30,14 +30,15 @@ class TurnSession:
         "_checkpoint",
         "_live",
         "_max_state",
+        "_method",
         "_over",
         "_saved",
         "_state",
+        "_tool",
         "id",
         "node",
         "read_only",
         "tenant",
-        "what",
     )
 
     def __init__(
@@ -46,7 +47,8 @@ class TurnSession:
         id: str,
         tenant: TenantContext,
         node: str,
-        what: str,
+        method: str,
+        tool: object,
         saved: bytes,
         max_state: int,
         read_only: bool,
@@ -59,8 +61,8 @@ class TurnSession:
         """Who the call comes from, as resolved from its credential."""
         self.node = node
         """The id of the node this turn runs on."""
-        self.what = what
-        """What is running, for messages: `tool 'count'`."""
+        self._method = method
+        self._tool = tool
         self.read_only = read_only
         self._saved = saved
         self._max_state = max_state
@@ -68,6 +70,11 @@ class TurnSession:
         self._live = live
         self._checkpoint = checkpoint
         self._over = False
+
+    @property
+    def what(self) -> str:
+        """What is running, for messages: `tool 'count'`, or the method."""
+        return f"tool {self._tool!r}" if self._tool is not None else self._method
 
     @property
     def state(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import anyio
 from mcp.server.runner import ServerRunner
 from mcp.shared.dispatcher import CallOptions, coerce_request_id
 from mcp.shared.exceptions import MCPError, NoBackChannelError
@@ -48,6 +47,9 @@ PROTOCOL_READS: Final = frozenset(
     }
 )
 """Methods that only read: they run beside every other turn, and may be repeated."""
+
+# The property without its cache: the runner lives for one call, and the cache costs a lock.
+_on_request: Final = ServerRunner.on_request.func
 
 _LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
@@ -120,13 +122,16 @@ class SessionActor:
                 self._in_flight = None
 
     def access(self, call: Call) -> Access:
-        if self._kind.interleaved or call.method in PROTOCOL_READS:
-            return Access.SHARED if call.method != "initialize" else Access.EXCLUSIVE
-        if call.method == "tools/call" and self._hosted is not None:
-            params = call.params
-            if params is not None and self._hosted.is_read_only(params.get("name")):
-                return Access.SHARED
+        """How `call` wants to be handled, as far as is known now."""
+        reads = call.method in PROTOCOL_READS or self._tool_reads(call)
+        if reads or (self._kind.interleaved and call.method != "initialize"):
+            return Access.SHARED
         return Access.EXCLUSIVE
+
+    def _tool_reads(self, call: Call) -> bool:
+        if call.method != "tools/call" or call.params is None or self._hosted is None:
+            return False
+        return self._hosted.is_read_only(call.params.get("name"))
 
     def cancel(self, params: Mapping[str, Any] | None) -> None:
         """`notifications/cancelled`: stop the call it names, wherever it is. `initialize` cannot be cancelled."""
@@ -169,20 +174,11 @@ class SessionActor:
     async def _call(self, call: Call, access: Access) -> dict[str, Any]:
         if self._in_flight is None or self._in_flight.get(coerce_request_id(call.id)) is not call:
             self.accept(call)
-        try:
-            if call.cancelled:
-                raise RequestCancelled
-            if call.route is None and self.snap.origin != "handshake":
-                raise ForeignSession(self._cell.address)
-            hosted = self._hosted or await self._host(call.tenant)
-            with anyio.CancelScope() as scope:
-                call.scope = scope
-                result = await self._run(call, hosted, access)
-            if scope.cancelled_caught:
-                raise RequestCancelled
-            return result  # pyright: ignore[reportPossiblyUnboundVariable]
-        finally:
-            call.scope = None
+        if call.cancelled:
+            raise RequestCancelled
+        if call.route is None and self.snap.origin != "handshake":
+            raise ForeignSession(self._cell.address)
+        return await call.run(self._run(call, self._hosted or await self._host(call.tenant), access))
 
     async def _run(self, call: Call, hosted: HostedServer, access: Access) -> dict[str, Any]:
         method, params = call.method, call.params
@@ -205,13 +201,14 @@ class SessionActor:
             if not hosted.knows_tools:
                 await hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta"))
             hosted.takes_session(tool)
+        # Asked again, since a call that woke the session was taken for exclusive before its tool was known.
         read_only = method in PROTOCOL_READS or (tool is not None and hosted.is_read_only(tool))
         turn = self._begin_turn(call, tool, read_only=read_only)
         if access is Access.EXCLUSIVE:
             self._turn = turn
         CURRENT.set(turn)
         try:
-            result = await runner.on_request(dispatch, method, params)
+            result = await _on_request(runner)(dispatch, method, params)
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
                 turn.end_turn()
@@ -265,7 +262,8 @@ class SessionActor:
             id=self._cell.address.id,
             tenant=call.tenant,
             node=self._kind.node_id,
-            what=f"tool {tool!r}" if tool is not None else call.method,
+            method=call.method,
+            tool=tool,
             saved=self.snap.state,
             max_state=self._kind.max_state,
             read_only=read_only,

@@ -21,7 +21,6 @@ __all__ = ["share_equal_parts"]
 _LIMIT = 4096
 _tools: OrderedDict[Any, Tool] = OrderedDict()
 _settings: OrderedDict[Any, Settings[Any]] = OrderedDict()
-_stateless_middleware: dict[type[Any], Any] = {}
 
 
 def share_equal_parts(
@@ -39,8 +38,6 @@ def share_equal_parts(
     for index, middleware in enumerate(lowlevel.middleware):
         if type(middleware) is RequestStateBoundary:
             lowlevel.middleware[index] = boundaries.setdefault(lowlevel.name, middleware)
-        elif not getattr(middleware, "__dict__", True) and type(middleware).__module__.startswith("mcp."):
-            lowlevel.middleware[index] = _stateless_middleware.setdefault(type(middleware), middleware)
 
 
 def _share_tool(tool: Tool) -> None:

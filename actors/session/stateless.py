@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 from mcp.server.runner import ServerRunner
 
 from .connection import envelope_connection
@@ -29,16 +28,10 @@ async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
     dispatch = CallDispatch(call, None)
     CURRENT.set(None)
     try:
-        with anyio.CancelScope() as scope:
-            call.scope = scope
-            if call.cancelled:
-                raise RequestCancelled
-            runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
-            result = await runner.on_request(dispatch, call.method, call.params)
-        if scope.cancelled_caught:
+        if call.cancelled:
             raise RequestCancelled
-        return result  # pyright: ignore[reportPossiblyUnboundVariable]
+        runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
+        return await call.run(runner.on_request(dispatch, call.method, call.params))
     finally:
-        call.scope = None
         dispatch.close()
         await connection.aclose()

@@ -62,7 +62,7 @@ async def test_sides_get_equal_time_rather_than_equal_operations(clock: Clock) -
 
         return Side(name, run)
 
-    await interleave([side("fast", 0.0001), side("slow", 0.01)], Effort(rounds=1, slices=1), silent, clock)
+    await interleave([side("fast", 0.0001), side("slow", 0.01)], Effort(rounds=1, slices=1, slice_seconds=0.1), silent, clock)
     assert spent == {"fast": pytest.approx(0.1), "slow": pytest.approx(0.1)}
 
 

@@ -33,7 +33,8 @@ def visit(
     folder = tmp_path_factory.mktemp("typescript")
     code, out, err = asyncio.run(node.run(SCRIPT, library, era, demo.url, extras.url, cwd=folder, timeout=60))
     steps = {line["step"]: line["value"] for line in map(json.loads, out.splitlines())}
-    assert code == 0, f"after {list(steps)} the visit failed:\n{err}\n{demo.output}\n{extras.output}"
+    print(out, err, demo.output, extras.output, sep="\n")
+    assert code == 0, f"the visit ended after {list(steps)}"
     return steps
 
 

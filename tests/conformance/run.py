@@ -32,7 +32,7 @@ async def check(node: Node, url: str, options: argparse.Namespace) -> bool:
     good = True
     for revision in options.spec_version or EXPECTED:
         report = await run_suite(node, url, revision, scenario=options.scenario, verbose=options.verbose)
-        if report.failed or options.verbose:
+        if options.verbose:
             print(report.output)
         expected = f" (expected: {EXPECTED[revision]})" if revision in EXPECTED and not options.scenario else ""
         print(f"{revision}: {report}{expected}", flush=True)
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         with nullcontext() if options.url else stack(options.stack) as server:
             good = asyncio.run(check(node, options.url or server.url, options))
-            if server and (options.verbose or not good):
+            if server and options.verbose:
                 print(server.output)
     except StartError as error:
         sys.exit(str(error))

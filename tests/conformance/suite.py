@@ -10,8 +10,13 @@ from support import NODE_PACKAGES, Node
 PACKAGE = "@modelcontextprotocol/conformance"
 SCRIPT = NODE_PACKAGES / PACKAGE / "dist" / "index.js"
 
-EXPECTED = {"2025-11-25": 84, "2026-07-28": 152}
-"""Checks of each revision; the SDK's own stack passes 81 of the first, or all 84 where it is given an event store."""
+EXPECTED = {"2025-11-25": 83, "2026-07-28": 152}
+"""Checks that pass, of each revision.
+
+The first has 84. `server-sse-streams-functional` counts only where `tools/list` is answered with an event stream; we
+answer what is quick with JSON, which the specification leaves to the server, and the suite then notes "SSE streaming is
+optional".
+"""
 
 _SCENARIO = re.compile(r"^. ([a-z0-9-]+): (\d+) passed, (\d+) failed", re.MULTILINE)
 _TOTAL = re.compile(r"^Total: (\d+) passed, (\d+) failed", re.MULTILINE)
@@ -37,6 +42,9 @@ class Report:
         total = _TOTAL.search(output)
         passed, failed = (int(total[1]), int(total[2])) if total else (-1, -1)
         return cls(passed, failed, {name: (int(p), int(f)) for name, p, f in _SCENARIO.findall(output)}, output)
+
+    def __repr__(self) -> str:
+        return f"<Report {self}>"
 
     def __str__(self) -> str:
         troubled = [name for name, (_, failed) in self.scenarios.items() if failed]

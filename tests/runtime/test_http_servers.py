@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 from certificates import self_signed
-from understudy.runtime.config import ConfigError
 from understudy.runtime.http_servers import HTTP_SERVERS, TLS, HttpServer
 
 EVERY = pytest.mark.parametrize("name", list(HTTP_SERVERS))
@@ -174,25 +172,3 @@ async def test_a_stream_that_outlasts_the_grace_is_cut_off(monkeypatch: pytest.M
         async with asyncio.timeout(2):
             await server.task
     assert server.app.cancelled
-
-
-@EVERY
-async def test_a_server_that_is_not_installed_is_named_with_what_to_install(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr("sys.meta_path", [Absent(name), *sys.meta_path])
-    with socket.create_server(("127.0.0.1", 0)) as sock, pytest.raises(ConfigError, match=f"pip install {name}"):
-        await HTTP_SERVERS[name](App(), sock, None, asyncio.Event())
-
-
-class Absent:
-    """An import finder that pretends a package is not there."""
-
-    def __init__(self, package: str) -> None:
-        self.package = package
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name.partition(".")[0] == self.package:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from understudy.runtime.logs import JSONFormatter, TextFormatter, configure_logging, without_secrets
+from understudy.stores import Address
 
 
 @pytest.fixture
@@ -96,8 +97,13 @@ def test_credentials_are_blotted_out(text: str) -> None:
     assert "s3cr3t" not in without_secrets(text)
 
 
+def test_an_actors_id_is_cut_short_where_its_address_is_logged() -> None:
+    address = Address.new("session")
+    assert without_secrets(f"touch of {address} failed") == f"touch of session/{address.id[:8]}... failed"
+
+
 def test_what_is_no_credential_stays() -> None:
-    text = "the basic idea; http://127.0.0.1:8000/mcp; 12:30:01 a@b"
+    text = "actors/session/session_actor.py; the basic idea; http://127.0.0.1:8000/mcp; 12:30:01 a@b"
     assert without_secrets(text) == text
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from mcp.server.mcpserver import MCPServer
 from prometheus_client.parser import text_string_to_metric_families
-from understudy.runtime.metrics import HELP, Latency, render_metrics
+from understudy.runtime import Runtime
+from understudy.runtime.metric_names import GAUGES, TOTALS
+from understudy.runtime.metrics import Latency, render_metrics
+from understudy.stores import SQLiteStore
 
 
 def families(body: bytes) -> dict[str, object]:
@@ -58,8 +64,20 @@ def test_a_latency_is_a_histogram_whose_buckets_are_cumulative() -> None:
     assert list(values.values())[:-2] == sorted(list(values.values())[:-2])
 
 
-def test_each_help_text_belongs_to_a_name_that_can_be_rendered() -> None:
-    body, _ = render_metrics(dict.fromkeys((name for name in HELP if not name.endswith("_seconds")), 1), "n1")
-    for name, text in HELP.items():
-        if not name.endswith("_seconds"):
-            assert f"# HELP understudy_{name} {text}".encode() in body
+async def test_every_number_of_a_runtime_has_its_own_help_text_and_kind() -> None:
+    async with Runtime(MCPServer("s"), store="memory://") as runtime:
+        stats = runtime.stats()
+    assert {name for name in stats if name not in GAUGES and name not in TOTALS} == set()
+
+
+async def test_the_numbers_of_the_sqlite_store_have_their_own_help_texts_and_kinds(tmp_path: Path) -> None:
+    store = await SQLiteStore.open(tmp_path / "x.db")
+    names = {f"store_{name}" for name in store.stats()}
+    await store.aclose()
+    assert {name for name in names if name not in GAUGES and name not in TOTALS} == set()
+
+
+def test_a_total_is_a_counter_whether_or_not_its_name_says_so() -> None:
+    body, _ = render_metrics({"sessions_saves": 4, "streams_resumed_total": 2}, "n1")
+    assert b"# TYPE understudy_sessions_saves_total counter\nunderstudy_sessions_saves_total 4.0\n" in body
+    assert b"# TYPE understudy_streams_resumed_total counter\nunderstudy_streams_resumed_total 2.0\n" in body

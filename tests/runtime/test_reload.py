@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,14 +67,15 @@ async def test_changed_code_runs_in_the_same_session_and_broken_code_waits_for_t
             assert await ask("version") == "one"
             assert await ask("add") == 1
             code.write_text(SERVER.replace('"one"', '"broken'))
-            await said(server, "SyntaxError", "waiting for a change")
+            await asyncio.to_thread(said, server, "SyntaxError", "waiting for a change")
             code.write_text(SERVER.replace('"one"', '"second"'))
             assert await ask("version") == "second"
             assert await ask("add") == 2
         assert await server.astop() == 0
 
 
-async def said(server: ServerProcess, *words: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not all(word in server.output for word in words):
-            await asyncio.sleep(0.05)
+def said(server: ServerProcess, *words: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not all(word in server.output for word in words):
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.05)

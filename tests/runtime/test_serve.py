@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from certificates import self_signed
+from mcp.client import Client
 from starlette.types import ASGIApp
+from support import ServerProcess
 from understudy.runtime.child import LIFELINE
-from understudy.runtime.http_servers import TLS
-from understudy.runtime.serve import BindError, StopSignals, bind, serve_until_stopped
+from understudy.runtime.config import ConfigError, ServeOptions
+from understudy.runtime.http_servers import HTTP_SERVERS, TLS
+from understudy.runtime.serve import BindError, StopSignals, bind, make_runtime, serve_until_stopped
+from understudy.runtime.serve import serve as run_serve
+from understudy.runtime.target import Target
+
+DEMO = "understudy.runtime.demo:server"
+PATIENCE = 20.0
+
+Serve = Callable[..., ServerProcess]
 
 
 class FakeNode:
@@ -84,18 +104,26 @@ async def test_the_server_stops_even_if_draining_fails() -> None:
     node, asked = FakeNode(said), asyncio.Event()
     node.drain_error = OSError("the store is gone")
     asked.set()
-    with bind("127.0.0.1", 0) as sock, pytest.raises(ExceptionGroup) as caught:
+    with bind("127.0.0.1", 0) as sock, pytest.raises(OSError, match="the store is gone"):
         await serve_until_stopped(node, server(said), sock, None, asked)
-    assert caught.value.subgroup(OSError) is not None
     assert said[-1] == "stopped"
 
 
 async def test_a_server_that_breaks_or_ends_by_itself_is_an_error() -> None:
+    breaks, ends = server([], error=ValueError("bad certificate")), server([], ends=True)
     with bind("127.0.0.1", 0) as sock:
-        for run in (server([], error=ValueError("bad certificate")), server([], ends=True)):
-            with pytest.raises(ExceptionGroup) as caught:
-                await serve_until_stopped(FakeNode([]), run, sock, None, asyncio.Event())
-            assert caught.value.subgroup((ValueError, RuntimeError)) is not None
+        with pytest.raises(ValueError, match="bad certificate"):
+            await serve_until_stopped(FakeNode([]), breaks, sock, None, asyncio.Event())
+        with pytest.raises(RuntimeError, match="ended by itself"):
+            await serve_until_stopped(FakeNode([]), ends, sock, None, asyncio.Event())
+
+
+def test_an_http_server_that_is_not_installed_is_told_before_anything_is_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("understudy.runtime.http_servers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--http granian needs the package granian: pip install granian"):
+        run_serve(DEMO, ServeOptions(http="granian", host="not.a.host.invalid"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -116,3 +144,154 @@ async def test_the_end_of_the_starting_process_asks_to_stop(monkeypatch: pytest.
         os.close(ours)
         async with asyncio.timeout(1):
             await signals.asked.wait()
+
+
+def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.runtime.runtime.Runtime", lambda server, **given: (server, given))
+    options = ServeOptions(
+        path="/x",
+        store="memory://",
+        session_ttl=1.0,
+        idle_after=2.0,
+        max_sessions=3,
+        max_body=4,
+        allowed_hosts=("a.example",),
+        allowed_origins=("https://a.example",),
+    )
+    made: Any = make_runtime(Target("m:a", "the server", None), options)
+    assert made == (
+        "the server",
+        {
+            "path": "/x",
+            "store": "memory://",
+            "session_ttl": 1.0,
+            "idle_after": 2.0,
+            "max_sessions": 3,
+            "max_body": 4,
+            "allowed_hosts": ("a.example",),
+            "allowed_origins": ("https://a.example",),
+        },
+    )
+    localhost_only: Any = make_runtime(Target("m:a", "s", None), ServeOptions(store="memory://"))
+    assert (localhost_only[1]["allowed_hosts"], localhost_only[1]["allowed_origins"]) == (None, None)
+
+
+@pytest.mark.parametrize("name", list(HTTP_SERVERS))
+async def test_sigterm_lets_the_call_in_flight_finish_and_loses_nothing(
+    name: str, serve: Serve, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path / 'sessions.db'}"
+    async with serve(DEMO, "--http", name, "--store", store) as server:
+        async with Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
+            assert await value(client, "increment") == 1
+            begun = asyncio.Event()
+
+            async def report(*_: object) -> None:
+                begun.set()
+
+            async with asyncio.TaskGroup() as tasks:
+                arguments = {"steps": 4, "seconds": 0.4}
+                call = tasks.create_task(client.call_tool("countdown", arguments, progress_callback=report))
+                await begun.wait()
+                server.terminate()
+                assert await asyncio.to_thread(server.wait, PATIENCE) == 0
+            assert call.result().structured_content == {"result": "lift-off"}
+            await server.astart()
+            assert await value(client, "increment") == 2
+        assert "Traceback" not in server.output
+        assert "every finished turn is saved" in server.output
+
+
+async def test_a_second_signal_ends_the_process_at_once(serve: Serve) -> None:
+    async with serve(DEMO, "--store", "memory://") as server, httpx.AsyncClient() as client:
+        head = {"accept": "application/json, text/event-stream"}
+        call = {"name": "countdown", "arguments": {"steps": 1, "seconds": 60}}
+        opened = await client.post(server.url, headers=head, json=INITIALIZE)
+        head["mcp-session-id"] = opened.headers["mcp-session-id"]
+        body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}
+        async with client.stream("POST", server.url, headers=head, json=body) as response:
+            assert response.status_code == 200
+            server.terminate()
+            await asyncio.to_thread(said, server, "finishing turns")
+            ready = await client.get(f"{server.base_url}/readyz")
+            assert (ready.status_code, ready.json()["reasons"]) == (503, ["draining"])
+            server.terminate()
+            assert await asyncio.to_thread(server.wait, 5) == 128 + signal.SIGTERM
+
+
+async def test_without_a_store_sessions_are_kept_in_a_private_file_that_is_named(serve: Serve, tmp_path: Path) -> None:
+    server = serve(DEMO, env={"XDG_STATE_HOME": str(tmp_path)})
+    async with server, Client(server.url, mode="legacy") as client:
+        assert await value(client, "increment") == 1
+        files = await asyncio.to_thread(lambda: sorted((tmp_path / "understudy").iterdir()))
+        assert f"sessions are kept in sqlite:///{files[0]} for 24h after their last use" in server.output
+        assert files[0].name.startswith("demo-server-")
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+        await server.akill()
+        await server.astart()
+        assert await value(client, "increment") == 2
+
+
+async def test_json_logs_are_json_to_the_last_line_and_name_the_node(serve: Serve) -> None:
+    async with serve(DEMO, "--store", "memory://", "--log-format", "json") as server:
+        async with Client(server.url, mode="legacy") as client:
+            await client.call_tool("fail")
+        assert await server.astop() == 0
+        lines = [json.loads(line) for line in server.output.splitlines()]
+    assert {"ts", "level", "logger", "msg"} <= set(lines[0])
+    assert [line["msg"] for line in lines][-1] == "stopped: every finished turn is saved"
+    assert lines[-1]["node"]
+
+
+async def test_https_is_served_with_the_certificate_given(serve: Serve, tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path)
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key))
+    async with serve(DEMO, "--store", "memory://", *tls, ready=None) as server:
+        url = server.url.replace("http://", "https://")
+        context = ssl.create_default_context(cafile=str(cert))
+        async with httpx.AsyncClient(verify=context, http2=True) as client:
+            opened = await client.post(url, headers={"accept": "application/json, text/event-stream"}, json=INITIALIZE)
+        assert (opened.status_code, opened.http_version) == (200, "HTTP/2")
+        assert f"at {url} " in server.output
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--port", "{taken}"], 1, "address already in use"),
+        (["--port", "0", "--store", "floppy://a"], 2, "floppy"),
+        (["--port", "0", "--store", "sqlite:///{directory}"], 1, "{directory}"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_one_line_and_an_exit_code(
+    args: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        names = {"taken": taken.getsockname()[1], "directory": tmp_path}
+        command = [sys.executable, "-m", "understudy.runtime", "serve", DEMO, "--log-level", "error"]
+        command += [arg.format(**names) for arg in args]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert words.format(**names) in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+async def value(client: Client, tool: str) -> object:
+    result = await client.call_tool(tool)
+    assert result.structured_content is not None, result.content
+    return result.structured_content["result"]
+
+
+def said(server: ServerProcess, words: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while words not in server.output:
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.02)
