@@ -35,6 +35,7 @@ from ..actors.session.messages import Call
 from ..actors.session.servers import Servers
 from ..actors.session.stateless import serve_stateless
 from ..actors.session.wire import SERVER_BUSY, Refusal
+from ..actors.task_owner import TaskOwner
 from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
 from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
@@ -61,7 +62,7 @@ class ModernLeg:
         *,
         registry: Registry,
         servers: Servers,
-        tasks: asyncio.TaskGroup,
+        tasks: TaskOwner,
         handles: HandleCalls,
         bodies: BodyReader,
         max_calls: int,
@@ -211,7 +212,7 @@ class ModernLeg:
             finally:
                 self.running.discard(call)
 
-        self._tasks.create_task(run())
+        self._tasks.spawn(run())
 
     def _deliver(self, call: Call, hosted: HostedServer) -> None:
         """Hand the call to the actor that its handle names."""

@@ -17,6 +17,7 @@ from ..actors.session import SessionKind
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.handles import check_names
 from ..actors.session.servers import Servers
+from ..actors.task_owner import TaskOwner
 from ..stores import SessionStore, StoreError, open_store
 from .application import Application
 from .edge import Edge
@@ -177,7 +178,7 @@ class Runtime:
             stack.push_async_callback(store.aclose)
             await store.ping()
             servers = await stack.enter_async_context(self._servers)
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks = await stack.enter_async_context(TaskOwner())
             streams = StreamTable(time.monotonic)
             kind = SessionKind(servers=servers, streams=streams, **self._session_options)
             registry = Registry(store=store, kinds=[kind], **self._registry_options)

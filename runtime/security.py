@@ -1,4 +1,4 @@
-"""Host and Origin allowlists: they keep a web page from talking to a server on its visitor's machine (DNS rebinding)."""
+"""Host and Origin allowlists, which keep a web page from its visitor's own servers (DNS rebinding)."""
 
 from __future__ import annotations
 

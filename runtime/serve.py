@@ -58,19 +58,17 @@ def serve(spec: str, options: ServeOptions) -> None:
     configure_logging(options.log_format, options.log_level)
     target = load_target(spec)
     sock = _inherited_socket() or bind(options.host, options.port)
-    runtime = make_runtime(target, options)
+    store = options.store or f"sqlite:///{quote(str(default_store_path(target)))}"
+    runtime = make_runtime(target, store, options)
     configure_logging(options.log_format, options.log_level, node=runtime.node_id)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(runtime, options, sock, spec))
+        runner.run(_serve(runtime, store, options, sock, spec))
 
 
-def make_runtime(target: Target, options: ServeOptions) -> Runtime:
+def make_runtime(target: Target, store: str, options: ServeOptions) -> Runtime:
     """The `Runtime` that the options describe, not started yet."""
     from .runtime import Runtime
 
-    store = options.store
-    if store is None:
-        store = f"sqlite:///{quote(str(default_store_path(target)))}"
     return Runtime(
         target.server,
         store=store,
@@ -84,12 +82,17 @@ def make_runtime(target: Target, options: ServeOptions) -> Runtime:
     )
 
 
-async def _serve(runtime: Runtime, options: ServeOptions, sock: socket.socket, spec: str) -> None:
+async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: socket.socket, spec: str) -> None:
     port = sock.getsockname()[1]
     tls = TLS(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     with StopSignals() as signals:
         entered: AbstractAsyncContextManager[Any] = runtime
         async with entered:
+            if store.startswith("memory:"):
+                logger.warning("sessions are kept in memory (%s): they end with this process", store)
+            else:
+                ttl = format_duration(options.session_ttl)
+                logger.info("sessions are kept in %s for %s after their last use", store, ttl)
             if warning := options.host_warning():
                 logger.warning("%s", warning)
             logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)

@@ -17,8 +17,8 @@ __all__ = [
     "StaleEpoch",
     "StoreCorrupt",
     "StoreError",
-    "StoreUnavailable",
     "StoreURLError",
+    "StoreUnavailable",
     "StoreVersionError",
     "UnderstudyError",
 ]

@@ -12,13 +12,25 @@ from urllib.parse import quote
 
 from .errors import StoreCorrupt, StoreError, StoreUnavailable, StoreVersionError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "check_in_place", "connect", "explain", "identity", "prepare"]
+__all__ = [
+    "APPLICATION_ID",
+    "SCHEMA_VERSION",
+    "WRITE_NOTHING",
+    "check_in_place",
+    "connect",
+    "explain",
+    "identity",
+    "prepare",
+]
 
 APPLICATION_ID = 0x55_53_54_59
 """`USTY`: what `PRAGMA application_id` says of a file of ours."""
 
 SCHEMA_VERSION = 1
 """`PRAGMA user_version` of the schema below. A file with a higher one is refused."""
+
+WRITE_NOTHING = f"PRAGMA user_version = {SCHEMA_VERSION}"
+"""Writes a page as it is. BEGIN IMMEDIATE alone succeeds on a file that cannot be written."""
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING came with 3.35."""
@@ -68,20 +80,21 @@ def prepare(path: Path, *, busy_timeout: float) -> None:
             f"this Python brings {sqlite3.sqlite_version}",
             outcome_unknown=False,
         )
-    header = _header_of(path)
+    header, size = _header_of(path)
     if header:
-        _check_header(path, header)
+        _check_header(path, header, size)
         _check_body(path)
     try:
         with closing(connect(path, busy_timeout=busy_timeout)) as connection:
             _stamp(connection)
-            stamp = _stamp_of(connection)
+            _check_stamp(path, *_stamp_of(connection))
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")  # a file that cannot be written says so here, not at the first save
+            # A file that cannot be written says so here, not at the first save.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(WRITE_NOTHING)
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise explain(path, error, may_be_written=False) from error
-    _check_stamp(path, *stamp)
 
 
 def connect(path: Path, *, busy_timeout: float, query_only: bool = False) -> sqlite3.Connection:
@@ -171,15 +184,15 @@ def _stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
     return application, connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def _header_of(path: Path) -> bytes:
+def _header_of(path: Path) -> tuple[bytes, int]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StoreUnavailable(f"{path} is not a regular file; name a file for the store", outcome_unknown=False)
         with path.open("rb") as file:
-            return file.read(_HEADER_BYTES)
+            return file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         if path.parent.is_dir():
-            return b""
+            return b"", 0
         raise StoreUnavailable(
             f"{path} cannot be created: the directory {path.parent} does not exist; create it first",
             outcome_unknown=False,
@@ -191,11 +204,18 @@ def _header_of(path: Path) -> bytes:
         ) from None
 
 
-def _check_header(path: Path, header: bytes) -> None:
+def _check_header(path: Path, header: bytes, size: int) -> None:
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise StoreCorrupt(f"{path} is not a SQLite database; it is left as it is, name another file")
     version, application = struct.unpack_from(">I4xI", header, 60)
     _check_stamp(path, application, version)
+    # SQLite forgives a last page that was cut short, and reads zeros for its rest.
+    page_bytes, pages = struct.unpack_from(">H10xI", header, 16)
+    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    if size < page_bytes * pages and not Path(f"{path}-wal").exists():
+        raise StoreCorrupt(
+            f"{path} is damaged: it has {size} bytes of {page_bytes * pages}; it is left as it is: restore it from a copy"
+        )
 
 
 def _check_stamp(path: Path, application: int, version: int) -> None:

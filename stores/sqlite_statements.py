@@ -12,7 +12,7 @@ import sqlite3
 from .address import Address
 from .errors import RecordExists, RecordNotFound, StaleEpoch
 from .record import Record, RecordInfo
-from .sqlite_file import SCHEMA_VERSION
+from .sqlite_file import WRITE_NOTHING
 
 __all__ = ["claim", "create", "delete", "expire", "load", "page", "save", "touch", "write_nothing"]
 
@@ -133,8 +133,8 @@ def expire(cursor: sqlite3.Cursor, now: float, limit: int) -> int:
 
 
 def write_nothing(cursor: sqlite3.Cursor) -> None:
-    """Write a page of the file as it is, to learn whether it can be written."""
-    cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    """Write without changing anything, to learn whether the file can be written."""
+    cursor.execute(WRITE_NOTHING)
 
 
 def _epoch_and_version(cursor: sqlite3.Cursor, address: Address, now: float) -> tuple[int, int] | None:

@@ -101,5 +101,5 @@ class SessionStore(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish accepted writes and let go of files and connections. Idempotent; later calls raise `StoreUnavailable`."""
+        """Finish accepted writes, let go of files and connections. Idempotent; later calls raise `StoreUnavailable`."""
         ...

@@ -33,6 +33,7 @@ class Exchange:
 
     __slots__ = (
         "_bytes",
+        "_cut_early",
         "_events",
         "_first",
         "_waiter",
@@ -71,6 +72,7 @@ class Exchange:
         self._events: list[bytes] | None = None
         self._first = 1
         self._bytes = 0
+        self._cut_early = False
         self._waiter: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -127,7 +129,12 @@ class Exchange:
             self.cut()
 
     def cut(self) -> None:
-        """Take the stream from its present reader, whose connection then closes. The stream itself goes on."""
+        """Take the stream from its present reader, whose connection then closes. The stream itself goes on.
+
+        Before the first reader: it becomes a stream at once, and that reader gets no more than an id to come back with.
+        """
+        if self.generation == 0 and not self.finished:
+            self._cut_early = True
         self.attached = False
         self.generation += 1
         self._wake()
@@ -168,7 +175,7 @@ class Exchange:
     @property
     def quiet(self) -> bool:
         """Nothing but the outcome, if that, has been written: it may go out as one JSON body."""
-        return self._events is None
+        return self._events is None and not self._cut_early
 
     @property
     def last(self) -> int:
@@ -187,7 +194,7 @@ class Exchange:
 
     async def first(self) -> None:
         """Return when there is something to read, the stream is finished, or `nudge` is called."""
-        if self.finished or self._events is not None:
+        if self.finished or not self.quiet:
             return
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -207,7 +214,11 @@ class Exchange:
         if self.finished and self.outcome is not None and self._events is None:
             self._append(self.outcome)
         self._wake()
-        return self.generation
+        generation = self.generation
+        if self._cut_early:
+            self._cut_early = False
+            self.cut()
+        return generation
 
     def detach(self, generation: int) -> None:
         """The reader that attached as `generation` is gone. The stream goes on without one."""

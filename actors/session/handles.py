@@ -59,7 +59,7 @@ def check_names(hosted: HostedServer) -> None:
     for name in hosted.tool_names():
         if name in (OPEN_SESSION, CLOSE_SESSION):
             raise HostingError(
-                f"server {hosted.name!r} has a tool called {name!r}, which is what clients of the 2026-07-28 era call to "
+                f"server {hosted.name!r} has a tool called {name!r}, which clients of the 2026-07-28 era call to "
                 'manage state handles; rename it, or host with eras=("handshake",)'
             )
 

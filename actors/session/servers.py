@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
+from ..task_owner import TaskOwner
 from .errors import HostingError
 from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server, running
 from .tenant import TenantContext
@@ -44,7 +45,7 @@ class Servers:
                 "server, or a function (tenant) -> server"
             )
         self._timeout = factory_timeout
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskOwner()
         self._stops: dict[HostedServer, asyncio.Event] = {}
         self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
         self._making: dict[Any, asyncio.Lock] = {}
@@ -124,7 +125,7 @@ class Servers:
     async def _start(self, hosted: HostedServer) -> None:
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stop = self._stops[hosted] = asyncio.Event()
-        self._tasks.create_task(self._keep(hosted, started, stop))
+        self._tasks.spawn(self._keep(hosted, started, stop))
         await started
 
     async def _keep(self, hosted: HostedServer, started: asyncio.Future[None], stop: asyncio.Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
+from support.certificates import self_signed
 from understudy.runtime.config import ConfigError, ServeOptions, format_duration, parse_duration, parse_size
 
 

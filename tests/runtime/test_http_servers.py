@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from certificates import self_signed
+from support.certificates import self_signed
 from understudy.runtime.http_servers import HTTP_SERVERS, TLS, HttpServer
 
 EVERY = pytest.mark.parametrize("name", list(HTTP_SERVERS))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mcp.client import Client
 from support import ServerProcess
-from understudy.runtime.reload import changed_files, source_files
+from understudy.runtime.reload import POLL, changed_files, source_files
 
 PATIENCE = 20.0
 
@@ -72,6 +72,27 @@ async def test_changed_code_runs_in_the_same_session_and_broken_code_waits_for_t
             assert await ask("version") == "second"
             assert await ask("add") == 2
         assert await server.astop() == 0
+
+
+async def test_a_call_in_flight_when_a_reloading_server_is_stopped_finishes(
+    serve: Callable[..., ServerProcess],
+) -> None:
+    server = serve("understudy.runtime.demo:server", "--reload", "--store", "memory://")
+    async with server, Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
+        begun = asyncio.Event()
+
+        async def report(*_: object) -> None:
+            begun.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            # Longer than the reloader takes to notice that it was asked to stop.
+            arguments = {"steps": 8, "seconds": 2 * POLL}
+            call = tasks.create_task(client.call_tool("countdown", arguments, progress_callback=report))
+            await begun.wait()
+            assert await server.astop() == 0
+        assert call.result().structured_content == {"result": "lift-off"}
+        # For the client, which ends its session when it leaves.
+        await server.astart()
 
 
 def said(server: ServerProcess, *words: str) -> None:

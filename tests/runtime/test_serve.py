@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
-from certificates import self_signed
 from mcp.client import Client
 from starlette.types import ASGIApp
 from support import ServerProcess
+from support.certificates import self_signed
 from understudy.runtime.child import LIFELINE
 from understudy.runtime.config import ConfigError, ServeOptions
 from understudy.runtime.http_servers import HTTP_SERVERS, TLS
@@ -150,7 +150,6 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("understudy.runtime.runtime.Runtime", lambda server, **given: (server, given))
     options = ServeOptions(
         path="/x",
-        store="memory://",
         session_ttl=1.0,
         idle_after=2.0,
         max_sessions=3,
@@ -158,7 +157,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         allowed_hosts=("a.example",),
         allowed_origins=("https://a.example",),
     )
-    made: Any = make_runtime(Target("m:a", "the server", None), options)
+    made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options)
     assert made == (
         "the server",
         {
@@ -172,7 +171,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "allowed_origins": ("https://a.example",),
         },
     )
-    localhost_only: Any = make_runtime(Target("m:a", "s", None), ServeOptions(store="memory://"))
+    localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions())
     assert (localhost_only[1]["allowed_hosts"], localhost_only[1]["allowed_origins"]) == (None, None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import tempfile
 import time
@@ -139,14 +140,16 @@ async def test_a_file_that_somebody_else_keeps_locked_is_unavailable_and_then_we
 
 async def test_at_the_bound_of_waiting_calls_the_next_is_refused_and_those_before_are_done(path: Path) -> None:
     async with _opened(path, max_queued=3, busy_timeout=20.0) as store, asyncio.TaskGroup() as tasks:
-        first, *waiting, refused = await _new(store, 5)
+        first, *waiting, refused = [(await _new(store, 1))[0] for _ in range(5)]
         with _locked(path) as release:
             saves = [tasks.create_task(store.save(first, epoch=1, version=2, snapshot=b"two", ttl=60.0))]
             await asyncio.sleep(0)
-            while store.stats()["write_queued"]:
+            while store.stats()["write_queued"]:  # noqa: ASYNC110 - what is waited for happens in a thread
                 await asyncio.sleep(0.001)
-            for address in waiting:
-                saves.append(tasks.create_task(store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0)))
+            saves += [
+                tasks.create_task(store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0))
+                for address in waiting
+            ]
             await asyncio.sleep(0)
             with pytest.raises(StoreUnavailable, match="3 store calls are waiting") as caught:
                 await store.save(refused, epoch=1, version=2, snapshot=b"two", ttl=60.0)
@@ -179,7 +182,7 @@ async def test_a_full_database_refuses_what_does_not_fit_and_takes_what_does(pat
 async def test_a_removed_file_is_found_out_by_ping(path: Path) -> None:
     async with _opened(path) as store:
         await store.ping()
-        path.rename(path.with_suffix(".moved"))
+        os.rename(path, f"{path}.moved")
         with pytest.raises(StoreUnavailable, match="removed or replaced"):
             await store.ping()
 
@@ -213,7 +216,7 @@ async def test_the_log_does_not_grow_with_the_writes(path: Path) -> None:
                 *(store.save(a, epoch=1, version=version, snapshot=b"x" * 5_000, ttl=60.0) for a in addresses),
                 *(store.load(a) for a in addresses),
             )
-        log = Path(f"{path}-wal").stat().st_size
+        log = os.stat(f"{path}-wal").st_size
     assert log < 16 * 1024**2
 
 
@@ -221,7 +224,8 @@ async def test_the_log_does_not_grow_with_the_writes(path: Path) -> None:
 async def test_every_statement_on_the_request_path_uses_an_index(path: Path, tenant: str | None) -> None:
     from understudy.stores import sqlite_statements
 
-    statements = [getattr(sqlite_statements, f"_{name}") for name in ["CLAIM", "LOAD", "SAVE", "TOUCH", "DELETE", "EXPIRE"]]
+    names = ("_CLAIM", "_LOAD", "_SAVE", "_TOUCH", "_DELETE", "_EXPIRE")
+    statements = [getattr(sqlite_statements, name) for name in names]
     statements.append(sqlite_statements._PAGE if tenant is None else sqlite_statements._PAGE_OF_TENANT)
     async with _opened(path):
         pass
