@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 import struct
+import time
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -58,6 +59,8 @@ _SCHEMA = (
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+_SECOND_LOOK = 0.1
+"""Seconds."""
 
 # The primary result codes: the low byte of sqlite_errorcode.
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -80,10 +83,12 @@ def prepare(path: Path, *, busy_timeout: float) -> None:
             f"this Python brings {sqlite3.sqlite_version}",
             outcome_unknown=False,
         )
-    header, size = _header_of(path)
-    if header:
-        _check_header(path, header, size)
-        _check_body(path)
+    try:
+        _inspect(path)
+    except StoreCorrupt:
+        # Another process may have been in the middle of creating or closing it.
+        time.sleep(_SECOND_LOOK)
+        _inspect(path)
     try:
         with closing(connect(path, busy_timeout=busy_timeout)) as connection:
             _stamp(connection)
@@ -184,6 +189,13 @@ def _stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
     return application, connection.execute("PRAGMA user_version").fetchone()[0]
 
 
+def _inspect(path: Path) -> None:
+    header, size = _header_of(path)
+    if header:
+        _check_header(path, header, size)
+        _check_body(path)
+
+
 def _header_of(path: Path) -> tuple[bytes, int]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -214,7 +226,7 @@ def _check_header(path: Path, header: bytes, size: int) -> None:
     page_bytes = 65536 if page_bytes == 1 else page_bytes
     if size < page_bytes * pages and not Path(f"{path}-wal").exists():
         raise StoreCorrupt(
-            f"{path} is damaged: it has {size} bytes of {page_bytes * pages}; it is left as it is: restore it from a copy"
+            f"{path} is damaged: it has {size} of {page_bytes * pages} bytes; it is left as it is: restore it from a copy"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -32,12 +32,12 @@ def notification(method: str, params: Mapping[str, Any] | None) -> dict[str, Any
 class CallDispatch:
     """`mcp.shared.dispatcher.DispatchContext` of one request.
 
-    `back_channel` is None where the client cannot be asked anything: the modern era, which forbids it.
+    `back_channel` gives the session's, made when first needed; it is None where the client cannot be asked anything: the modern era, which forbids it.
     """
 
     __slots__ = ("_back_channel", "_call", "_cancel_requested", "_closed", "_exchange")
 
-    def __init__(self, call: Call, back_channel: BackChannel | None) -> None:
+    def __init__(self, call: Call, back_channel: Callable[[], BackChannel] | None) -> None:
         self._call = call
         self._exchange: Exchange = call.exchange
         self._back_channel = back_channel
@@ -90,7 +90,7 @@ class CallDispatch:
         """
         if self._back_channel is None or self._closed:
             raise NoBackChannelError(method)
-        return await self._back_channel.ask(self._exchange, method, params, opts)
+        return await self._back_channel().ask(self._exchange, method, params, opts)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
         if not self._closed:

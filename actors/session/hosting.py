@@ -135,11 +135,15 @@ class HostedServer:
     @property
     def init_options(self) -> InitializationOptions:
         """The `initialize` result's payload. List changes are announced: this runtime delivers them in both eras."""
-        if self._init_options is None:
-            self._init_options = self.lowlevel.create_initialization_options(
-                NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
-            )
-        return self._init_options
+        if self._init_options is not None:
+            return self._init_options
+        options = self.lowlevel.create_initialization_options(
+            NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        )
+        if self._shared is None:
+            # One session asks once in its life: only for a server that all share it is worth its 3 KB.
+            self._init_options = options
+        return options
 
     async def learn_tools(self, runner: ServerRunner[Any], dispatch: DispatchContext[Any], *, meta: object) -> None:
         """Learn from a server that is no `MCPServer` which of its tools only read, by asking it for `tools/list`.

@@ -186,7 +186,7 @@ class SessionActor:
             raise MCPError(INVALID_REQUEST, f"this session has {self._kind.max_subscriptions} subscriptions, its limit")
         if call.route is None:
             connection = self._connection or self._connect()
-            dispatch = CallDispatch(call, self._back_channel or self._open_back_channel())
+            dispatch = CallDispatch(call, self._questions)
         else:
             connection = envelope_connection(call.route)
             dispatch = CallDispatch(call, None)
@@ -360,7 +360,7 @@ class SessionActor:
         stream: Exchange | None = self._kind.streams.standalone(self._cell.address)
         if stream is None:
             raise NoBackChannelError(method)
-        return await (self._back_channel or self._open_back_channel()).ask(stream, method, params, opts)
+        return await self._questions().ask(stream, method, params, opts)
 
     # Parts that are made on first use
 
@@ -374,10 +374,11 @@ class SessionActor:
         )
         return connection
 
-    def _open_back_channel(self) -> BackChannel:
-        record = self._cell.record
-        epoch = record.epoch if record is not None else 1
-        self._back_channel = BackChannel(f"{epoch}-", self._kind.answer_timeout)
+    def _questions(self) -> BackChannel:
+        if self._back_channel is None:
+            record = self._cell.record
+            epoch = record.epoch if record is not None else 1
+            self._back_channel = BackChannel(f"{epoch}-", self._kind.answer_timeout)
         return self._back_channel
 
     async def _host(self, tenant: TenantContext) -> HostedServer:

@@ -1,7 +1,7 @@
 """Time, a store and a kind for the tests of the actor core."""
 
 import pytest
-from counting import CounterKind, a_store
+from support.counting import CounterKind, a_store
 from understudy.actors.testing import ManualClock
 from understudy.stores import MemoryStore
 from understudy.stores.faulty import FaultyStore

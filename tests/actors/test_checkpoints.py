@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from counting import CounterKind, Gate, a_registry, count, envelope, increment, opened
+from support.counting import CounterKind, Gate, a_registry, count, envelope, increment, opened
 from understudy.actors import Access, ActorUnavailable, OutsideTurn, OwnershipLost
 from understudy.actors.testing import settle
 from understudy.stores import Address, StaleEpoch, StoreUnavailable

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from counting import Gate, a_registry, asleep, count, envelope, increment, opened
+from support.counting import Gate, a_registry, asleep, count, envelope, increment, opened
 from understudy.actors import (
     Access,
     ActorNotFound,

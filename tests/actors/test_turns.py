@@ -5,7 +5,7 @@ import contextvars
 import logging
 
 import pytest
-from counting import CounterKind, Gate, a_registry, count, envelope, increment, opened, spoil
+from support.counting import CounterKind, Gate, a_registry, count, envelope, increment, opened, spoil
 from understudy.actors import Access, ActorUnavailable, MailboxFull, TurnCancelled
 from understudy.actors.testing import settle
 

@@ -79,6 +79,8 @@ async def test_a_call_in_flight_when_a_reloading_server_is_stopped_finishes(
 ) -> None:
     server = serve("understudy.runtime.demo:server", "--reload", "--store", "memory://")
     async with server, Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
+        # The client lists the tools with the first call, which must not be when the server is gone.
+        await client.list_tools()
         begun = asyncio.Event()
 
         async def report(*_: object) -> None:
