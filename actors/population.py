@@ -83,7 +83,7 @@ class Population:
         while host.idle:
             leave(next(iter(host.idle)), Departure.PASSIVATED)
             if host.leaving >= host.limits.max_leaving:
-                await self._next_departure()
+                await self.next_departure()
         for cell in list(self.cells.values()):
             if cell.quiet:
                 leave(cell, Departure.PASSIVATED)
@@ -92,7 +92,16 @@ class Population:
     async def emptied(self) -> None:
         """Return when no cell is left."""
         while self.cells:
-            await self._next_departure()
+            await self.next_departure()
+
+    async def next_departure(self) -> None:
+        """Return when some cell has left."""
+        departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(departure)
+        try:
+            await departure
+        finally:
+            self._waiters.discard(departure)
 
     def cut(self) -> None:
         """Have everybody leave now."""
@@ -117,14 +126,6 @@ class Population:
         # To make way for others is no failure: it does not use up a message's second chance.
         if successor is not None and departure is not Departure.PASSIVATED:
             successor.redelivered = tuple(once_more)
-
-    async def _next_departure(self) -> None:
-        departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(departure)
-        try:
-            await departure
-        finally:
-            self._waiters.discard(departure)
 
 
 def _announce(cell: LiveCell, outcome: bool | BaseException) -> None:

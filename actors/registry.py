@@ -122,7 +122,7 @@ class Registry:
         self._housekeeping: list[asyncio.Task[None]] = []
         self._sweeper = Sweeper(
             self._host,
-            self._cells.values,
+            self._population,
             shortest_ttl=min(lifetimes, default=86_400.0),
             sweep_every=min(idle_after / 4, 10.0) if sweep_every is None else sweep_every,
             expire_every=expire_every,
@@ -143,18 +143,19 @@ class Registry:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            # A cancelled scope of anyio would cancel every await in here anew; the drain has its own bound.
-            with anyio.CancelScope(shield=True):
+        # A cancelled scope of anyio would cancel every await in here anew; the drain has its own bound.
+        with anyio.CancelScope(shield=True):
+            try:
                 await self.drain(self._drain_timeout)
-                self._stop_housekeeping()
+            except BaseException:
+                # Cancelled once more, while it drained: nothing is waited for any longer.
+                self._population.cut()
+                raise
+            finally:
+                for task in self._housekeeping:
+                    task.cancel()
+                # Without the block's own error, which a task group would wrap.
                 await self._tasks.__aexit__(None, None, None)
-        except BaseException as stop:
-            # Cancelled once more while it drained: nothing is waited for any longer.
-            self._population.cut()
-            self._stop_housekeeping()
-            await self._tasks.__aexit__(type(stop), stop, stop.__traceback__)
-            raise
 
     # Messages.
 
@@ -357,10 +358,6 @@ class Registry:
         if kind is None:
             raise UnknownKind(address, tuple(self._kinds))
         return kind
-
-    def _stop_housekeeping(self) -> None:
-        for task in self._housekeeping:
-            task.cancel()
 
 
 class _Asker(FutureReply):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from ..stores import StoreUnavailable
-from .cell import LiveCell
 from .departure import Departure
 from .host import TOUCH_AFTER, Host
 from .lifecycle import State, leave
+from .population import Population
 
 __all__ = ["Sweeper"]
 
@@ -27,7 +27,6 @@ class Sweeper:
     """Puts idle actors to sleep, keeps the records of busy ones from expiring, sweeps expired records away.
 
     Args:
-        cells: The registry's table, as it is at any moment.
         shortest_ttl: Seconds; the shortest lifetime of the kinds' records.
         sweep_every: Seconds between two looks at the idle actors.
         expire_every: Seconds between two calls of `SessionStore.expire`, give or take a fifth, so that the nodes of
@@ -37,7 +36,7 @@ class Sweeper:
     def __init__(
         self,
         host: Host,
-        cells: Callable[[], Collection[LiveCell]],
+        population: Population,
         *,
         shortest_ttl: float,
         sweep_every: float,
@@ -45,7 +44,7 @@ class Sweeper:
         memory_pressure: Callable[[], bool] | None,
     ) -> None:
         self._host = host
-        self._cells = cells
+        self._population = population
         self._renew_every = shortest_ttl * TOUCH_AFTER
         self._renewed = host.clock.monotonic()
         self._sweep_every = sweep_every
@@ -88,8 +87,9 @@ class Sweeper:
         while self._memory_pressure is not None and host.idle and self._memory_pressure():
             for _ in range(min(_BATCH, len(host.idle), host.limits.max_leaving - host.leaving)):
                 leave(next(iter(host.idle)), Departure.PASSIVATED)
+            # The pressure can ease only when they have closed what they hold.
             while host.leaving >= _BATCH:
-                await host.clock.sleep(self._sweep_every / 16)
+                await self._population.next_departure()
             await asyncio.sleep(0)
 
     async def _renew_busy(self) -> None:
@@ -99,9 +99,9 @@ class Sweeper:
         if now - self._renewed < self._renew_every:
             return
         self._renewed = now
-        if len(host.idle) == len(self._cells()):
+        if len(host.idle) == len(self._population.cells):
             return
-        for count, cell in enumerate(list(self._cells())):
+        for count, cell in enumerate(list(self._population.cells.values())):
             if cell.state is State.LIVE and cell not in host.idle:
                 host.touch_if_due(cell, now)
             if count % 1024 == 1023:

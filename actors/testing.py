@@ -60,14 +60,14 @@ class ManualClock:
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: each timer that falls due fires at its moment, and all it causes runs before the next."""
+        """Let `seconds` pass. Each timer fires at its moment, and what it causes has run before time goes on."""
         target = self._now + seconds
         await settle()
         while self._due and self._due[0][0] <= target:
-            self._now, _, timer = heapq.heappop(self._due)
-            if timer.callback is not None:
-                self._fire(timer)
-                await settle()
+            self._now = self._due[0][0]
+            while self._due and self._due[0][0] <= self._now:
+                self._fire(heapq.heappop(self._due)[2])
+            await settle()
         self._now = target
         await settle()
 

@@ -76,6 +76,17 @@ def _memory() -> Measure:
     return bench_memory
 
 
+def _actors() -> Measure:
+    try:
+        from .actors import bench_actors
+    except ModuleNotFoundError as error:
+        if error.name != "pykka":
+            raise
+        raise click.ClickException("bench actors measures Pykka too: pip install 'understudy[dev]'") from error
+    return bench_actors
+
+
 _command("kernel", "One call: the SDK's bare kernel and understudy.", _kernel)
 _command("edge", "Calls and sessions a second: the SDK and understudy.", _edge)
 _command("memory", "Bytes a session, alive and asleep; time to wake.", _memory, rounds=3)
+_command("actors", "Messages a second: actors, Pykka and bare queues.", _actors)

@@ -26,7 +26,7 @@ from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
 from .patience import Patience
 from .refusals import refuse
-from .sse import write_stream
+from .sse import priming_event, retry_hint, write_stream
 from .streams import StreamTable, UnknownEvent
 
 __all__ = ["HandshakeLeg"]
@@ -157,7 +157,8 @@ class HandshakeLeg:
             return
         self._streams.name(address, exchange)
         try:
-            await write_stream(exchange, receive, send, numbered=True, primed=resumable, headers=opened)
+            prelude = priming_event(exchange, 0) if resumable else b""
+            await write_stream(exchange, receive, send, numbered=True, prelude=prelude, headers=opened)
         finally:
             self._streams.left(address, exchange)
             self._observe_call(time.perf_counter() - started)
@@ -237,25 +238,31 @@ class HandshakeLeg:
         address = await self._session_of(headers, tenant, send)
         if address is None:
             return
-        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
         last_event = headers.get(b"last-event-id")
+        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
+        primed = is_version_at_least(version, _RESUMABLE_SINCE)
         if last_event is None:
-            exchange, after = self._streams.open_standalone(address), None
-        else:
-            try:
-                exchange, after = self._streams.find(address, last_event.decode("latin-1"))
-            except UnknownEvent as error:
-                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=400))
-                return
+            await self._standalone(address, primed, receive, send)
+            return
         try:
-            await write_stream(
-                exchange,
-                receive,
-                send,
-                after=exchange.last if after is None else after,
-                numbered=True,
-                primed=is_version_at_least(version, _RESUMABLE_SINCE),
-            )
+            exchange, after = self._streams.find(address, last_event.decode("latin-1"))
+        except UnknownEvent as error:
+            await refuse(send, Refusal(INVALID_REQUEST, str(error), status=400))
+            return
+        prelude = priming_event(exchange, after) if primed else b""
+        try:
+            await write_stream(exchange, receive, send, after=after, numbered=True, prelude=prelude)
+        finally:
+            self._streams.left(address, exchange)
+
+    async def _standalone(self, address: Address, primed: bool, receive: Receive, send: Send) -> None:
+        """What belongs to no request. Its events have no ids: an id of a node's earlier life would keep a client, which
+        never lets go of it, from coming back. What nobody has read yet waits for the next reader instead.
+        """
+        exchange = self._streams.open_standalone(address)
+        prelude = retry_hint() if primed else b""
+        try:
+            await write_stream(exchange, receive, send, after=exchange.read, numbered=False, prelude=prelude)
         finally:
             self._streams.left(address, exchange)
 

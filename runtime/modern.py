@@ -258,7 +258,7 @@ class ModernLeg:
             return
         gone = True
         try:
-            gone = await write_stream(exchange, receive, send, numbered=False, primed=False)
+            gone = await write_stream(exchange, receive, send, numbered=False)
         finally:
             if gone:
                 # In this era a closed connection is a cancellation.

@@ -9,12 +9,15 @@ from typing import Final
 from ..actors.session.exchange import Exchange
 from .http import SSE_HEADERS, Receive, Send
 
-__all__ = ["KEEP_ALIVE", "RETRY_MS", "write_stream"]
+__all__ = ["KEEP_ALIVE", "priming_event", "retry_hint", "write_stream"]
 
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
-RETRY_MS: Final = 500
-"""How soon a client may come back to a stream that was closed early, in milliseconds."""
+POLL_MS: Final = 500
+"""How soon a client may come back to a request's stream that was closed early, in milliseconds."""
+RETRY_MS: Final = 3000
+"""How long a client should wait before it opens a lost standalone stream again: a node that restarts needs a second,
+and clients give up after two tries."""
 
 _COMMENT: Final = b": keep-alive\n\n"
 
@@ -26,12 +29,12 @@ async def write_stream(
     *,
     after: int = 0,
     numbered: bool,
-    primed: bool,
+    prelude: bytes = b"",
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> bool:
     """Send the messages of `exchange` after number `after` until it ends, is taken over, or the client leaves.
 
-    `numbered`: with event ids, so that the client may resume. `primed`: with a first event that only carries an id.
+    `numbered`: with event ids, so that the client may resume. `prelude`: what goes before the first message.
     True if the client left. The exchange is detached in any case; cancellation detaches it too.
     """
     generation = exchange.attach(after)
@@ -47,8 +50,8 @@ async def write_stream(
 
     try:
         await send(start)
-        if primed:
-            await send(_body(f"id: {exchange.id}-{after}\nretry: {RETRY_MS}\ndata: \n\n".encode()))
+        if prelude:
+            await send(_body(prelude))
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(watch())
             prefix = f"{exchange.id}-" if numbered else None
@@ -60,6 +63,16 @@ async def write_stream(
     finally:
         exchange.detach(generation)
     return gone
+
+
+def priming_event(exchange: Exchange, after: int) -> bytes:
+    """A first event that only carries an id, so that a client that loses the connection early can resume."""
+    return f"id: {exchange.id}-{after}\nretry: {POLL_MS}\ndata: \n\n".encode()
+
+
+def retry_hint() -> bytes:
+    """A first event that only says when to come back."""
+    return f"retry: {RETRY_MS}\ndata: \n\n".encode()
 
 
 def _events(batch: list[tuple[int, bytes]], prefix: str | None) -> bytes:

@@ -88,8 +88,6 @@ class StreamTable:
         exchange: Exchange | None = None
         if streams is not None and number.isdecimal() and len(number) < 16:
             exchange = streams.requests.get(name)
-            if exchange is None and streams.standalone is not None and streams.standalone.id == name:
-                exchange = streams.standalone
         if exchange is None or int(number) > exchange.last or int(number) + 1 < exchange.oldest:
             raise UnknownEvent(
                 f"no event {event_id[:64]!r} to resume from: it is unknown in this session, or no longer kept; "

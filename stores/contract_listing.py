@@ -64,8 +64,11 @@ class ListingContract(ContractCase):
 
     async def test_a_record_that_is_there_during_the_walk_appears_once_whatever_changes_around_it(self) -> None:
         async with self.opened() as store:
-            steady = [await self.new(store) for _ in range(20)]
-            doomed = [await self.new(store) for _ in range(20)]
+            steady: list[Address] = []
+            doomed: list[Address] = []
+            for _ in range(20):  # in turn, so that records go on both sides of the cursor
+                doomed.append(await self.new(store))
+                steady.append(await self.new(store))
             seen: list[Address] = []
             cursor: str | None = None
             for _ in range(1_000):

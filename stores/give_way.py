@@ -25,7 +25,7 @@ PATIENCE = 0.002
 """Most seconds to stand aside for a thread that is ready to run."""
 
 GLANCE = 0.0002
-"""Most seconds to stand aside for a thread that may be waiting for the disk: about the time that a thread needs to
+"""Most seconds to stand aside for a thread that may be waiting for something else: about the time that a thread needs to
 wake up. For nothing every `CALM` seconds, it costs the loop 4 percent."""
 
 
@@ -41,7 +41,7 @@ class GiveWay:
         self._gate = threading.Lock()
         self._gate.acquire()
         self._standing_aside = False
-        self._at_disk = False
+        self._elsewhere = False
         self._working = False
         self._progress = 0
         self._progress_seen = 0
@@ -59,14 +59,13 @@ class GiveWay:
         """All work is done."""
         self._working = False  # the timer finds out by itself: one that is cancelled and set for each call is dearer
 
-    def wait_for_disk(self) -> None:
-        """The thread is about to wait for the disk, and lets go of the interpreter."""
-        self._at_disk = True
-        self.passed()
+    def waiting(self) -> None:
+        """The thread is about to wait for something else than the interpreter, or may be: a disk, a lock."""
+        self._elsewhere = True
 
-    def back_from_disk(self) -> None:
+    def running(self) -> None:
         """The thread has the interpreter again."""
-        self._at_disk = False
+        self._elsewhere = False
         self._progress += 1
 
     def passed(self) -> None:
@@ -87,7 +86,7 @@ class GiveWay:
 
     def _stand_aside(self) -> bool:
         self._standing_aside = True
-        self._gate.acquire(timeout=GLANCE if self._at_disk else PATIENCE)
+        self._gate.acquire(timeout=GLANCE if self._elsewhere else PATIENCE)
         self._standing_aside = False
         self._gate.acquire(blocking=False)  # the thread may have opened it just after the time was up
         return self._progress != self._progress_seen

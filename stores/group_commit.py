@@ -147,8 +147,10 @@ class GroupCommit:
         started = time.perf_counter()
         cursor = self._cursor
         outcomes: list[_Outcome] = []
+        self._give_way.waiting()  # perhaps for another process's lock
         try:
             cursor.execute(self._begin)
+            self._give_way.running()
         except sqlite3.Error as error:
             return self._fail(group, error, may_be_written=False)
         for future, work, args in group:
@@ -161,8 +163,11 @@ class GroupCommit:
                 return [outcome for call in group for outcome in self._transact([call])]
             except Exception as error:
                 outcomes.append((future, None, error))
+        self._give_way.waiting()
+        self._give_way.passed()
         try:
-            self._commit()
+            cursor.execute("COMMIT")
+            self._give_way.running()
         except sqlite3.Error as error:
             # The commit record may have reached the log before the disk said no, and be found there by a recovery.
             return self._fail(group, error, may_be_written=True)
@@ -173,14 +178,8 @@ class GroupCommit:
         self._busy_seconds += time.perf_counter() - started
         return outcomes
 
-    def _commit(self) -> None:
-        self._give_way.wait_for_disk()
-        try:
-            self._cursor.execute("COMMIT")
-        finally:
-            self._give_way.back_from_disk()
-
     def _fail(self, group: list[_Call], error: sqlite3.Error, *, may_be_written: bool) -> list[_Outcome]:
+        self._give_way.running()
         self._roll_back()
         self.healthy = False
         self._failed += 1

@@ -226,7 +226,7 @@ def _check_header(path: Path, header: bytes, size: int) -> None:
     page_bytes = 65536 if page_bytes == 1 else page_bytes
     if size < page_bytes * pages and not Path(f"{path}-wal").exists():
         raise StoreCorrupt(
-            f"{path} is damaged: it has {size} of {page_bytes * pages} bytes; it is left as it is: restore it from a copy"
+            f"{path} is damaged: it has {size} of {page_bytes * pages} bytes; it is left as it is: restore a copy"
         )
 
 

@@ -17,7 +17,8 @@ Clock = Callable[[], float]
 Opener = Callable[[str, Clock], Awaitable[SessionStore]]
 """Opens a store from (what follows `scheme://`, clock)."""
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,31}):(//)?(.*)", re.DOTALL)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
+_URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
 _PLANNED = ("dynamodb", "nats", "postgres", "postgresql", "redis", "rediss")
 
 
@@ -31,7 +32,7 @@ async def open_store(url: str, *, clock: Clock = time.time) -> SessionStore:
         StoreURLError: `url` cannot be understood. The message holds no more of it than is free of secrets.
         StoreVersionError, StoreCorrupt, StoreUnavailable: As the store's own `open` says.
     """
-    match = _SCHEME.fullmatch(url)
+    match = _URL.fullmatch(url)
     if match is None:
         raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
     scheme, slashes, rest = match.groups()
@@ -51,7 +52,7 @@ def register_scheme(scheme: str, opener: Opener) -> None:
     Raises:
         ValueError: `scheme` is not a lower-case word, or is taken.
     """
-    if _SCHEME.fullmatch(f"{scheme}://") is None:
+    if _SCHEME.fullmatch(scheme) is None:
         raise ValueError(f"scheme {scheme!r} must be a short lower-case word")
     if scheme in _OPENERS:
         raise ValueError(f"scheme {scheme!r} is taken")

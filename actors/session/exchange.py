@@ -26,7 +26,8 @@ class Exchange:
 
     Written by the session's turn, which never learns whether anybody reads: a dropped connection is no cancellation.
     Read by one edge at a time; `generation` tells an edge that another has taken over. Messages are numbered from 1
-    and kept, within `MAX_EVENTS` and `MAX_BYTES`, so that a reader may come back (the oldest go first).
+    and kept, within `MAX_EVENTS` and `MAX_BYTES`, so that a reader may come back (the oldest go first); those of a
+    standalone stream only until they are read.
 
     For a request it also is the `Reply` of the turn.
     """
@@ -240,6 +241,10 @@ class Exchange:
                 number = self.read + 1
                 batch = events[number - self._first :]
                 self.read = self.last
+                if self.request_id is None:
+                    # Nobody resumes a standalone stream, so what has been read is not kept.
+                    self._first += len(events)
+                    self._events, self._bytes = None, 0
                 self._wake_writer()
                 return list(enumerate(batch, number))
             if self.finished:

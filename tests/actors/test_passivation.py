@@ -90,9 +90,7 @@ async def test_memory_pressure_puts_the_least_recently_used_to_sleep_first(clock
     async with a_registry(
         clock, store, kind, idle_after=3600, sweep_every=10, memory_pressure=lambda: registry.stats()["live"] > 100
     ) as registry:
-        addresses = []
-        for _ in range(200):
-            addresses.append(await opened(registry))
+        addresses = [await opened(registry) for _ in range(200)]
         await registry.ask(addresses[0], count)
         await clock.advance(10)
         gone = [address for address in addresses if address not in registry]
@@ -115,9 +113,7 @@ async def test_memory_pressure_that_raises_does_not_stop_the_sweeps(clock, store
 
 async def test_many_idle_actors_leave_in_one_sweep(clock, store, kind):
     async with a_registry(clock, store, kind, idle_after=300) as registry:
-        addresses = []
-        for _ in range(500):
-            addresses.append(await opened(registry))
+        addresses = [await opened(registry) for _ in range(500)]
         await clock.advance(320)
         await settle(100)
         assert registry.stats()["live"] == 0

@@ -1,0 +1,151 @@
+"""Every code block of README.md and runtime/README.md is run here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp.client.client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path: str, language: str) -> list[str]:
+    found = FENCE.findall((ROOT / path).read_text())
+    assert found, f"{path} has no code blocks"
+    return [code for kind, code in found if kind == language]
+
+
+def run_python(codes: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run blocks one after the other as one program; a block that names its file becomes that module first."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    names: dict[str, Any] = {"__name__": "readme"}
+    for code in codes:
+        if match := re.match(r"# (\w+\.py)\n", code):
+            (folder / match[1]).write_text(code)
+        exec(compile(code, "README", "exec"), names)
+    return names
+
+
+def test_only_languages_that_are_run_are_used() -> None:
+    for path in ("README.md", "runtime/README.md"):
+        languages = {language for language, _ in FENCE.findall((ROOT / path).read_text())}
+        assert languages <= {"python", "bash", "text"}, path
+
+
+def test_readme_stays_under_250_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 250
+
+
+async def test_the_python_of_readme_runs_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_python(blocks("README.md", "python"), tmp_path, monkeypatch)
+    monkeypatch.delitem(sys.modules, "notes", raising=False)
+    app = names["app"]
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            assert (await http.get("/readyz")).status_code == 200
+            assert (await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)).status_code == 200
+    # The last block's runtime asks for a credential.
+    runtime = names["runtime"]
+    async with (
+        runtime,
+        httpx.AsyncClient(transport=httpx.ASGITransport(runtime.app), base_url="http://localhost") as http,
+    ):
+        assert (await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)).status_code == 401
+        known = {**ACCEPT, "authorization": "Bearer secret-of-ada"}
+        opened = await http.post("/mcp", json=INITIALIZE, headers=known)
+        session = {**known, "mcp-session-id": opened.headers["mcp-session-id"]}
+        called = await http.post("/mcp", json=call("greet"), headers=session)
+        assert called.json()["result"]["content"][0]["text"] == "Hello, ada of acme."
+
+
+async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_python(blocks("runtime/README.md", "python"), tmp_path, monkeypatch)
+    app = names["app"]
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost/assistant") as http:
+            opened = await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)
+            session = {**ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+            ordered = await http.post("/mcp", json=call("order", item="tea"), headers=session)
+            assert ordered.json()["result"]["structuredContent"] == {"result": 1}
+            looked = await http.post("/mcp", json=call("look", url="x"), headers=session)
+            assert looked.json()["result"]["content"][0]["text"] == "x seen with Browser"
+
+
+async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: Path, free_port: int) -> None:
+    (command,) = [line for line in shell_lines() if line.startswith("understudy serve")]
+    (notes,) = [code for code in blocks("README.md", "python") if code.startswith("# notes.py")]
+    (tmp_path / "notes.py").write_text(notes)
+    words = shlex.split(command.replace("8000", str(free_port)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "understudy.runtime", *words[1:], "--store", "sqlite:///notes.db"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        await until_ready(f"http://127.0.0.1:{free_port}")
+        async with Client(f"http://127.0.0.1:{free_port}/mcp", mode="legacy") as client:
+            await client.call_tool("remember", {"fact": "tea at four"})
+            recalled = await client.call_tool("recall", {})
+            assert recalled.structured_content == {"result": ["tea at four"]}
+    finally:
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+def test_the_demo_command_of_readme_plays_its_scene() -> None:
+    assert "make demo" in shell_lines()
+    # `make demo` may have to install first; where CI has done so, the command itself is run.
+    ready = (ROOT / ".venv" / ".ready-dev").exists() and str(ROOT / ".venv") in sys.prefix
+    command = (
+        ["make", "demo", "ARGS=--exit"] if ready else [sys.executable, "-m", "understudy.runtime", "demo", "--exit"]
+    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_test_command_of_readme_is_what_ci_runs() -> None:
+    assert "make test" in shell_lines()
+    assert re.search(r"\bmake test\b", (ROOT / ".ci" / "run").read_text())
+
+
+def shell_lines() -> list[str]:
+    return [line for block in blocks("README.md", "bash") for line in block.splitlines()]
+
+
+async def until_ready(base: str) -> None:
+    async with httpx.AsyncClient() as http:
+        for _ in range(200):
+            try:
+                if (await http.get(f"{base}/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError("the server of README did not become ready")
+
+
+ACCEPT = {"accept": "application/json, text/event-stream"}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}
+
+
+def call(tool: str, **arguments: object) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}

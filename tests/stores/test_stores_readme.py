@@ -1,0 +1,43 @@
+"""stores/README.md: its Python blocks run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from understudy import stores
+
+README = Path(stores.__file__).with_name("README.md")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_runs(block: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, check=True, timeout=30)
+
+
+def test_the_suite_in_the_readme_passes_under_a_plain_pytest(tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "StoreContract" in block)
+    (tmp_path / "test_mine.py").write_text(block)
+    # Strict mode is pytest-asyncio's default, and an author's project need not have changed it.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_mine.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b[6-9]\d passed, 3 skipped", done.stdout), done.stdout
+
+
+def test_every_file_of_the_room_is_in_the_table() -> None:
+    table = README.read_text().partition("## Files")[2]
+    named = re.findall(r"`([a-z_*]+\.py)`", table)
+    for file in README.parent.glob("*.py"):
+        assert file.name == "__init__.py" or any(re.fullmatch(name.replace("*", ".*"), file.name) for name in named), (
+            f"{file.name} is not in the table"
+        )
