@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import pykka
 
@@ -49,25 +51,54 @@ async def bench_actors(effort: Effort, progress: Progress) -> Report:
     """Measure; `effort` says how long."""
     crowd = QUICK_FAN_OUT if effort.quick else FAN_OUT
     scenarios = [
-        await _scenario("one actor, tell", 1, _TELL, effort, progress),
-        await _scenario("one actor, ask, one at a time", 1, _ASK, effort, progress),
-        await _scenario(f"{crowd:,} actors, one message to each and all answers", crowd, _FAN_OUT, effort, progress),
+        await _scenario(
+            "one actor, tell", 1, lambda crowd, times: crowd.tell(times), effort, progress, judged_by_queue=True
+        ),
+        await _scenario("one actor, ask, one at a time", 1, lambda crowd, times: crowd.ask(times), effort, progress),
+        await _scenario(
+            f"{crowd:,} actors, one message to each and all answers",
+            crowd,
+            lambda crowd, times: crowd.fan_out(times),
+            # Ten thousand messages are a slice already, and ten thousand threads a burden.
+            replace(effort, slices=1),
+            progress,
+        ),
     ]
     return Report("actors", tuple(scenarios), effort.quick)
 
 
-Work = Callable[[int], Awaitable[None]]
-Sides = tuple[Callable[["Crowd"], Work], Callable[["PykkaCrowd"], Work], Callable[["QueueCrowd"], Work], bool]
+class AnyCrowd(Protocol):
+    """What each side can do. `times` counts messages; each call returns when all have been handled."""
+
+    async def tell(self, times: int) -> None: ...
+
+    async def ask(self, times: int) -> None: ...
+
+    async def fan_out(self, times: int) -> None: ...
 
 
-async def _scenario(name: str, size: int, work: Sides, effort: Effort, progress: Progress) -> Scenario:
-    ours, pykkas, queues, judged_by_queue = work
+Work = Callable[[AnyCrowd, int], Awaitable[None]]
+
+
+async def _scenario(
+    name: str, size: int, work: Work, effort: Effort, progress: Progress, *, judged_by_queue: bool = False
+) -> Scenario:
     async with AsyncExitStack() as stack:
         progress(f"{name}: starting actors")
+        crowds = [
+            await stack.enter_async_context(_crowd(size)),
+            await stack.enter_async_context(_pykka_crowd(size)),
+            await stack.enter_async_context(_queue_crowd(size)),
+        ]
         sides = [
-            Side("understudy", ours(await stack.enter_async_context(_crowd(size))), at_once=size),
-            Side("Pykka", pykkas(await stack.enter_async_context(_pykka_crowd(size))), at_once=size),
-            Side("asyncio.Queue", queues(await stack.enter_async_context(_queue_crowd(size))), at_once=size),
+            Side(
+                side,
+                partial(work, crowd),
+                at_once=size,
+                # Threads that have answered want the interpreter once more before they wait again.
+                rest=partial(asyncio.sleep, 0.5 if size >= FAN_OUT else 0.01),
+            )
+            for side, crowd in zip(("understudy", "Pykka", "asyncio.Queue"), crowds, strict=True)
         ]
         seconds = await interleave(sides, effort, lambda said: progress(f"{name}: {said}"))
     understudy, pykka_, queue = (
@@ -133,9 +164,12 @@ class Crowd(NamedTuple):
                     break
                 except MailboxFull:
                     await asyncio.sleep(0)
-        while registry.stats()["waiting"]:
-            await asyncio.sleep(0)
-        await registry.ask(address, 0)
+        while True:
+            try:
+                await registry.ask(address, 0)
+                return
+            except MailboxFull:
+                await asyncio.sleep(0)
 
     async def ask(self, times: int) -> None:
         """Ask the first, one after the other."""
@@ -156,7 +190,7 @@ class Crowd(NamedTuple):
 class Answers:
     """A reply for many: done when all have answered."""
 
-    __slots__ = ("all", "_missing")
+    __slots__ = ("_missing", "all")
 
     def __init__(self, expected: int) -> None:
         self.all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -173,7 +207,7 @@ class Answers:
 
 
 @asynccontextmanager
-async def _crowd(size: int) -> AsyncIterator[Crowd]:
+async def _crowd(size: int) -> AsyncGenerator[Crowd]:
     async with Registry(store=MemoryStore(), kinds=[Adders()], mailbox_size=MAILBOX, idle_after=3600) as registry:
         crowd = Crowd(registry, [Address.new("adder") for _ in range(size)])
         await crowd.fan_out(size)
@@ -216,7 +250,7 @@ class PykkaCrowd(NamedTuple):
 
 
 @asynccontextmanager
-async def _pykka_crowd(size: int) -> AsyncIterator[PykkaCrowd]:
+async def _pykka_crowd(size: int) -> AsyncGenerator[PykkaCrowd]:
     crowd = PykkaCrowd([PykkaAdder.start() for _ in range(size)])
     try:
         yield crowd
@@ -229,14 +263,15 @@ class QueueCrowd(NamedTuple):
     """Bare loops around a queue: what an actor costs when it is only a mailbox."""
 
     queues: list[asyncio.Queue[Any]]
-    told: list[asyncio.Queue[int]]
+    """Of messages with the function to answer them."""
+    told: asyncio.Queue[int]
+    """Of messages alone."""
 
     async def tell(self, times: int) -> None:
-        queue = self.told[0]
+        queue = self.told
         for _ in range(times):
             await queue.put(1)
-        while not queue.empty():
-            await asyncio.sleep(0)
+        await queue.join()
 
     async def ask(self, times: int) -> None:
         loop, queue = asyncio.get_running_loop(), self.queues[0]
@@ -254,11 +289,11 @@ class QueueCrowd(NamedTuple):
 
 
 @asynccontextmanager
-async def _queue_crowd(size: int) -> AsyncIterator[QueueCrowd]:
-    crowd = QueueCrowd([asyncio.Queue(MAILBOX) for _ in range(size)], [asyncio.Queue(MAILBOX)])
+async def _queue_crowd(size: int) -> AsyncGenerator[QueueCrowd]:
+    crowd = QueueCrowd([asyncio.Queue(MAILBOX) for _ in range(size)], asyncio.Queue(MAILBOX))
     async with asyncio.TaskGroup() as tasks:
-        consumers: list[Coroutine[Any, Any, None]] = [*map(_answer, crowd.queues), *map(_add, crowd.told)]
-        running = [tasks.create_task(consumer) for consumer in consumers]
+        running = [tasks.create_task(_answer(queue)) for queue in crowd.queues]
+        running.append(tasks.create_task(_add(crowd.told)))
         try:
             yield crowd
         finally:
@@ -270,6 +305,7 @@ async def _add(queue: asyncio.Queue[int]) -> None:
     total = 0
     while True:
         total += await queue.get()
+        queue.task_done()
 
 
 async def _answer(queue: asyncio.Queue[Any]) -> None:
@@ -278,8 +314,3 @@ async def _answer(queue: asyncio.Queue[Any]) -> None:
         message, answer = await queue.get()
         total += message
         answer(total)
-
-
-_TELL: Sides = (lambda crowd: crowd.tell, lambda crowd: crowd.tell, lambda crowd: crowd.tell, True)
-_ASK: Sides = (lambda crowd: crowd.ask, lambda crowd: crowd.ask, lambda crowd: crowd.ask, False)
-_FAN_OUT: Sides = (lambda crowd: crowd.fan_out, lambda crowd: crowd.fan_out, lambda crowd: crowd.fan_out, False)

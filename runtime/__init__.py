@@ -1,20 +1,27 @@
-"""Where it runs: edge, node, tenants, command line."""
+"""Where it runs: edge, node, tenants, command line.
 
-from ..actors.session import (
-    ANONYMOUS,
-    HostingError,
-    LiveObjects,
-    NoSession,
-    Session,
-    StateError,
-    TenantContext,
-    TurnSession,
-    current_session,
-)
-from ..stores import UnderstudyError
-from .errors import ConfigurationError, NotStarted
-from .runtime import Era, Runtime
-from .tenants import Forbidden, TenantResolver, Unauthenticated
+Names are imported when first used: `understudy --help` should not wait for the MCP SDK.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..actors.session import (
+        ANONYMOUS,
+        HostingError,
+        LiveObjects,
+        NoSession,
+        Session,
+        StateError,
+        TenantContext,
+        TurnSession,
+        current_session,
+    )
+    from ..stores import UnderstudyError
+    from .errors import ConfigurationError, NotStarted
+    from .runtime import Era, Runtime
+    from .tenants import Forbidden, TenantResolver, Unauthenticated
 
 __all__ = [
     "ANONYMOUS",
@@ -35,3 +42,22 @@ __all__ = [
     "UnderstudyError",
     "current_session",
 ]
+
+_ELSEWHERE = {
+    "ConfigurationError": ".errors",
+    "Era": ".runtime",
+    "Forbidden": ".tenants",
+    "NotStarted": ".errors",
+    "Runtime": ".runtime",
+    "TenantResolver": ".tenants",
+    "Unauthenticated": ".tenants",
+    "UnderstudyError": "..stores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_ELSEWHERE.get(name, "..actors.session"), __name__), name)
+    globals()[name] = value
+    return value

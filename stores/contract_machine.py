@@ -29,9 +29,11 @@ TENANTS = ("acme", "other")
 def store_machine(open_store: OpenStore, *, settings: Settings | None = None) -> type[TestCase]:
     """A test case that plays random calls against a store and a model, and compares every answer.
 
-    Give the result a name in a test module. `settings` are Hypothesis's. The store must read the clock it is given,
+    Give the result a name in a test module. `settings` are Hypothesis's; without any, 50 games and no deadline. The store must read the clock it is given,
     and sweep by `expire`.
     """
+    from hypothesis import HealthCheck
+    from hypothesis import settings as new_settings
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -109,8 +111,10 @@ def store_machine(open_store: OpenStore, *, settings: Settings | None = None) ->
                 self.answers_agree("load", address)
 
     machine = cast("type[TestCase]", getattr(StoreMachine, "TestCase"))  # noqa: B009 - Hypothesis gives it no type
-    if settings is not None:
-        setattr(machine, "settings", settings)  # noqa: B010
+    if settings is None:
+        # Hypothesis's own limits of time are made for computation: a store waits for disks and networks.
+        settings = new_settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+    setattr(machine, "settings", settings)  # noqa: B010
     return machine
 
 

@@ -25,8 +25,8 @@ PATIENCE = 0.002
 """Most seconds to stand aside for a thread that is ready to run."""
 
 GLANCE = 0.0002
-"""Most seconds to stand aside for a thread that may be waiting for something else: about the time that a thread needs to
-wake up. For nothing every `CALM` seconds, it costs the loop 4 percent."""
+"""Most seconds to stand aside for a thread that may be waiting for something else: about what a thread needs to wake
+up. For nothing every `CALM` seconds, it costs the loop 4 percent."""
 
 
 class GiveWay:

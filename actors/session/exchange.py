@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
 from mcp_types import RequestId
 
-from .errors import ReadOnlyTurn, RequestCancelled, StateError
+from .errors import ReadOnlyTurn, RequestCancelled, SessionError, StateError
 from .wire import Refusal, encode, error_message, refusal_of, result_message
 
 __all__ = ["Exchange"]
+
+logger = logging.getLogger(__name__)
 
 MAX_EVENTS: Final = 4096
 MAX_BYTES: Final = 8 * 2**20
@@ -100,9 +103,17 @@ class Exchange:
                 self.cut()
 
     def resolve(self, result: Any) -> None:
-        """End the stream with the turn's result."""
-        if not self.finished:
-            self._finish(result_message(self.request_id or 0, result))
+        """End the stream with the turn's result, or with an error if JSON cannot carry that."""
+        if self.finished:
+            return
+        try:
+            outcome = result_message(self.request_id, result)
+        except ValueError as error:
+            # no-silent-loss: the turn is over and saved, so that the client must hear something.
+            logger.error("the result of %s cannot be sent: %s", self.method, error)
+            self.fail(SessionError(f"The call is done, but its result cannot be sent as JSON: {error}"))
+            return
+        self._finish(outcome)
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error. What a tool may not do to its state is told to the model as a tool error."""
@@ -114,7 +125,7 @@ class Exchange:
             result: dict[str, Any] = {"content": [{"type": "text", "text": str(error)}], "isError": True}
             if self.modern:
                 result["resultType"] = "complete"
-            self._finish(result_message(self.request_id or 0, result))
+            self._finish(result_message(self.request_id, result))
             return
         self.refusal = refusal_of(error, modern=self.modern)
         self._finish(error_message(self.request_id, self.refusal))

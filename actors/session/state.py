@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, NoReturn, cast
+import re
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, cast
 
 from ..packing import strict_packer, unpack
 from .errors import ReadOnlyTurn, StateError
 
 __all__ = ["EMPTY_STATE", "ReadOnlyState", "pack_state", "unpack_state"]
 
-_KEPT = "None, bool, int (64 bits), float, str, bytes, aware datetime, and list and dict of these"
-_MAX_DEPTH = 100
+_KEPT: Final = "None, bool, int (64 bits), float, str, bytes, aware datetime, and list and dict of these"
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+_MAX_DEPTH: Final = 511
+"""Of msgpack's packer."""
+_MAX_PATH: Final = 200
+_BINARY: Final = re.compile(rb"[\xc4-\xc9\xd4-\xd8]").search
+"""Finds the bytes that begin a binary or an extension value (and others like them, in texts and numbers)."""
 
 
 def _refuse(value: Any) -> NoReturn:
@@ -34,15 +40,19 @@ def pack_state(state: dict[str, Any], limit: int) -> bytes:
         packed = _pack(state)
     except (TypeError, ValueError, OverflowError) as error:
         raise StateError(_explain(state, "session.state", 0) or f"session.state cannot be saved: {error}") from None
+    if _BINARY(packed) and not _comes_back(state):
+        raise StateError(_explain(state, "session.state", 0) or "session.state cannot be saved")
     if len(packed) > limit:
         key, size = max(((key, len(_pack(value))) for key, value in state.items()), key=lambda item: item[1])
         raise StateError(
-            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {key!r}, takes "
+            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {_spell(key)}, takes "
             f"{size}); keep large data elsewhere and its name here, or raise max_state"
         )
     for key in state:
         if type(key) is not str:
-            raise StateError(f"session.state has the key {key!r} of type {type(key).__name__}; its keys must be str")
+            raise StateError(
+                f"session.state has the key {_spell(key)} of type {type(key).__name__}; its keys must be str"
+            )
     return packed
 
 
@@ -51,34 +61,71 @@ def unpack_state(packed: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", unpack(packed))
 
 
+def _comes_back(state: dict[str, Any]) -> bool:
+    """Whether all that msgpack took comes back as it was: it also takes a bytearray, and times it cannot read."""
+    values: list[Any] = [state]
+    for value in values:  # which grows meanwhile
+        kind = cast("type[Any]", type(value))
+        if kind is dict:
+            values.extend(value)
+            values.extend(value.values())
+        elif kind is list:
+            values.extend(value)
+        elif kind not in _PLAIN and (kind is not datetime or _is_outside(value)):
+            return False
+    return True
+
+
+def _is_outside(moment: datetime) -> bool:
+    """Whether `moment` is none that UTC can tell."""
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return True
+    return False
+
+
 def _explain(value: Any, path: str, depth: int) -> str | None:
-    """The first thing below `value` that msgpack refuses, in words."""
+    """The first thing at or below `value` that cannot be kept, in words."""
+    where = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."
     if depth > _MAX_DEPTH:
-        return f"session.state is nested deeper than {_MAX_DEPTH} levels (or contains itself) at {path[:200]}"
+        return f"session.state is nested deeper than {_MAX_DEPTH} levels (or contains itself) at {where}"
     kind = cast("type[Any]", type(value))
     if kind is dict:
         for key, item in cast("dict[Any, Any]", value).items():
-            if (fault := _explain(key, f"the key {key!r} of {path}", depth + 1)) is not None:
+            spelled = _spell(key)
+            if (fault := _explain(key, f"the key {spelled} of {where}", depth + 1)) is not None:
                 return fault
-            if (fault := _explain(item, f"{path}[{key!r}]", depth + 1)) is not None:
+            if (fault := _explain(item, f"{where}[{spelled}]", depth + 1)) is not None:
                 return fault
         return None
     if kind is list:
         for index, item in enumerate(cast("list[Any]", value)):
-            if (fault := _explain(item, f"{path}[{index}]", depth + 1)) is not None:
+            if (fault := _explain(item, f"{where}[{index}]", depth + 1)) is not None:
                 return fault
         return None
-    if kind is int and not -(2**63) <= value < 2**64:
-        return f"{path} is an int of more than 64 bits; keep it as str"
-    if kind is datetime and cast("datetime", value).tzinfo is None:
-        return f"{path} is a datetime without a time zone; give it one"
+    if kind is datetime:
+        moment = cast("datetime", value)
+        if moment.tzinfo is None:
+            return f"{where} is a datetime without a time zone; give it one"
+        if _is_outside(moment):
+            return f"{where} is a datetime outside of the years 1 to 9999 in UTC"
+    elif kind is int and not -(2**63) <= value < 2**64:
+        return f"{where} is an int of more than 64 bits; keep it as str"
+    elif kind not in _PLAIN:
+        return f"{where} is a {kind.__name__}, which cannot be saved; what can: {_KEPT}"
     try:
         _pack(value)
     except UnicodeEncodeError:
-        return f"{path} is a str with a lone surrogate, which is no Unicode text"
+        return f"{where} is a str with a lone surrogate, which is no Unicode text"
     except (TypeError, ValueError, OverflowError):
-        return f"{path} is a {kind.__name__}, which cannot be saved; what can: {_KEPT}"
+        return f"{where} is a {kind.__name__}, which cannot be saved; what can: {_KEPT}"
     return None
+
+
+def _spell(key: Any) -> str:
+    spelled = repr(key)
+    return spelled if len(spelled) <= 60 else f"{spelled[:60]}..."
 
 
 class ReadOnlyState(dict[str, Any]):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import pydantic_core
 from mcp.server.streamable_http import REQUEST_CANCELLED
@@ -34,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 SERVER_BUSY = -32000
 SESSION_NOT_FOUND = -32001
+_MAX_DEPTH: Final = 250
 
 
 class Refusal(NamedTuple):
@@ -102,18 +102,36 @@ def _unforeseen(error: BaseException, *, modern: bool) -> Refusal:
 
 
 def encode(message: Any) -> bytes:
-    """`message` as JSON on one line.
+    """`message` as JSON on one line, such as every client can read.
 
-    Lone surrogates, which a tool may return and UTF-8 cannot carry, go out as escapes.
+    What a tool may return and JSON cannot carry is replaced: a lone surrogate by U+FFFD (the SDK's client refuses its
+    escape), NaN and the infinities by null.
+
+    Raises:
+        ValueError: Nested deeper than 250 levels, or a number too long to be written.
     """
     try:
-        return pydantic_core.to_json(message)
+        return pydantic_core.to_json(message, inf_nan_mode="null")
     except (pydantic_core.PydanticSerializationError, UnicodeEncodeError):
-        return json.dumps(message, separators=(",", ":"), default=str).encode()
+        return pydantic_core.to_json(_mended(message, 0), inf_nan_mode="null", fallback=str)
 
 
-def result_message(request_id: RequestId, result: dict[str, Any]) -> bytes:
-    """A JSON-RPC response."""
+def _mended(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        return {
+            _mended(str(key), depth): _mended(item, depth + 1) for key, item in cast("dict[Any, Any]", value).items()
+        }
+    if isinstance(value, list | tuple):
+        return [_mended(item, depth + 1) for item in cast("list[Any]", value)]
+    return value
+
+
+def result_message(request_id: RequestId | None, result: dict[str, Any]) -> bytes:
+    """A JSON-RPC response. Raises ValueError as `encode` does."""
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
@@ -122,4 +140,10 @@ def error_message(request_id: RequestId | None, refusal: Refusal) -> bytes:
     error: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
     if refusal.data is not None:
         error["data"] = refusal.data
-    return encode({"jsonrpc": "2.0", "id": None if refusal.anonymous else request_id, "error": error})
+    message = {"jsonrpc": "2.0", "id": None if refusal.anonymous else request_id, "error": error}
+    try:
+        return encode(message)
+    except ValueError:
+        # A handler's own error with data that JSON cannot carry: the error matters more.
+        error.pop("data", None)
+        return encode(message)

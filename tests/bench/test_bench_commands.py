@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,18 +14,15 @@ from understudy.bench.memory import probe
 from understudy.bench.profile import profiler
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(bench, [*arguments, "--quick", "--json"], catch_exceptions=False)
+@cache
+def run(name: str) -> dict[str, Any]:
+    result = CliRunner().invoke(bench, [name, "--quick", "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert f"bench {arguments[0]}: " in result.stderr
+    assert f"bench {name}: " in result.stderr
     return json.loads(result.stdout)
 
 
-def names(report: dict[str, Any]) -> list[str]:
-    return [scenario["name"] for scenario in report["scenarios"]]
-
-
-@pytest.fixture(scope="module", params=["kernel", "edge", "memory", "actors"])
+@pytest.fixture(params=["kernel", "edge", "memory", "actors"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return run(request.param)
 

@@ -39,7 +39,9 @@ def clock() -> Clock:
 
 async def test_each_side_gets_one_figure_a_round_and_it_is_its_own(clock: Clock) -> None:
     fast, slow = Contender("fast", 0.001, clock, []), Contender("slow", 0.007, clock, [])
-    figures = await interleave([Side("fast", fast.run), Side("slow", slow.run)], Effort(rounds=3), silent, clock)
+    figures = await interleave(
+        [Side("fast", fast.run), Side("slow", slow.run)], Effort(rounds=3, slices=2), silent, clock
+    )
     assert figures == [pytest.approx([0.001] * 3), pytest.approx([0.007] * 3)]
 
 
@@ -62,7 +64,8 @@ async def test_sides_get_equal_time_rather_than_equal_operations(clock: Clock) -
 
         return Side(name, run)
 
-    await interleave([side("fast", 0.0001), side("slow", 0.01)], Effort(rounds=1, slices=1, slice_seconds=0.1), silent, clock)
+    effort = Effort(rounds=1, slices=1, slice_seconds=0.1)
+    await interleave([side("fast", 0.0001), side("slow", 0.01)], effort, silent, clock)
     assert spent == {"fast": pytest.approx(0.1), "slow": pytest.approx(0.1)}
 
 
@@ -75,7 +78,7 @@ async def test_rest_between_slices_is_not_timed(clock: Clock) -> None:
         clock.now += 1000.0
 
     contender = Contender("A", 0.06, clock, [])
-    figures = await interleave([Side("A", contender.run, rest=rest)], Effort(rounds=2), silent, clock)
+    figures = await interleave([Side("A", contender.run, rest=rest)], Effort(rounds=2, slices=2), silent, clock)
     assert rested > 0
     assert figures == [pytest.approx([0.06, 0.06])]
 
@@ -87,7 +90,7 @@ async def test_a_slice_is_a_multiple_of_what_is_in_flight(clock: Clock) -> None:
         sizes.append(operations)
         clock.now += 0.003 * operations
 
-    await interleave([Side("A", run, at_once=50)], Effort(rounds=1), silent, clock)
+    await interleave([Side("A", run, at_once=50)], Effort(rounds=1, slices=2), silent, clock)
     assert sizes
     assert all(size % 50 == 0 for size in sizes)
 

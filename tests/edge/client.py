@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import Runtime
 
 PATIENCE = 20.0
@@ -55,7 +56,10 @@ class HTTPCall:
         self.body = b""
         self.complete = False
         self.error: BaseException | None = None
-        self._parts = _pieces(body)
+        self._whole = isinstance(body, bytes)
+        self._parts: Iterator[bytes] | AsyncIterator[bytes] = (
+            iter((body,)) if isinstance(body, bytes) else aiter(body) if isinstance(body, AsyncIterable) else iter(body)
+        )
         self._sent_all = False
         self._reads = reads
         self._gone = asyncio.Event()
@@ -81,12 +85,10 @@ class HTTPCall:
 
     async def _receive(self) -> dict[str, Any]:
         if not self._sent_all and not self._gone.is_set():
-            try:
-                part, more = await anext(self._parts)
-            except StopAsyncIteration:
-                raise AssertionError("the app read past the end of the body") from None
-            self._sent_all = not more
-            return {"type": "http.request", "body": part, "more_body": more}
+            parts = self._parts
+            part = await anext(parts, None) if isinstance(parts, AsyncIterator) else next(parts, None)
+            self._sent_all = part is None or self._whole
+            return {"type": "http.request", "body": part or b"", "more_body": not self._sent_all}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
@@ -225,21 +227,43 @@ class HTTPCall:
             raise self.error
 
 
+class Connections:
+    """The requests in flight to one app. Leaving the block cancels those that are not over."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+        self._owner = TaskOwner()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, call: HTTPCall) -> None:
+        task = self._owner.spawn(call.run(self.app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def __aenter__(self) -> Self:
+        await self._owner.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._owner.__aexit__(*exc)
+
+
 class Client:
     """A client in the handshake era. `session`, `revision` and `headers` go out with every request."""
 
-    def __init__(self, app: Callable[..., Any], tasks: asyncio.TaskGroup, *, path: str = "/mcp") -> None:
-        self.app = app
+    def __init__(self, connections: Connections, *, path: str = "/mcp") -> None:
         self.path = path
         self.session: str | None = None
         self.revision: str | None = None
         self.headers: dict[str, str] = {}
-        self._tasks = tasks
+        self._connections = connections
         self._ids = itertools.count(1)
 
     def twin(self, **headers: str) -> Client:
         """Another client of the same app, with no session."""
-        other = Client(self.app, self._tasks, path=self.path)
+        other = Client(self._connections, path=self.path)
         other.headers = dict(headers)
         return other
 
@@ -253,7 +277,7 @@ class Client:
     def start(self, method: str = "POST", body: Body = b"", headers: Headers | None = None, **options: Any) -> HTTPCall:
         """Send a request and do not wait. Headers of value None are left out, a list is sent as several lines."""
         call = HTTPCall(self._scope(method, headers or {}, options.pop("path", self.path)), body, **options)
-        self._tasks.create_task(call.run(self.app))
+        self._connections.start(call)
         return call
 
     async def send(
@@ -335,7 +359,7 @@ class ModernClient(Client):
     version = MODERN
 
     def twin(self, **headers: str) -> ModernClient:
-        other = ModernClient(self.app, self._tasks, path=self.path)
+        other = ModernClient(self._connections, path=self.path)
         other.headers = dict(headers)
         return other
 
@@ -403,24 +427,8 @@ async def connected(
     app: Callable[..., Any], kind: type[Client] = Client, *, path: str = "/mcp"
 ) -> AsyncGenerator[Any]:
     """A client of an app that runs. What it leaves open is cancelled at the end."""
-    async with asyncio.TaskGroup() as tasks:
-        closing = asyncio.Event()
-
-        async def own(connections: asyncio.TaskGroup) -> None:
-            await closing.wait()
-            raise _Closed
-
-        try:
-            async with asyncio.TaskGroup() as connections:
-                tasks.create_task(own(connections))
-                yield kind(app, connections, path=path)
-                raise _Closed
-        except* _Closed:
-            closing.set()
-
-
-class _Closed(Exception):
-    pass
+    async with Connections(app) as connections:
+        yield kind(connections, path=path)
 
 
 @asynccontextmanager
@@ -446,19 +454,6 @@ def _event(block: str) -> Event | None:
     assert all(len(values) == 1 for values in fields.values()), f"not one event: {block!r}"
     retry = fields.get("retry")
     return Event(fields.get("id", [None])[0], fields.get("data", [""])[0], int(retry[0]) if retry else None)
-
-
-async def _pieces(body: Body) -> AsyncGenerator[tuple[bytes, bool]]:
-    if isinstance(body, bytes):
-        yield body, False
-        return
-    if isinstance(body, AsyncIterable):
-        async for part in body:
-            yield part, True
-    else:
-        for part in body:
-            yield part, True
-    yield b"", False
 
 
 def _no_json(constant: str) -> None:

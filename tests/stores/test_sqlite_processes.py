@@ -101,7 +101,7 @@ async def test_after_kill_9_under_load_every_acknowledged_save_is_there(tmp_path
     acknowledged: dict[str, int] = {}
     for _ in range(3):
         saves = _saves_until_killed(path, acknowledged)
-        assert saves > 100, "the writer was killed before there was load"
+        assert saves >= 1_000, "the writer ended by itself"
         store = await SQLiteStore.open(path)
         for id, version in acknowledged.items():
             record = await store.load(Address("session", id))
@@ -146,13 +146,11 @@ def _saves_until_killed(path: Path, acknowledged: dict[str, int]) -> int:
     with subprocess.Popen(_python(WRITER, path, SESSIONS), stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         saves = 0
-        until = None
         for line in writer.stdout:
             id, version = line.decode().split()
             assert int(version) > acknowledged.get(id, 0)
             acknowledged[id] = int(version)
             saves += 1
-            until = until or time.monotonic() + 0.25
-            if writer.poll() is None and time.monotonic() > until:
+            if saves == 1_000:  # what else it acknowledges before it dies is still read here
                 writer.send_signal(signal.SIGKILL)
         return saves

@@ -120,8 +120,8 @@ async def test_a_save_gets_through_while_the_event_loop_is_busy_with_other_work(
         taken = time.perf_counter() - started
         for task in busy:
             task.cancel()
-    # 0.1 s with GiveWay; without it, 10 s and more.
-    assert taken < 3.0
+    # 0.1 s on an idle machine with GiveWay; without it, 15 s.
+    assert taken < 6.0
 
 
 async def test_a_file_that_somebody_else_keeps_locked_is_unavailable_and_then_well_again(path: Path) -> None:
