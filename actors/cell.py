@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import Any
 
 from ..stores import Address, Record
 from .actor import Access, Actor, ActorKind
+from .answer import fail
 from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope
@@ -26,8 +28,11 @@ logger = logging.getLogger("understudy.actors")
 _LIVE = State.LIVE
 _SHARED = Access.SHARED
 
-_BREATH = 64
-"""Turns that one task runs before it lets the event loop breathe, should none of them have."""
+_BREATH = 256
+_BREATH_SECONDS = 0.001
+"""A task that runs turn after turn lets the event loop breathe after so many or so long, should no turn have done so."""
+_GLANCE = 16
+"""Turns between two looks at the time."""
 _RETRY_AFTER = 0.5
 
 
@@ -160,7 +165,11 @@ class LiveCell:
         elif self.task is None:
             self._start_exclusive(envelope)
         else:
-            self._queue(envelope)
+            mailbox = self.mailbox
+            if mailbox is None or len(mailbox) >= mailbox.limit:
+                self._queue(envelope)
+            else:
+                mailbox.append(envelope)
         if envelope.deadline is not None and type(envelope.reply) is not Deadline:
             Deadline(envelope, self.address, envelope.deadline, self.host.clock, self.host.counters)
 
@@ -189,26 +198,22 @@ class LiveCell:
 
     async def exclusive_task(self, envelope: Envelope) -> None:
         """The turn of `envelope` and, if it has no context of its own, of those that follow it and have none."""
-        turns = 0
+        turns, since = 0, perf_counter()
         try:
-            while True:
-                await exclusive_turn(self, envelope)
-                mailbox = self.mailbox
-                if (
-                    not mailbox
-                    or self.departure is not None
-                    or envelope.context is not None
-                    or mailbox[0].context is not None
-                ):
-                    break
-                envelope = mailbox.popleft()
-                turns += 1
-                if turns % _BREATH == 0:
-                    await _breathe()
+            await exclusive_turn(self, envelope)
+            if envelope.context is None:
+                while (mailbox := self.mailbox) and self.departure is None and mailbox[0].context is None:
+                    envelope = mailbox.popleft()
+                    await exclusive_turn(self, envelope)
+                    turns += 1
+                    if not turns % _GLANCE and (not turns % _BREATH or perf_counter() - since > _BREATH_SECONDS):
+                        await _breathe()
+                        since = perf_counter()
         except Exception:
             # TaskGroup: a child that raised would take the whole node with it.
             logger.exception("internal error in a turn of %s; the actor is dropped", self.address)
             fault(self)
+            fail(envelope.reply, Departure.FAULTED.running_error(self.address, exclusive=True))
         self.pass_on()
 
     def pass_on(self) -> None:

@@ -71,7 +71,9 @@ class Departure(Enum):
             case Departure.GONE | Departure.UNBORN:
                 return ActorNotFound(address)
             case Departure.FAULTED:
-                return ActorUnavailable(f"{address} was dropped after a fault of its own", address)
+                return ActorUnavailable(
+                    f"{address} was dropped after a fault of its own", address, outcome_unknown=exclusive
+                )
             case _:
                 return asyncio.CancelledError()
 

@@ -15,7 +15,9 @@ __all__ = ["Envelope", "FutureReply", "Reply"]
 class Reply(Protocol):
     """Where a turn's outcome goes. Exactly one of the two is called, once, on the event loop; neither may raise."""
 
-    def resolve(self, result: Any) -> None: ...
+    def resolve(self, result: Any) -> None:
+        """The turn is over, what it changed is saved, and `result` is what it returned."""
+        ...
 
     def fail(self, error: BaseException) -> None:
         """`error` is what the turn raised, one of `actors.errors`, or `asyncio.CancelledError` if it was cancelled."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..stores import RecordNotFound, StaleEpoch, StoreUnavailable
 from .actor import Actor
+from .answer import fail, resolve
 from .clock import within
 from .departure import Departure
 from .envelope import Reply
@@ -96,12 +97,10 @@ def farewell(cell: LiveCell, reply: Reply | None, result: Any) -> None:
 
     def tell(left: asyncio.Future[bool]) -> None:
         error = left.exception()
-        if reply is None:
-            return
         if error is None:
-            reply.resolve(result)
+            resolve(reply, result)
         else:
-            reply.fail(error)
+            fail(reply, error)
 
     cell.when_left().add_done_callback(tell)
     leave(cell, Departure.ENDED)
@@ -134,8 +133,7 @@ def _fail_all(cell: LiveCell, error: Callable[[], BaseException]) -> None:
     if cell.state is State.ACTIVATING:
         cell.shared_count = 0
     for envelope in waiting:
-        if envelope.reply is not None:
-            envelope.reply.fail(error())
+        fail(envelope.reply, error())
 
 
 async def _depart(cell: LiveCell) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ..stores import Address
+from .answer import fail
 from .cell import LiveCell
 from .counters import Counters
 from .departure import Departure
@@ -118,8 +119,7 @@ class Population:
                     raise departure.waiting_error(address)
                 self._deliver(address, envelope)
             except ActorError as error:
-                if envelope.reply is not None:
-                    envelope.reply.fail(error)
+                fail(envelope.reply, error)
             else:
                 once_more.append(envelope)
         successor = self.cells.get(address)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..stores import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
 from .actor import Access
+from .answer import fail, resolve
 from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope, Reply
@@ -38,7 +39,7 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
     reply = envelope.reply
     deadline = None
     if envelope.cancelled:
-        _fail(reply, asyncio.CancelledError())
+        fail(reply, asyncio.CancelledError())
         return
     if envelope.deadline is not None and isinstance(reply, Deadline):
         deadline = reply
@@ -73,11 +74,7 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
         cell.opening = False
         if writer is not None and not writer.version:
             leave(cell, Departure.UNBORN)
-    if reply is not None:
-        try:
-            reply.resolve(result)
-        except Exception:
-            logger.exception("a reply of %s raised", cell.address)
+    resolve(reply, result)
 
 
 async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
@@ -85,7 +82,7 @@ async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
     reply = envelope.reply
     task = asyncio.current_task()
     if envelope.cancelled or cell.departure is not None or task is None:
-        _fail(reply, _running_error(cell, exclusive=False))
+        fail(reply, _running_error(cell, exclusive=False))
         cell.shared_over(None)
         return
     deadline = None
@@ -104,16 +101,12 @@ async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
         raise
     except BaseException as error:
         cell.host.counters.turns_failed += 1
-        _fail(reply, _outcome(cell, error, deadline, exclusive=False))
+        fail(reply, _outcome(cell, error, deadline, exclusive=False))
         if _ends_the_process(error):
             raise
         _log_unheard(cell, reply, error)
     else:
-        if reply is not None:
-            try:
-                reply.resolve(result)
-            except Exception:
-                logger.exception("a reply of %s raised", cell.address)
+        resolve(reply, result)
     cell.shared_over(task)
 
 
@@ -189,7 +182,7 @@ def _undo(cell: LiveCell, reply: Reply | None, error: BaseException, deadline: D
         cell.opening = False
         if cell.writer is None or not cell.writer.version:
             leave(cell, Departure.UNBORN)
-    _fail(reply, outcome)
+    fail(reply, outcome)
     if _ends_the_process(error):
         raise error
     _log_unheard(cell, reply, error)
@@ -212,15 +205,6 @@ def _running_error(cell: LiveCell, *, exclusive: bool) -> BaseException:
 
 def _ends_the_process(error: BaseException) -> bool:
     return not isinstance(error, (Exception, asyncio.CancelledError, _CutShort))
-
-
-def _fail(reply: Reply | None, error: BaseException) -> None:
-    if reply is None:
-        return
-    try:
-        reply.fail(error)
-    except Exception:
-        logger.exception("a reply raised instead of taking %r", error)
 
 
 def _log_unheard(cell: LiveCell, reply: Reply | None, error: BaseException) -> None:

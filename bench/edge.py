@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from .asgi import ASGIApp
+from .asgi import ASGIApp, Refused
 from .clients import HandshakeClient, ModernClient, PreparedCall
 from .measure import Effort, Progress, Side, in_flight, interleave
 from .report import Report, Scenario, Series, Target, ratio
 from .servers import ARGUMENTS, INCREMENT, TOOL, ten_tools
 from .sides import sdk_app, understudy_app
 
-__all__ = ["bench_edge"]
+__all__ = ["bench_edge", "require_agreement"]
 
 MANY = 50
 SSE, JSON, OURS = "SDK, SSE (its default)", "SDK, JSON", "understudy"
@@ -35,6 +36,8 @@ async def bench_edge(effort: Effort, progress: Progress) -> Report:
             JSON: await stack.enter_async_context(sdk_app(ten_tools(), json_response=True)),
             OURS: await stack.enter_async_context(understudy_app(ten_tools())),
         }
+
+        await require_agreement(hosts)
 
         async def beside_sdk(name: str, sides: Sequence[Side], targets: tuple[Target | None, Target | None]) -> None:
             seconds = await interleave(sides, effort, lambda said: progress(f"{name}, {said}"))
@@ -56,6 +59,22 @@ async def bench_edge(effort: Effort, progress: Progress) -> Report:
             await beside_sdk(f"modern era, {at_once} in flight", sides, MODERN)
     scenarios.append(await _durable(effort, progress))
     return Report("edge", tuple(scenarios), effort.quick)
+
+
+async def require_agreement(hosts: dict[str, ASGIApp]) -> None:
+    """Call the measured tool once at every host, in both eras.
+
+    Raises:
+        Refused: Two hosts gave different replies, so they did not do the same work.
+    """
+    first: dict[str, str] = {}
+    for name, app in hosts.items():
+        handshake = (await (await HandshakeClient.open(app)).call(PreparedCall(TOOL, ARGUMENTS))).reply()
+        modern = (await ModernClient(app, TOOL, ARGUMENTS).call()).reply()
+        for era, reply in (("handshake", handshake), ("modern", modern)):
+            said = json.dumps(reply, sort_keys=True)
+            if said != first.setdefault(era, said):
+                raise Refused(f"{name} answers {said} in the {era} era where others answer {first[era]}")
 
 
 def rates(sides: Sequence[Side], seconds: Sequence[Sequence[float]]) -> tuple[Series, ...]:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Final
 
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import is_version_at_least
 from starlette.requests import Request as HTTPRequest
 
-from ..actors import Access, ActorError, Envelope, FutureReply, Registry, SnapshotError
-from ..actors.session import SESSION, ForeignSession, SessionActor, SessionSeed, TenantContext
-from ..actors.session.errors import DuplicateRequest
+from ..actors import Access, Envelope, Registry
+from ..actors.session import SESSION, SessionSeed, TenantContext
 from ..actors.session.exchange import Exchange
-from ..actors.session.messages import Authorize, Call, Notice
+from ..actors.session.messages import Call, Notice
 from ..actors.session.session_actor import PROTOCOL_READS
 from ..actors.session.wire import NOT_FOUND, Refusal, refusal_of
-from ..stores import Address, AddressError
+from ..stores import Address, UnderstudyError
 from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
 from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
 from .patience import Patience
 from .refusals import refuse
+from .sessions import Sessions
 from .sse import priming_event, retry_hint, write_stream
 from .streams import StreamTable, UnknownEvent
 
@@ -53,11 +52,11 @@ class HandshakeLeg:
     ) -> None:
         """`check_timeout` in seconds. `observe_call` is told how long each request took."""
         self._registry = registry
+        self._sessions = Sessions(registry, check_timeout)
         self._streams = streams
         self._bodies = bodies
         self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
         self._observe_call = observe_call
-        self._check_timeout = check_timeout
         self._media = MediaTypes()
 
     async def __call__(
@@ -93,14 +92,14 @@ class HandshakeLeg:
                 return
             address = Address.new(SESSION)
         else:
-            known = self._known(session_id)
+            known = self._sessions.address(session_id)
             if known is None:
-                await refuse(send, NOT_FOUND)
-                return
-            if opening:
-                await refuse(send, Refusal(INVALID_REQUEST, "This session is initialized already", status=400))
+                await refuse(send, NOT_FOUND, request_id=message.id if type(message) is Request else None)
                 return
             address = known
+            if type(message) is Request and opening:
+                await self._open_again(address, message, tenant, send)
+                return
         if type(message) is Request:
             await self._request(address, message, opening, scope, headers, tenant, receive, send)
         elif type(message) is Notification:
@@ -109,10 +108,14 @@ class HandshakeLeg:
             assert isinstance(message, Answer)
             await self._answer(address, message, tenant, send)
 
-    def _known(self, session_id: bytes) -> Address | None:
-        address = Address(SESSION, session_id.decode("latin-1"))
-        # An address that is live has been checked before.
-        return address if address in self._registry else _address(session_id)
+    async def _open_again(self, address: Address, message: Request, tenant: TenantContext, send: Send) -> None:
+        try:
+            await self._sessions.authorize(address, tenant)
+        except UnderstudyError as error:
+            refusal = refusal_of(error, modern=False)
+        else:
+            refusal = Refusal(INVALID_REQUEST, "This session is initialized already", status=400)
+        await refuse(send, refusal, request_id=message.id)
 
     # A request
 
@@ -138,13 +141,13 @@ class HandshakeLeg:
             if opening:
                 self._registry.open(address, SessionSeed("handshake", tenant), tenant.tenant, envelope)
             else:
-                actor = self._registry.live(address)
-                if isinstance(actor, SessionActor):
+                actor = await self._sessions.live(address, tenant)
+                if actor is not None:
                     envelope.access = actor.accept(call)
                 elif message.method in PROTOCOL_READS:
                     envelope.access = Access.SHARED
                 self._registry.deliver(address, envelope)
-        except (ActorError, DuplicateRequest) as error:
+        except UnderstudyError as error:
             call.fail(error)
         await self._first(exchange)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
@@ -189,44 +192,28 @@ class HandshakeLeg:
     ) -> None:
         notice = Notice(message.method, message.params, tenant, HTTPRequest(scope))
         envelope = Envelope(notice, Access.SHARED, None, None, copy_context())
-        actor = self._registry.live(address)
         try:
-            if isinstance(actor, SessionActor):
-                actor.admit(tenant)
+            actor = await self._sessions.live(address, tenant)
+            if actor is not None:
+                self._sessions.admit(actor, address, tenant)
                 if message.method == "notifications/cancelled":
                     actor.cancel(message.params)
-                self._registry.deliver(address, envelope)
-            else:
-                # Asleep or unknown: the wake-up tells which, and the answer depends on it.
-                await self._authorize(address, tenant)
-                self._registry.deliver(address, envelope)
-        except (ActorError, SnapshotError) as error:
+            self._registry.deliver(address, envelope)
+        except UnderstudyError as error:
             await refuse(send, refusal_of(error, modern=False))
             return
         await answer(send, 202, headers=())
 
     async def _answer(self, address: Address, message: Answer, tenant: TenantContext, send: Send) -> None:
-        actor = self._registry.live(address)
         try:
-            if isinstance(actor, SessionActor):
-                actor.admit(tenant)
+            actor = await self._sessions.live(address, tenant)
+            if actor is not None:
+                self._sessions.admit(actor, address, tenant)
                 actor.answer(message.id, message.result, message.error)
-            else:
-                await self._authorize(address, tenant)
-        except (ActorError, SnapshotError) as error:
+        except UnderstudyError as error:
             await refuse(send, refusal_of(error, modern=False))
             return
         await answer(send, 202, headers=())
-
-    async def _authorize(self, address: Address, tenant: TenantContext) -> None:
-        """
-        Raises:
-            ActorError: No such session for this principal, or none that can be reached now.
-        """
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._registry.deliver(address, Envelope(Authorize(tenant), Access.SHARED, FutureReply(reply)))
-        async with asyncio.timeout(self._check_timeout):
-            await reply
 
     # The standalone stream, resumption, the end
 
@@ -272,7 +259,7 @@ class HandshakeLeg:
             return
         try:
             await self._registry.end(address)
-        except ActorError as error:
+        except UnderstudyError as error:
             await refuse(send, refusal_of(error, modern=False))
             return
         self._streams.end(address)
@@ -284,23 +271,16 @@ class HandshakeLeg:
         if session_id is None:
             await refuse(send, Refusal(INVALID_REQUEST, "Missing session ID", status=400))
             return None
-        address = _address(session_id)
+        address = self._sessions.address(session_id)
         if address is None:
             await refuse(send, NOT_FOUND)
             return None
         try:
-            await self._authorize(address, tenant)
-        except (ActorError, SnapshotError, ForeignSession) as error:
+            await self._sessions.authorize(address, tenant)
+        except UnderstudyError as error:
             await refuse(send, refusal_of(error, modern=False))
             return None
         return address
-
-
-def _address(session_id: bytes) -> Address | None:
-    try:
-        return Address.checked(SESSION, session_id.decode("latin-1"))
-    except AddressError:
-        return None
 
 
 def _version(message: Request, headers: Headers, opening: bool) -> str:

@@ -14,6 +14,7 @@ from ..stores import Address, UnderstudyError
 __all__ = ["StreamTable", "UnknownEvent"]
 
 MAX_STREAMS_PER_SESSION: Final = 64
+"""Streams of a session that are kept for a client to come back to, those in use counted but never dropped."""
 MAX_KEPT_STREAMS: Final = 16_384
 MAX_KEPT_BYTES: Final = 256 * 2**20
 GRACE: Final = 60.0
@@ -63,8 +64,10 @@ class StreamTable:
         requests[exchange.id] = exchange
         exchange.when_finished = lambda: self.left(address, exchange)
         if len(requests) > MAX_STREAMS_PER_SESSION:
-            oldest = next((id for id, stream in requests.items() if stream.finished), next(iter(requests)))
-            self._drop(address, oldest)
+            # no-silent-loss: what still runs, or is being read, stays; the mailbox and the connections bound that.
+            oldest = next((id for id, stream in requests.items() if stream.finished and not stream.attached), None)
+            if oldest is not None:
+                self._drop(address, oldest)
 
     def open_standalone(self, address: Address) -> Exchange:
         """The session's standalone stream, made if there is none. The newest reader takes it over."""

@@ -29,8 +29,8 @@ TENANTS = ("acme", "other")
 def store_machine(open_store: OpenStore, *, settings: Settings | None = None) -> type[TestCase]:
     """A test case that plays random calls against a store and a model, and compares every answer.
 
-    Give the result a name in a test module. `settings` are Hypothesis's; without any, 50 games and no deadline. The store must read the clock it is given,
-    and sweep by `expire`.
+    Give the result a name in a test module. `settings` are Hypothesis's; without any, 50 games and no deadline. The
+    store must read the clock it is given, and sweep by `expire`.
     """
     from hypothesis import HealthCheck
     from hypothesis import settings as new_settings

@@ -80,14 +80,17 @@ class RecordExists(StoreError):
 class StaleEpoch(StoreError):
     """A write under an epoch (or version) that is no longer the record's: another owner has claimed it since.
 
-    `held` is the writer's epoch, `stored` the record's. The writer must drop its copy; nothing was written.
+    `held` is the writer's epoch, `stored` the record's; they are equal where only the version did not follow. The
+    writer must drop its copy; nothing was written.
     """
 
     def __init__(self, address: Address, *, held: int, stored: int) -> None:
-        super().__init__(
-            f"write to {address} under epoch {held} refused: the record is at epoch {stored}; "
-            "another owner holds it now, drop this copy"
+        reason = (
+            "the version does not follow the record's"
+            if held == stored
+            else f"the record is at epoch {stored}: another owner holds it now"
         )
+        super().__init__(f"write to {address} under epoch {held} refused, {reason}; drop this copy")
         self.address = address
         self.held = held
         self.stored = stored

@@ -24,7 +24,12 @@ class SessionStore(Protocol):
       whose acknowledgement was lost may simply repeat it.
     * An expired record is gone for every method, whether or not it has been swept.
     * Every method may raise `StoreUnavailable`; `outcome_unknown` says whether the write may have happened.
-    * Cancelling a call leaves the outcome unknown and the store usable.
+    * Cancelling a call leaves the outcome unknown and the store usable; the write may still take effect later. To
+      settle the doubt repeat the save, or claim: a load may overtake it.
+    * `ttl` is above 0; `tenant` and `owner` are Unicode text without NUL or lone surrogates, at most 1,024 characters.
+      Anything else is a `ValueError` and writes nothing.
+    * Addresses are not used again: a record created anew at the address of one that is gone starts at epoch 1, where a
+      writer of the old one could not be told from a writer of the new.
     """
 
     @property

@@ -39,6 +39,7 @@ class SessionSnapshot:
     """`session.state`, packed."""
 
     def pack(self) -> bytes:
+        """The wire form, at the version that this code writes."""
         return pack(
             {
                 "v": SNAPSHOT_VERSION,
@@ -55,7 +56,8 @@ class SessionSnapshot:
 
     @classmethod
     def unpack(cls, packed: bytes) -> SessionSnapshot:
-        """
+        """The inverse of `pack`, for every version up to this code's.
+
         Raises:
             SnapshotError: Not msgpack, truncated, or not a snapshot.
             SnapshotTooNew: Of a newer version.

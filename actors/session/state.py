@@ -13,8 +13,8 @@ __all__ = ["EMPTY_STATE", "ReadOnlyState", "pack_state", "unpack_state"]
 
 _KEPT: Final = "None, bool, int (64 bits), float, str, bytes, aware datetime, and list and dict of these"
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
-_MAX_DEPTH: Final = 511
-"""Of msgpack's packer."""
+_MAX_DEPTH: Final = 200
+"""How far down an explanation looks; the packer itself bears more."""
 _MAX_PATH: Final = 200
 _BINARY: Final = re.compile(rb"[\xc4-\xc9\xd4-\xd8]").search
 """Finds the bytes that begin a binary or an extension value (and others like them, in texts and numbers)."""
@@ -37,7 +37,8 @@ def pack_state(state: dict[str, Any], limit: int) -> bytes:
         StateError: A value, key or depth that cannot be kept, named with its path and type; or more than `limit` bytes.
     """
     try:
-        packed = _pack(state)
+        # Within a list that is cut off again: the packer bears one level more than can be unpacked.
+        packed = _pack([state])[1:]
     except (TypeError, ValueError, OverflowError) as error:
         raise StateError(_explain(state, "session.state", 0) or f"session.state cannot be saved: {error}") from None
     if _BINARY(packed) and not _comes_back(state):
@@ -45,8 +46,8 @@ def pack_state(state: dict[str, Any], limit: int) -> bytes:
     if len(packed) > limit:
         key, size = max(((key, len(_pack(value))) for key, value in state.items()), key=lambda item: item[1])
         raise StateError(
-            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {_spell(key)}, takes "
-            f"{size}); keep large data elsewhere and its name here, or raise max_state"
+            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {_spell(key)}, "
+            f"takes {size}); keep large data elsewhere and its name here, or raise max_state"
         )
     for key in state:
         if type(key) is not str:
@@ -89,7 +90,7 @@ def _explain(value: Any, path: str, depth: int) -> str | None:
     """The first thing at or below `value` that cannot be kept, in words."""
     where = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."
     if depth > _MAX_DEPTH:
-        return f"session.state is nested deeper than {_MAX_DEPTH} levels (or contains itself) at {where}"
+        return f"session.state is nested too deep, or contains itself, at {where}"
     kind = cast("type[Any]", type(value))
     if kind is dict:
         for key, item in cast("dict[Any, Any]", value).items():

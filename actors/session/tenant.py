@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["ANONYMOUS", "TenantContext"]
 
+_LONGEST = 1024
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -28,6 +29,18 @@ class TenantContext:
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, compare=False)
     expires: float | None = None
     """Unix time in seconds after which the credential is worth nothing; None: no end known."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: `tenant` or `principal` is empty, longer than 1,024 characters, or no plain text.
+        """
+        for name, text in (("tenant", self.tenant), ("principal", self.principal)):
+            plain = text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+            if not 0 < len(text) <= _LONGEST or "\0" in text or not plain:
+                raise ValueError(
+                    f"{name} {text[:64]!r} must be 1 to {_LONGEST} characters of text, without NUL and lone surrogates"
+                )
 
     @property
     def surface(self) -> tuple[str, str, str | None, frozenset[str]]:

@@ -12,7 +12,7 @@ from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
 from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, RequestId
 
-from ...stores import UnderstudyError
+from ...stores import StoreError, UnderstudyError
 from ..errors import (
     ActorEnded,
     ActorNotFound,
@@ -79,6 +79,9 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
         case SnapshotTooNew():
             return Refusal(SERVER_BUSY, "The session cannot be served by this version", None, 503, 5.0)
         case SnapshotError():
+            logger.error("%s", error)
+            return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
+        case StoreError():
             logger.error("%s", error)
             return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
         case DeadlineExceeded():

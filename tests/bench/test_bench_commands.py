@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from understudy.bench.asgi import Refused
 from understudy.bench.cli import bench
+from understudy.bench.edge import require_agreement
 from understudy.bench.memory import probe
 from understudy.bench.profile import profiler
 
@@ -67,6 +68,22 @@ def test_edge_judges_the_targets_of_the_issue() -> None:
         ("modern era, 50 in flight", 1.4),
         ("durable state, 50 sessions incrementing", 0.5),
     }
+
+
+async def test_hosts_that_answer_differently_are_not_compared() -> None:
+    def host(text: str) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            message = json.loads((await receive())["body"])
+            status = 200 if "id" in message else 202
+            reply = {"jsonrpc": "2.0", "id": message.get("id"), "result": {"content": text}}
+            await send({"type": "http.response.start", "status": status, "headers": [(b"mcp-session-id", b"s")]})
+            await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
+
+        return app
+
+    await require_agreement({"A": host("5"), "B": host("5")})
+    with pytest.raises(Refused, match=r"B answers .*6.* handshake era"):
+        await require_agreement({"A": host("5"), "B": host("6")})
 
 
 def test_without_json_the_report_is_a_table() -> None:
