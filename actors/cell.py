@@ -30,7 +30,7 @@ _SHARED = Access.SHARED
 
 _BREATH = 256
 _BREATH_SECONDS = 0.001
-"""A task that runs turn after turn lets the event loop breathe after so many or so long, should no turn have done so."""
+"""A task that runs turn after turn lets the event loop breathe after so many, or so long, even if no turn waits."""
 _GLANCE = 16
 """Turns between two looks at the time."""
 _RETRY_AFTER = 0.5

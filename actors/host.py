@@ -102,7 +102,8 @@ class Host:
     def rest(self, cell: LiveCell) -> None:
         """`cell` has nothing running and nothing waiting."""
         now = self.clock.monotonic()
-        self.touch_if_due(cell, now)
+        if cell.writer is not None:
+            self.touch_if_due(cell, now)
         if self.draining:
             leave(cell, Departure.PASSIVATED)
         elif not cell.pins:

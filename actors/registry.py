@@ -366,7 +366,7 @@ class _Asker(FutureReply):
     __slots__ = ("_address",)
 
     def __init__(self, future: asyncio.Future[Any], address: Address) -> None:
-        super().__init__(future)
+        self.future = future
         self._address = address
 
     def fail(self, error: BaseException) -> None:

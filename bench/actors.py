@@ -13,7 +13,7 @@ import pykka
 
 from ..actors import Access, Actor, Cell, Envelope, MailboxFull, Registry
 from ..stores import Address, MemoryStore, Record
-from .measure import Effort, Progress, Side, interleave
+from .measure import Effort, Progress, Side, in_flight, interleave
 from .report import Report, Scenario, Series, Target, ratio
 
 __all__ = ["Figure", "bench_actors", "run"]
@@ -21,6 +21,8 @@ __all__ = ["Figure", "bench_actors", "run"]
 FAN_OUT = 10_000
 """Actors that get one message each."""
 QUICK_FAN_OUT = 20
+ASKERS = 100
+"""Messages in flight at one actor."""
 MAILBOX = 1024
 """Messages that may wait: understudy's default, and the bound of each queue beside it."""
 
@@ -38,7 +40,7 @@ class Figure(NamedTuple):
 
 
 async def run(rounds: int) -> list[Figure]:
-    """All figures, without judgement: for each of three scenarios three sides, `rounds` values each."""
+    """All figures, without judgement: for each of four scenarios three sides, `rounds` values each."""
     report = await bench_actors(Effort.of(rounds, quick=False), lambda _: None)
     return [
         Figure(scenario.name, series.name, series.unit, series.rounds)
@@ -55,6 +57,14 @@ async def bench_actors(effort: Effort, progress: Progress) -> Report:
             "one actor, tell", 1, lambda crowd, times: crowd.tell(times), effort, progress, judged_by_queue=True
         ),
         await _scenario("one actor, ask, one at a time", 1, lambda crowd, times: crowd.ask(times), effort, progress),
+        await _scenario(
+            f"one actor, ask, {ASKERS} in flight",
+            1,
+            lambda crowd, times: crowd.ask_at_once(times),
+            effort,
+            progress,
+            at_once=ASKERS,
+        ),
         await _scenario(
             f"{crowd:,} actors, one message to each and all answers",
             crowd,
@@ -74,6 +84,8 @@ class AnyCrowd(Protocol):
 
     async def ask(self, times: int) -> None: ...
 
+    async def ask_at_once(self, times: int) -> None: ...
+
     async def fan_out(self, times: int) -> None: ...
 
 
@@ -81,7 +93,14 @@ Work = Callable[[AnyCrowd, int], Awaitable[None]]
 
 
 async def _scenario(
-    name: str, size: int, work: Work, effort: Effort, progress: Progress, *, judged_by_queue: bool = False
+    name: str,
+    size: int,
+    work: Work,
+    effort: Effort,
+    progress: Progress,
+    *,
+    at_once: int | None = None,
+    judged_by_queue: bool = False,
 ) -> Scenario:
     async with AsyncExitStack() as stack:
         progress(f"{name}: starting actors")
@@ -94,7 +113,7 @@ async def _scenario(
             Side(
                 side,
                 partial(work, crowd),
-                at_once=size,
+                at_once=at_once or size,
                 # Threads that have answered want the interpreter once more before they wait again.
                 rest=partial(asyncio.sleep, 0.5 if size >= FAN_OUT else 0.01),
             )
@@ -177,6 +196,11 @@ class Crowd(NamedTuple):
         for _ in range(times):
             await registry.ask(address, 1)
 
+    async def ask_at_once(self, times: int) -> None:
+        """Many who ask the first, each one after the other."""
+        registry, address = self.registry, self.addresses[0]
+        await in_flight([lambda: registry.ask(address, 1)] * ASKERS)(times)
+
     async def fan_out(self, times: int) -> None:
         """One message to each, then all answers."""
         registry = self.registry
@@ -244,6 +268,11 @@ class PykkaCrowd(NamedTuple):
         for _ in range(times):
             actor.ask(1)
 
+    async def ask_at_once(self, times: int) -> None:
+        actor = self.actors[0]
+        for _ in range(times // ASKERS):
+            pykka.get_all([actor.ask(1, block=False) for _ in range(ASKERS)])
+
     async def fan_out(self, times: int) -> None:
         for _ in range(times // len(self.actors)):
             pykka.get_all([actor.ask(1, block=False) for actor in self.actors])
@@ -273,12 +302,17 @@ class QueueCrowd(NamedTuple):
             await queue.put(1)
         await queue.join()
 
+    async def ask_once(self) -> None:
+        answer = asyncio.get_running_loop().create_future()
+        await self.queues[0].put((1, answer.set_result))
+        await answer
+
     async def ask(self, times: int) -> None:
-        loop, queue = asyncio.get_running_loop(), self.queues[0]
         for _ in range(times):
-            answer = loop.create_future()
-            await queue.put((1, answer.set_result))
-            await answer
+            await self.ask_once()
+
+    async def ask_at_once(self, times: int) -> None:
+        await in_flight([self.ask_once] * ASKERS)(times)
 
     async def fan_out(self, times: int) -> None:
         for _ in range(times // len(self.queues)):

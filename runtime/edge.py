@@ -6,14 +6,14 @@ import logging
 from typing import Final
 
 from mcp.shared.inbound import unsupported_protocol_version_rejection
-from mcp_types import INVALID_REQUEST, PARSE_ERROR
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request as HTTPRequest
 
 from ..actors.session import ANONYMOUS, TenantContext
 from ..actors.session.wire import Refusal
 from .handshake import HandshakeLeg
-from .http import BodyTooLarge, BodyTooSlow, ClientGone, Headers, Receive, Scope, Send
+from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .jsonrpc import Malformed
 from .modern import ModernLeg
 from .refusals import refuse
@@ -48,7 +48,12 @@ class Edge:
         self._modern = modern
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Headers = dict(scope["headers"])
+        headers, repeated = fold_headers(scope["headers"])
+        if repeated is not None:
+            await refuse(
+                send, Refusal(INVALID_REQUEST, f"{repeated.decode()} header appears more than once", status=400)
+            )
+            return
         if not self._guard.allows_host(headers.get(b"host")):
             await refuse(send, Refusal(INVALID_REQUEST, "Host not allowed", status=421))
             return
@@ -66,12 +71,22 @@ class Edge:
             except Forbidden as error:
                 await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403))
                 return
+            except Exception:
+                # Whatever it is, the answer must not be taken for a verdict on the credential.
+                logger.exception("the tenant resolver failed")
+                await refuse(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
+                return
         try:
             await self._route(scope, headers, tenant, receive, send)
         except Malformed as error:
             await refuse(send, error.refusal, request_id=error.request_id)
         except BodyTooLarge:
             await refuse(send, Refusal(INVALID_REQUEST, _JSON_STATUS_TEXT[413], status=413))
+        except EncodedBody:
+            refusal = Refusal(
+                INVALID_REQUEST, "Unsupported Media Type: send the body without Content-Encoding", status=415
+            )
+            await refuse(send, refusal, (b"accept-encoding", b"identity"))
         except BodyTooSlow:
             await refuse(send, Refusal(PARSE_ERROR, _JSON_STATUS_TEXT[408], status=408))
         except ClientGone:

@@ -15,18 +15,20 @@ __all__ = [
     "BodyTooLarge",
     "BodyTooSlow",
     "ClientGone",
+    "EncodedBody",
     "Headers",
     "Receive",
     "Scope",
     "Send",
     "answer",
+    "fold_headers",
 ]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
-"""Request headers by lower-case name; of a header that came twice, the last."""
+"""Request headers by lower-case name; the lines of one that came several times are joined by commas."""
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = (
@@ -44,8 +46,33 @@ class BodyTooSlow(Exception):
     """The body did not arrive in time."""
 
 
+class EncodedBody(Exception):
+    """The body is compressed. Nothing here decompresses: a small body could become any size."""
+
+
 class ClientGone(Exception):
     """The client left before its request was complete. There is nobody to answer."""
+
+
+_ONCE: Final = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"host", b"last-event-id", b"mcp-session-id", b"origin")
+)
+
+
+def fold_headers(lines: Sequence[tuple[bytes, bytes]]) -> tuple[Headers, bytes | None]:
+    """Headers by name, and the name of one that came twice and must not: whoever reads the first copy and whoever
+    reads the last would disagree on it.
+    """
+    headers = dict(lines)
+    repeated: bytes | None = None
+    if len(headers) != len(lines):
+        headers.clear()
+        for name, value in lines:
+            if name in headers:
+                repeated = name if name in _ONCE else repeated
+                value = headers[name] + b", " + value
+            headers[name] = value
+    return headers, repeated
 
 
 class BodyReader:
@@ -67,8 +94,11 @@ class BodyReader:
         Raises:
             BodyTooLarge: More than the limit, declared or sent; nothing more is read.
             BodyTooSlow: Not complete in time.
+            EncodedBody: It has a `Content-Encoding`.
             ClientGone: The connection closed first.
         """
+        if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
+            raise EncodedBody
         limit = self._limit
         declared = headers.get(b"content-length")
         if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):

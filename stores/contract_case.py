@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,7 +12,17 @@ from .address import Address
 from .record import Record, RecordInfo
 from .store import SessionStore
 
-__all__ = ["ContractCase", "ManualTime"]
+__all__ = ["ContractCase", "ManualTime", "needs_a_second_store"]
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+_NEEDS_A_SECOND_STORE = "needs_a_second_store"
+
+
+def needs_a_second_store(test: Test) -> Test:
+    """Mark a test of the contract that opens the data twice: it exists only where `reopen_store` is overridden."""
+    setattr(test, _NEEDS_A_SECOND_STORE, True)
+    return test
 
 
 class ManualTime:
@@ -49,6 +59,15 @@ class ContractCase:
 
     clock: ManualTime
 
+    def __init_subclass__(cls) -> None:
+        """Take out the tests that the store cannot be put to, so that none has to be skipped."""
+        super().__init_subclass__()
+        if cls.reopen_store is not ContractCase.reopen_store or cls.open_store is ContractCase.open_store:
+            return
+        for name in dir(cls):
+            if getattr(getattr(cls, name), _NEEDS_A_SECOND_STORE, False):
+                setattr(cls, name, None)
+
     def setup_method(self) -> None:
         """Called by pytest before each test."""
         self.clock = ManualTime()
@@ -60,7 +79,7 @@ class ContractCase:
     async def reopen_store(self, clock: ManualTime) -> SessionStore | None:
         """A second store on the data of the one opened last, as after a restart or on another node.
 
-        None, as here, if there cannot be one; the tests that need it are skipped.
+        None, as here, if there cannot be one: where this is not overridden, the tests that need it do not exist.
         """
         return None
 
@@ -79,10 +98,9 @@ class ContractCase:
 
     @asynccontextmanager
     async def reopened(self) -> AsyncGenerator[SessionStore]:
-        """A second store on the same data; skips the test if there cannot be one."""
+        """A second store on the same data."""
         store = await self.reopen_store(self.clock)
-        if store is None:
-            pytest.skip("a store of this kind cannot be opened twice")
+        assert store is not None, "reopen_store is overridden, but returned None"
         try:
             yield store
         finally:

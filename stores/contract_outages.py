@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .address import Address
-from .contract_case import ContractCase
+from .contract_case import ContractCase, needs_a_second_store
 from .errors import StoreUnavailable
 from .store import SessionStore
 
@@ -88,6 +88,7 @@ class OutagesContract(ContractCase):
                     await call(store, address)
                 assert caught.value.outcome_unknown is False, name
 
+    @needs_a_second_store
     async def test_what_was_acknowledged_is_there_after_a_restart(self) -> None:
         async with self.opened() as store:
             addresses = [await self.new(store, snapshot=b"%d" % n) for n in range(20)]
@@ -100,6 +101,7 @@ class OutagesContract(ContractCase):
             async with self.reopened() as again:
                 assert [await again.load(address) for address in addresses] == before
 
+    @needs_a_second_store
     async def test_closing_finishes_the_writes_that_were_accepted(self) -> None:
         async with self.opened() as store:
             addresses = [await self.new(store) for _ in range(40)]

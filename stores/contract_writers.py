@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from .address import Address
-from .contract_case import ContractCase
+from .contract_case import ContractCase, needs_a_second_store
 from .errors import RecordExists, StaleEpoch
 
 __all__ = ["WritersContract"]
@@ -209,6 +209,7 @@ class WritersContract(ContractCase):
             assert (record.snapshot, record.version) == (b"%d" % acknowledged, acknowledged + 1)
             assert record.epoch == 1 + 5 * ROUNDS
 
+    @needs_a_second_store
     async def test_two_nodes_on_one_store_fence_each_other(self) -> None:
         async with self.opened() as first:
             address = await self.new(first)

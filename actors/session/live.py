@@ -17,14 +17,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_CLOSE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 2.0
+"""Seconds; shorter than what the registry gives a whole actor to close, so that one object that hangs does not cost the rest."""
 
 
 class LiveObjects:
     """Named objects of one live session: a browser, a transaction, an open file.
 
     Each is made by its factory on first use, closed when the session is passivated, moves or ends, and made anew
-    on first use after that. Closed in reverse order of making, each within 5 seconds.
+    on first use after that. Closed in reverse order of making, each within 2 seconds.
     """
 
     __slots__ = ("_closers", "_limit", "_making", "_objects")
@@ -32,7 +33,7 @@ class LiveObjects:
     def __init__(self, limit: int = 64) -> None:
         self._objects: dict[str, Any] = {}
         self._closers: dict[str, Callable[[], Any]] = {}
-        self._making: dict[str, asyncio.Lock] = {}
+        self._making: dict[str, asyncio.Event] = {}
         self._limit = limit
 
     async def get(
@@ -51,34 +52,32 @@ class LiveObjects:
             SessionError: More than the limit of 64 objects.
             Whatever `factory` raises; then nothing is kept.
         """
+        while (making := self._making.get(name)) is not None:
+            await making.wait()
         if name in self._objects:
             return cast("T", self._objects[name])
-        lock = self._making.setdefault(name, asyncio.Lock())
+        if len(self._objects) + len(self._making) >= self._limit:
+            raise SessionError(f"session.live holds {self._limit} objects, its limit; close() one before {name!r}")
+        # If this one fails, the first of those who wait tries again, and the others wait for that.
+        making = self._making[name] = asyncio.Event()
         try:
-            async with lock:
-                if name in self._objects:
-                    return cast("T", self._objects[name])
-                if len(self._objects) >= self._limit:
-                    raise SessionError(
-                        f"session.live holds {self._limit} objects, its limit; close() one before {name!r}"
-                    )
-                made = factory()
-                made = cast("T", await made if inspect.isawaitable(made) else made)
-                self._objects[name] = made
-                closer = (lambda: close(made)) if close is not None else _own_closer(made)
-                if closer is not None:
-                    self._closers[name] = closer
-                return made
+            made = factory()
+            made = cast("T", await made if inspect.isawaitable(made) else made)
+            closer = (lambda: close(made)) if close is not None else _own_closer(made)
+            self._objects[name] = made
+            if closer is not None:
+                self._closers[name] = closer
+            return made
         finally:
-            self._making.pop(name, None)
+            del self._making[name]
+            making.set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._objects
 
     async def close(self, name: str) -> None:
         """Close and forget the object called `name`, if there is one. What its closer raises is logged."""
-        if self._objects.pop(name, None) is None:
-            return
+        self._objects.pop(name, None)
         closer = self._closers.pop(name, None)
         if closer is None:
             return
@@ -87,6 +86,12 @@ class LiveObjects:
                 done = closer()
                 if inspect.isawaitable(done):
                     await done
+        except asyncio.CancelledError:
+            # A closer that awaits what it has just cancelled must not keep the others from being closed.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            logger.warning("closing the live object %r ended in a cancellation", name)
         except Exception:
             logger.exception("closing the live object %r failed", name)
 

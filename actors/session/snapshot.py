@@ -70,7 +70,7 @@ class SessionSnapshot:
             raise SnapshotError(f"a session snapshot must be a msgpack map, not {type(raw).__name__}")
         fields = cast("dict[str, Any]", raw)
         version = fields.get("v")
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise SnapshotError(f"a session snapshot has the version {version!r}; it must be a positive number")
         if version > SNAPSHOT_VERSION:
             raise SnapshotTooNew(
@@ -91,13 +91,16 @@ class SessionSnapshot:
             state: Any = unpack(snapshot.state)
         except Exception as error:
             raise SnapshotError(f"a session snapshot of version {version} is damaged: {error!r}") from None
+        subscriptions: Any = fields["subscriptions"]
         texts = (snapshot.tenant, snapshot.principal, snapshot.protocol_version, *snapshot.subscriptions)
         if (
             snapshot.origin not in ("handshake", "handle")
             or not all(isinstance(text, str) for text in texts)  # pyright: ignore[reportUnnecessaryIsInstance]
             or not isinstance(snapshot.client, bytes)  # pyright: ignore[reportUnnecessaryIsInstance]
             or not isinstance(snapshot.log_level, str | None)  # pyright: ignore[reportUnnecessaryIsInstance]
+            or not isinstance(subscriptions, list)
             or not isinstance(state, dict)
+            or not all(isinstance(key, str) for key in cast("dict[Any, Any]", state))
         ):
             raise SnapshotError(f"a session snapshot of version {version} is damaged: a field has the wrong type")
         return snapshot

@@ -288,7 +288,7 @@ async def test_long_runs_of_turns_that_never_wait_let_the_loop_breathe(clock, st
         async def never_waits(actor):
             nonlocal ran
             ran += 1
-            time.sleep(seconds)
+            time.sleep(seconds)  # noqa: ASYNC251 - that it blocks is the point
 
         for _ in range(300):
             registry.tell(address, never_waits)

@@ -244,10 +244,10 @@ class Connections:
         await self._owner.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._owner.__aexit__(*exc)
+        await self._owner.__aexit__(None, None, None)
 
 
 class Client:
@@ -255,6 +255,7 @@ class Client:
 
     def __init__(self, connections: Connections, *, path: str = "/mcp") -> None:
         self.path = path
+        self.runtime: Runtime
         self.session: str | None = None
         self.revision: str | None = None
         self.headers: dict[str, str] = {}
@@ -313,9 +314,7 @@ class Client:
             message["params"] = params
         return json.dumps(message).encode()
 
-    def begin(
-        self, method: str, params: Mapping[str, Any] | None = None, *, id: Any = ..., **options: Any
-    ) -> HTTPCall:
+    def begin(self, method: str, params: Mapping[str, Any] | None = None, *, id: Any = ..., **options: Any) -> HTTPCall:
         return self.start(body=self.message(method, params, id), **options)
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None, **options: Any) -> HTTPCall:
@@ -348,7 +347,7 @@ class Client:
         opening = await self.ask("initialize", initialize_params(revision))
         assert opening.status == 200, opening.body
         self.session = opening.header("mcp-session-id")
-        self.revision = revision
+        self.revision = opening.result["protocolVersion"]
         await self.notify("notifications/initialized")
         return opening
 
@@ -363,9 +362,7 @@ class ModernClient(Client):
         other.headers = dict(headers)
         return other
 
-    def begin(
-        self, method: str, params: Mapping[str, Any] | None = None, *, id: Any = ..., **options: Any
-    ) -> HTTPCall:
+    def begin(self, method: str, params: Mapping[str, Any] | None = None, *, id: Any = ..., **options: Any) -> HTTPCall:
         params = dict(params or {})
         params["_meta"] = {**envelope(self.version), **params.get("_meta", {})}
         headers: dict[str, Any] = {"mcp-protocol-version": self.version, "mcp-method": method}
@@ -423,9 +420,7 @@ def scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[st
 
 
 @asynccontextmanager
-async def connected(
-    app: Callable[..., Any], kind: type[Client] = Client, *, path: str = "/mcp"
-) -> AsyncGenerator[Any]:
+async def connected(app: Callable[..., Any], kind: type[Client] = Client, *, path: str = "/mcp") -> AsyncGenerator[Any]:
     """A client of an app that runs. What it leaves open is cancelled at the end."""
     async with Connections(app) as connections:
         yield kind(connections, path=path)
@@ -435,12 +430,14 @@ async def connected(
 async def hosting(server: object, **options: Any) -> AsyncGenerator[Client]:
     """A client of a node that hosts `server`."""
     async with Runtime(server, **options) as runtime, connected(runtime.app) as client:
+        client.runtime = runtime
         yield client
 
 
 @asynccontextmanager
 async def hosting_modern(server: object, **options: Any) -> AsyncGenerator[ModernClient]:
     async with Runtime(server, **options) as runtime, connected(runtime.app, ModernClient) as client:
+        client.runtime = runtime
         yield client
 
 

@@ -92,10 +92,11 @@ def test_a_newer_version_is_told_apart_from_damage(version):
         SessionSnapshot.unpack(msgpack.packb({"v": version, "all": "different"}))
 
 
-@pytest.mark.parametrize("cut", range(len(HANDSHAKE.pack())))
-def test_a_truncated_snapshot_is_refused(cut):
-    with pytest.raises(SnapshotError):
-        SessionSnapshot.unpack(HANDSHAKE.pack()[:cut])
+def test_a_truncated_snapshot_is_refused():
+    whole = HANDSHAKE.pack()
+    for length in range(len(whole)):
+        with pytest.raises(SnapshotError):
+            SessionSnapshot.unpack(whole[:length])
 
 
 @given(st.binary(max_size=200))
