@@ -190,15 +190,15 @@ class HandshakeLeg:
     async def _notification(
         self, address: Address, message: Notification, scope: Scope, tenant: TenantContext, send: Send
     ) -> None:
-        notice = Notice(message.method, message.params, tenant, HTTPRequest(scope))
-        envelope = Envelope(notice, Access.SHARED, None, None, copy_context())
         try:
             actor = await self._sessions.live(address, tenant)
             if actor is not None:
                 self._sessions.admit(actor, address, tenant)
                 if message.method == "notifications/cancelled":
                     actor.cancel(message.params)
-            self._registry.deliver(address, envelope)
+            if actor is None or not actor.ignores(message.method, message.params):
+                notice = Notice(message.method, message.params, tenant, HTTPRequest(scope))
+                self._registry.deliver(address, Envelope(notice, Access.SHARED, None, None, copy_context()))
         except UnderstudyError as error:
             await refuse(send, refusal_of(error, modern=False))
             return
@@ -249,7 +249,9 @@ class HandshakeLeg:
         exchange = self._streams.open_standalone(address)
         prelude = retry_hint() if primed else b""
         try:
-            await write_stream(exchange, receive, send, after=exchange.read, numbered=False, prelude=prelude)
+            # What had to make room while nobody read is gone: without event ids there is nobody to tell.
+            after = max(exchange.read, exchange.oldest - 1)
+            await write_stream(exchange, receive, send, after=after, numbered=False, prelude=prelude)
         finally:
             self._streams.left(address, exchange)
 

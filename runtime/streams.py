@@ -14,7 +14,8 @@ from ..stores import Address, UnderstudyError
 __all__ = ["StreamTable", "UnknownEvent"]
 
 MAX_STREAMS_PER_SESSION: Final = 64
-"""Streams of a session that are kept for a client to come back to, those in use counted but never dropped."""
+"""Streams of one session that are kept though nobody reads them and no turn writes them. no-silent-loss: those in use
+are never dropped; the mailbox and the connections bound them."""
 MAX_KEPT_STREAMS: Final = 16_384
 MAX_KEPT_BYTES: Final = 256 * 2**20
 GRACE: Final = 60.0
@@ -26,11 +27,16 @@ class UnknownEvent(UnderstudyError):
 
 
 class _SessionStreams:
-    __slots__ = ("requests", "standalone")
+    __slots__ = ("kept", "requests", "standalone")
 
     def __init__(self) -> None:
         self.standalone: Exchange | None = None
         self.requests: OrderedDict[str, Exchange] = OrderedDict()
+        self.kept = 0
+        """How many of them are being left."""
+
+    def holds(self, exchange: Exchange) -> bool:
+        return exchange is self.standalone or self.requests.get(exchange.id) is exchange
 
 
 class StreamTable:
@@ -60,14 +66,8 @@ class StreamTable:
         """Give a request's stream its name; from now on the client may come back to it."""
         self.sweep()
         exchange.id = f"{self._life}.{next(self._names):x}"
-        requests = self._of(address).requests
-        requests[exchange.id] = exchange
+        self._of(address).requests[exchange.id] = exchange
         exchange.when_finished = lambda: self.left(address, exchange)
-        if len(requests) > MAX_STREAMS_PER_SESSION:
-            # no-silent-loss: what still runs, or is being read, stays; the mailbox and the connections bound that.
-            oldest = next((id for id, stream in requests.items() if stream.finished and not stream.attached), None)
-            if oldest is not None:
-                self._drop(address, oldest)
 
     def open_standalone(self, address: Address) -> Exchange:
         """The session's standalone stream, made if there is none. The newest reader takes it over."""
@@ -76,7 +76,7 @@ class StreamTable:
         if streams.standalone is None:
             streams.standalone = Exchange(None, "")
             streams.standalone.id = f"{self._life}.{next(self._names):x}"
-        self._unleave(address, streams.standalone)
+        self._unleave(address, streams.standalone.id)
         return streams.standalone
 
     def find(self, address: Address, event_id: str) -> tuple[Exchange, int]:
@@ -96,7 +96,7 @@ class StreamTable:
                 f"no event {event_id[:64]!r} to resume from: it is unknown in this session, or no longer kept; "
                 "send the request again, or open a new stream without Last-Event-ID"
             )
-        self._unleave(address, exchange)
+        self._unleave(address, exchange.id)
         self.resumed += 1
         return exchange, int(number)
 
@@ -104,15 +104,23 @@ class StreamTable:
         """Nobody reads `exchange` any more, and no reader is due: keep it for a while, within bounds."""
         if not exchange.id or exchange.attached or (exchange.request_id is not None and not exchange.finished):
             return
-        self._unleave(address, exchange)
+        streams = self._sessions.get(address)
+        if streams is None or not streams.holds(exchange):
+            return
+        self._unleave(address, exchange.id)
         self._leaving[address, exchange.id] = (self._clock() + GRACE, exchange.size)
         self._leaving_bytes += exchange.size
+        streams.kept += 1
+        if streams.kept > MAX_STREAMS_PER_SESSION:
+            self._drop(address, next(id for id in streams.requests if (address, id) in self._leaving))
         self.sweep()
 
-    def _unleave(self, address: Address, exchange: Exchange) -> None:
-        left = self._leaving.pop((address, exchange.id), None)
+    def _unleave(self, address: Address, id: str) -> None:
+        left = self._leaving.pop((address, id), None)
         if left is not None:
             self._leaving_bytes -= left[1]
+            if (streams := self._sessions.get(address)) is not None:
+                streams.kept -= 1
 
     def sweep(self) -> None:
         """Forget what has been left for too long, or is too much. Costs what it forgets."""
@@ -125,9 +133,7 @@ class StreamTable:
 
     def _drop(self, address: Address, id: str) -> None:
         streams = self._sessions.get(address)
-        left = self._leaving.pop((address, id), None)
-        if left is not None:
-            self._leaving_bytes -= left[1]
+        self._unleave(address, id)
         if streams is None:
             return
         exchange = streams.requests.pop(id, None)
@@ -147,7 +153,7 @@ class StreamTable:
         if streams.standalone is not None:
             ended.append(streams.standalone)
         for exchange in ended:
-            self._unleave(address, exchange)
+            self._unleave(address, exchange.id)
             exchange.close()
 
     def close_standalone(self) -> None:

@@ -170,6 +170,22 @@ class HostedServer:
     def knows_tools(self) -> bool:
         return self._tools is not None or self._read_only is not None
 
+    def ignores(self, notification: str, params: dict[str, Any] | None) -> bool:
+        """Whether the server would do nothing at all about a notification of this name.
+
+        Most do not about `notifications/initialized`, which each session begins with.
+        """
+        if params and "_meta" in params:
+            return False
+        for middleware in self.lowlevel.middleware:
+            kind = cast("object", type(middleware))
+            if kind is TelemetryIfInstalled:
+                if not _telemetry.idle:
+                    return False
+            elif kind is not RequestStateBoundary:
+                return False
+        return self.lowlevel.get_notification_handler(notification) is None
+
     @property
     def manages_tools(self) -> bool:
         """Whether the tools are an `MCPServer`'s, so that their functions are in reach."""

@@ -146,6 +146,14 @@ class SessionActor:
         """The client's answer to a question of this session; False if nobody waits for it."""
         return self._back_channel is not None and self._back_channel.answer(question, result, error)
 
+    def ignores(self, notification: str, params: dict[str, Any] | None) -> bool:
+        """Whether a turn for this notification would do nothing. False where that is not known yet."""
+        return (
+            notification != "notifications/progress"
+            and self._hosted is not None
+            and self._hosted.ignores(notification, params)
+        )
+
     @property
     def calls_in_flight(self) -> list[Call]:
         return list(self._in_flight.values()) if self._in_flight is not None else []

@@ -7,10 +7,16 @@ from typing import Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.resolve import AcceptedElicitation
 from mcp_types import ToolAnnotations
+from pydantic import BaseModel
 from understudy.runtime import Session
 
 READ_ONLY = ToolAnnotations(read_only_hint=True)
+
+
+class Name(BaseModel):
+    name: str
 
 
 class Stage:
@@ -94,8 +100,9 @@ def make_server(stage: Stage | None = None) -> MCPServer:
         return "polled"
 
     @server.tool()
-    async def ask_roots(ctx: Context) -> int:
-        return len((await ctx.session.list_roots()).roots)
+    async def ask_name(ctx: Context) -> str:
+        answer = await ctx.elicit("Who are you?", Name)
+        return answer.data.name if isinstance(answer, AcceptedElicitation) else answer.action
 
     @server.tool()
     async def announce(ctx: Context) -> str:
