@@ -41,8 +41,6 @@ async def activate(cell: LiveCell, seed: Any, *, fresh: bool) -> None:
     host = cell.host
     rehydrates = cell.writer is not None and not fresh
     try:
-        if cell.departure is Departure.CUT:
-            raise asyncio.CancelledError
         actor = await _awaken(cell) if rehydrates else await _create(cell, seed)
     except GeneratorExit:
         raise

@@ -245,9 +245,13 @@ class Registry:
     # Actors.
 
     def live(self, address: Address) -> Actor | None:
-        """The actor at `address` if it is in memory and may be called, for signals that never queue. No use of it."""
+        """The actor at `address` if it is in memory and not being closed, for signals that never queue.
+
+        It may be one whose last turn runs (it has lost its record, say): signals must still reach that turn. To look
+        does not count as a use.
+        """
         cell = self._cells.get(address)
-        return cell.actor if cell is not None and cell.state is State.LIVE else None
+        return None if cell is None or cell.departing or cell.state is State.ACTIVATING else cell.actor
 
     def touch_use(self, address: Address) -> None:
         """Count this moment as a use of the actor, if it is live: it stays in memory, and its record's expiry moves."""

@@ -74,7 +74,8 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
         cell.opening = False
         if writer is not None and not writer.version:
             leave(cell, Departure.UNBORN)
-    resolve(reply, result)
+    if reply is not None:
+        resolve(reply, result)
 
 
 async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
@@ -175,6 +176,9 @@ def _undo(cell: LiveCell, reply: Reply | None, error: BaseException, deadline: D
         logger.exception("rollback() of %s raised; the actor is dropped", cell.address)
         fault(cell)
     outcome = _outcome(cell, error, deadline, exclusive=True)
+    if cell.save_lock is not None and cell.save_lock.locked():
+        # A checkpoint of a task that outlives its turn may yet land: memory and record would part ways.
+        leave(cell, Departure.IN_DOUBT)
     if cell.end_after is not None:
         cell.end_after = None
         leave(cell, Departure.ENDED)

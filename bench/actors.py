@@ -16,7 +16,7 @@ from ..stores import Address, MemoryStore, Record
 from .measure import Effort, Progress, Side, in_flight, interleave
 from .report import Report, Scenario, Series, Target, ratio
 
-__all__ = ["Figure", "bench_actors", "run"]
+__all__ = ["bench_actors"]
 
 FAN_OUT = 10_000
 """Actors that get one message each."""
@@ -30,27 +30,8 @@ PYKKA_TARGET = Target("at least", 5.0)
 QUEUE_TARGET = Target("at least", 0.5)
 
 
-class Figure(NamedTuple):
-    """One side's figure in one scenario: a value per round."""
-
-    scenario: str
-    side: str
-    unit: str
-    per_second: tuple[float, ...]
-
-
-async def run(rounds: int) -> list[Figure]:
-    """All figures, without judgement: for each of four scenarios three sides, `rounds` values each."""
-    report = await bench_actors(Effort.of(rounds, quick=False), lambda _: None)
-    return [
-        Figure(scenario.name, series.name, series.unit, series.rounds)
-        for scenario in report.scenarios
-        for series in scenario.series
-    ]
-
-
 async def bench_actors(effort: Effort, progress: Progress) -> Report:
-    """Measure; `effort` says how long."""
+    """Measure; `effort` says how long. Four scenarios, each with the messages a second of three sides."""
     crowd = QUICK_FAN_OUT if effort.quick else FAN_OUT
     scenarios = [
         await _scenario(

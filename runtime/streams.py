@@ -112,7 +112,9 @@ class StreamTable:
         self._leaving_bytes += exchange.size
         streams.kept += 1
         if streams.kept > MAX_STREAMS_PER_SESSION:
-            self._drop(address, next(id for id in streams.requests if (address, id) in self._leaving))
+            kept = [stream for id, stream in streams.requests.items() if (address, id) in self._leaving]
+            # One that was read to its end has most likely arrived.
+            self._drop(address, next((stream.id for stream in kept if stream.read == stream.last), kept[0].id))
         self.sweep()
 
     def _unleave(self, address: Address, id: str) -> None:

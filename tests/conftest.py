@@ -1,11 +1,18 @@
 """Fixtures for every room's tests."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from hypothesis import settings
 from support import ServerProcess
 from support import free_port as find_free_port
+
+# On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,9 +14,9 @@ from mcp.shared.transport_context import TransportContext
 from mcp_types import RequestId
 
 if TYPE_CHECKING:
-    from .back_channel import BackChannel
     from .exchange import Exchange
     from .messages import Call, Notice
+    from .session_actor import SessionActor
 
 __all__ = ["CallDispatch", "NoticeDispatch", "notification"]
 
@@ -32,15 +32,15 @@ def notification(method: str, params: Mapping[str, Any] | None) -> dict[str, Any
 class CallDispatch:
     """`mcp.shared.dispatcher.DispatchContext` of one request.
 
-    `back_channel` gives the session's, made when first needed; it is None where the client cannot be asked anything: the modern era, which forbids it.
+    `session` is None in the modern era, which keeps nothing for a client and forbids to ask it anything.
     """
 
-    __slots__ = ("_back_channel", "_call", "_cancel_requested", "_closed", "_exchange")
+    __slots__ = ("_call", "_cancel_requested", "_closed", "_exchange", "_session")
 
-    def __init__(self, call: Call, back_channel: Callable[[], BackChannel] | None) -> None:
+    def __init__(self, call: Call, session: SessionActor | None) -> None:
         self._call = call
         self._exchange: Exchange = call.exchange
-        self._back_channel = back_channel
+        self._session = session
         self._cancel_requested: anyio.Event | None = None
         self._closed = False
 
@@ -49,13 +49,13 @@ class CallDispatch:
         request = self._call.request
         return TransportContext(
             kind="streamable-http",
-            can_send_request=self._back_channel is not None,
+            can_send_request=self._session is not None,
             headers=request.headers if request is not None else None,
         )
 
     @property
     def can_send_request(self) -> bool:
-        return self._back_channel is not None and not self._closed
+        return self._session is not None and not self._closed
 
     @property
     def request_id(self) -> RequestId | None:
@@ -88,13 +88,17 @@ class CallDispatch:
             NoBackChannelError: The era forbids it, or the request is over.
             MCPError: The client answered with an error, or not in time.
         """
-        if self._back_channel is None or self._closed:
+        if self._session is None or self._closed:
             raise NoBackChannelError(method)
-        return await self._back_channel().ask(self._exchange, method, params, opts)
+        return await self._session.questions().ask(self._exchange, method, params, opts)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        if not self._closed:
-            await self._exchange.send_paced(notification(method, params))
+        """Send a notification on this request's stream. A log message below the session's level is dropped."""
+        if self._closed:
+            return
+        if method == "notifications/message" and self._session is not None and not self._session.wants_log(params):
+            return
+        await self._exchange.send_paced(notification(method, params))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         token = progress_token_from_params(self._call.params)

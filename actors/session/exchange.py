@@ -88,12 +88,13 @@ class Exchange:
             self._append(encode(message))
 
     async def send_paced(self, message: dict[str, Any]) -> None:
-        """`send`, then wait while a live reader lags more than `HIGH_WATER` messages, up to `WRITER_PATIENCE` seconds.
+        """`send`, then wait while the reader lags more than `HIGH_WATER` messages, up to `WRITER_PATIENCE` seconds.
 
-        A reader that lags longer loses its connection, not its messages. Cancellation leaves the message sent.
+        The first reader counts before it comes, which is as soon as there is something to read. A reader that lags
+        longer loses its connection, not its messages. Cancellation leaves the message sent.
         """
         self.send(message)
-        while self.attached and self.last - self.read > HIGH_WATER and not self.finished:
+        while self.last - self.read > HIGH_WATER and (self.attached or not self.generation) and not self.finished:
             if self._writer is None:
                 self._writer = asyncio.get_running_loop().create_future()
             try:

@@ -17,7 +17,16 @@ from .hosting import HostedServer, with_session_argument
 from .parameter import SESSION_ARGUMENT
 from .session_kind import SESSION
 
-__all__ = ["CLOSE_SESSION", "OPEN_SESSION", "add_session_tools", "handle_address", "text_result", "unknown_handle"]
+__all__ = [
+    "CLOSE_SESSION",
+    "OPEN_SESSION",
+    "add_session_tools",
+    "check_names",
+    "handle_address",
+    "reserved_schema",
+    "text_result",
+    "unknown_handle",
+]
 
 OPEN_SESSION: Final = "open_session"
 CLOSE_SESSION: Final = "close_session"

@@ -75,6 +75,7 @@ class HostedServer:
     """A server made ready to be run by the SDK kernel, with what the session actor asks of it."""
 
     __slots__ = (
+        "_clashes",
         "_init_options",
         "_read_only",
         "_schemas",
@@ -105,6 +106,7 @@ class HostedServer:
         self._read_only: dict[str, bool] | None = None
         self._schemas: dict[str, tuple[Any, dict[str, Any]]] | None = None
         self._init_options: InitializationOptions | None = None
+        self._clashes: set[str] | None = None
         self.lists_handles = False
         """A server that is no `MCPServer` has listed a tool that declares the state handle itself."""
         self._shared = shared
@@ -203,14 +205,26 @@ class HostedServer:
         if self._tools is None or not isinstance(tool_name, str):
             return False
         tool = self._tools.get(tool_name)
-        return tool is not None and fill_session_parameter(tool)
+        return tool is not None and self._fills(tool)
+
+    def _fills(self, tool: Tool) -> bool:
+        """`fill_session_parameter`; a tool added since that cannot have it must not take the others down with it."""
+        try:
+            return fill_session_parameter(tool)
+        except HostingError as error:
+            if self._clashes is None:
+                self._clashes = set()
+            if tool.name not in self._clashes:
+                self._clashes.add(tool.name)
+                logger.error("%s. Until then it works in the handshake era only", error)
+            return False
 
     @property
     def offers_sessions(self) -> bool:
         """Whether a tool takes a session, so that modern-era clients need a way to open one."""
         if self._tools is None:
             return self.lists_handles
-        return any(fill_session_parameter(tool) for tool in self._tools.values())
+        return any(self._fills(tool) for tool in self._tools.values())
 
     def tool_names(self) -> list[str]:
         """The names of the tools, where they are known without asking."""
@@ -222,7 +236,7 @@ class HostedServer:
             tool = self._tools.get(tool_name)
             if tool is None:
                 return None
-            if not fill_session_parameter(tool):
+            if not self._fills(tool):
                 return tool.parameters
             if self._schemas is None:
                 self._schemas = {}
@@ -281,17 +295,21 @@ async def make_server(factory: ServerFactory, tenant: object, *, timeout: float)
     """What `factory(tenant)` returns, awaited if need be.
 
     Raises:
-        HostingError: It did not return a server, or took longer than `timeout` seconds.
+        HostingError: It raised, did not return a server, or took longer than `timeout` seconds.
     """
+    limit = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout):
+        async with limit:
             made = factory(tenant)
             if inspect.isawaitable(made):
                 made = await made
-    except TimeoutError:
-        raise HostingError(
-            f"the server factory took longer than {timeout} s; do slow work in the server's lifespan"
-        ) from None
+    except Exception as error:
+        if limit.expired():
+            raise HostingError(
+                f"the server factory took longer than {timeout} s; do slow work in the server's lifespan"
+            ) from None
+        # Its text may tell of the inside of the server; the client gets none of it.
+        raise HostingError(f"the server factory raised {error!r}") from error
     if not is_server(made):
         raise HostingError(
             f"the server factory returned {type(made).__name__!r}; it must return an MCPServer, a low-level Server or "

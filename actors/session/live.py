@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 2.0
-"""Seconds; shorter than what the registry gives a whole actor to close, so that one object that hangs does not cost the rest."""
+"""Seconds. Shorter than what the registry gives a whole actor, so that one object that hangs does not cost the rest."""
 
 
 class LiveObjects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mcp.shared.inbound import InboundModernRoute
 from mcp_types import RequestId
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from ..envelope import Envelope
     from .session_actor import SessionActor
 
-__all__ = ["Authorize", "Call", "Notice", "OpenHandle"]
+__all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle"]
+
+T = TypeVar("T")
+
+MOVED: Final[dict[str, Any]] = {}
+"""The result of a call's turn that handed the call on to another turn, whose outcome is the call's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +53,8 @@ class Call:
 
     def resolve(self, result: Any) -> None:
         """`Reply`: the turn is over and what it changed is saved."""
+        if result is MOVED:
+            return
         if self.actor is not None:
             self.actor.forget(self)
         self.exchange.resolve(result)
@@ -58,8 +65,8 @@ class Call:
             self.actor.forget(self)
         self.exchange.fail(error)
 
-    async def run(self, handler: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-        """Run its handler in the present task, so that `cancel` reaches it.
+    async def run(self, handler: Awaitable[T]) -> T:
+        """Run its handler, or a part of it, in the present task, so that `cancel` reaches it.
 
         Raises:
             RequestCancelled: `cancel` was called before the handler was done.
@@ -73,12 +80,14 @@ class Call:
         except asyncio.CancelledError:
             if not self.cancelled:
                 raise
+            task.uncancel()
+            raise RequestCancelled from None
         finally:
             self.task = None
         if self.cancelled:
             task.uncancel()
             raise RequestCancelled
-        return result  # pyright: ignore[reportPossiblyUnboundVariable]
+        return result
 
     def cancel(self) -> None:
         """Stop it, wherever it is: waiting, running, or over. Its outcome is `RequestCancelled`."""
@@ -99,6 +108,14 @@ class Notice:
     params: dict[str, Any] | None
     tenant: TenantContext
     request: Request | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Merge:
+    """Put what an interleaved turn changed into the state. Both are packed states; the turn's result is None."""
+
+    before: bytes
+    after: bytes
 
 
 @dataclass(slots=True, eq=False)

@@ -37,9 +37,10 @@ def fill_session_parameter(tool: Tool) -> bool:
     """
     if not tool.resolved_params or takes_session(tool):
         return takes_session(tool)
-    names = [name for name, (resolve, _) in tool.resolved_params.items() if resolve.fn is current_session]
-    if not names:
+    if all(plan.fn is not current_session for plan in tool.resolver_plans.values()):
         return False
+    # May be empty: it is another parameter's resolver that takes the session, and the SDK's own machinery fills that.
+    names = [name for name, (resolve, _) in tool.resolved_params.items() if resolve.fn is current_session]
     if SESSION_ARGUMENT in tool.parameters.get("properties", {}):
         raise HostingError(
             f"tool {tool.name!r} takes a Session and has an argument called {SESSION_ARGUMENT!r}, which clients of the "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 from weakref import WeakValueDictionary
 
 from ..task_owner import TaskOwner
 from .errors import HostingError
+from .handles import check_names
 from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server, running
 from .tenant import TenantContext
 
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 MAX_SURFACES = 256
 """Servers kept for modern-era calls without a handle, one for each distinct tenant surface."""
+STOP_TIMEOUT = 10.0
+"""Seconds that all lifespans together may take to end; after that they are cancelled."""
 
 
 class Servers:
@@ -28,8 +32,11 @@ class Servers:
     Used as an async context manager, which the lifespans of all servers live within.
     """
 
-    def __init__(self, server_or_factory: object, *, factory_timeout: float = 10.0) -> None:
-        """
+    def __init__(
+        self, server_or_factory: object, *, factory_timeout: float = 10.0, lifespan_timeout: float = 30.0
+    ) -> None:
+        """Both timeouts in seconds: to make one server, and to start the lifespan of one that a factory has made.
+
         Raises:
             HostingError: Neither an MCP server nor callable.
         """
@@ -44,9 +51,10 @@ class Servers:
                 f"cannot host {type(server_or_factory).__name__!r}: need an MCPServer, a low-level Server, a FastMCP "
                 "server, or a function (tenant) -> server"
             )
-        self._timeout = factory_timeout
+        self._factory_timeout = factory_timeout
+        self._lifespan_timeout = lifespan_timeout
         self._tasks = TaskOwner()
-        self._stops: dict[HostedServer, asyncio.Event] = {}
+        self._lifespans: dict[HostedServer, _Lifespan] = {}
         self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
         self._making: dict[Any, asyncio.Lock] = {}
         self._shared: WeakValueDictionary[str, TenantShared] = WeakValueDictionary()
@@ -55,7 +63,7 @@ class Servers:
         await self._tasks.__aenter__()
         if self._one is not None:
             try:
-                await self._start(self._one)
+                await self._start(self._one, None)
             except BaseException as error:
                 await self._tasks.__aexit__(type(error), error, error.__traceback__)
                 raise
@@ -64,9 +72,19 @@ class Servers:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        for stop in self._stops.values():
-            stop.set()
-        await self._tasks.__aexit__(exc_type, exc, tb)
+        for lifespan in self._lifespans.values():
+            lifespan.stop.set()
+        # Only one that hangs: the others have ended, and are no longer here, by then.
+        timer = asyncio.get_running_loop().call_later(STOP_TIMEOUT, self._cut)
+        try:
+            await self._tasks.__aexit__(exc_type, exc, tb)
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        for hosted, lifespan in self._lifespans.items():
+            logger.error("the lifespan of server %r did not end within %g s", hosted.name, STOP_TIMEOUT)
+            lifespan.task.cancel()
 
     @property
     def one(self) -> HostedServer | None:
@@ -77,15 +95,20 @@ class Servers:
         """A server for one session; give it back with `release`.
 
         Raises:
-            HostingError: The factory did not return a server in time.
-            Whatever the factory or the server's lifespan raises.
+            HostingError: The factory or the server's lifespan failed, or took too long.
         """
         if self._one is not None:
             return self._one
         return await self._make(tenant)
 
     async def for_surface(self, tenant: TenantContext) -> HostedServer:
-        """The server for calls of `tenant` that belong to no session: one for each distinct surface, least used go."""
+        """The server for modern-era calls of `tenant` that name no session: one for each distinct surface.
+
+        The least recently used go.
+
+        Raises:
+            HostingError: As `for_session`; or it has a tool under a name that the modern era needs.
+        """
         if self._one is not None:
             return self._one
         surface = tenant.surface
@@ -98,7 +121,7 @@ class Servers:
             async with lock:
                 hosted = self._surfaces.get(surface)
                 if hosted is None:
-                    hosted = self._surfaces[surface] = await self._make(tenant)
+                    hosted = self._surfaces[surface] = await self._make(tenant, check=check_names)
                     if len(self._surfaces) > MAX_SURFACES:
                         self.release(self._surfaces.popitem(last=False)[1])
         finally:
@@ -107,26 +130,44 @@ class Servers:
 
     def release(self, hosted: HostedServer) -> None:
         """A session's server is no longer needed: its lifespan ends."""
-        stop = self._stops.get(hosted) if hosted is not self._one else None
-        if stop is not None:
-            stop.set()
+        lifespan = self._lifespans.get(hosted) if hosted is not self._one else None
+        if lifespan is not None:
+            lifespan.stop.set()
 
-    async def _make(self, tenant: TenantContext) -> HostedServer:
+    async def _make(
+        self, tenant: TenantContext, *, check: Callable[[HostedServer], None] | None = None
+    ) -> HostedServer:
         assert self._factory is not None
-        server = await make_server(self._factory, tenant, timeout=self._timeout)
+        server = await make_server(self._factory, tenant, timeout=self._factory_timeout)
         shared = self._shared.get(tenant.tenant)
         if shared is None:
             shared = self._shared[tenant.tenant] = TenantShared()
         hosted = HostedServer(server, shared)
+        if check is not None:
+            check(hosted)
         if has_lifespan(hosted):
-            await self._start(hosted)
+            try:
+                await self._start(hosted, self._lifespan_timeout)
+            except Exception as error:
+                # Its text may tell of the inside of the server; the client gets none of it.
+                raise HostingError(f"the lifespan of server {hosted.name!r} failed at its start: {error!r}") from error
         return hosted
 
-    async def _start(self, hosted: HostedServer) -> None:
+    async def _start(self, hosted: HostedServer, timeout: float | None) -> None:
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stop = self._stops[hosted] = asyncio.Event()
-        self._tasks.spawn(self._keep(hosted, started, stop))
-        await started
+        stop = asyncio.Event()
+        task = self._tasks.spawn(self._keep(hosted, started, stop))
+        self._lifespans[hosted] = _Lifespan(stop, task)
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(started)
+        except TimeoutError:
+            task.cancel()
+            raise TimeoutError(f"not started within {timeout} s") from None
+        except asyncio.CancelledError:
+            # Whoever needed the server is gone, and will not give it back.
+            task.cancel()
+            raise
 
     async def _keep(self, hosted: HostedServer, started: asyncio.Future[None], stop: asyncio.Event) -> None:
         # A lifespan may hold task groups, which must be left by the task that entered them: hence one task for each.
@@ -140,4 +181,10 @@ class Servers:
             else:
                 logger.error("the lifespan of server %r failed", hosted.name, exc_info=error)
         finally:
-            self._stops.pop(hosted, None)
+            started.cancel()
+            self._lifespans.pop(hosted, None)
+
+
+class _Lifespan(NamedTuple):
+    stop: asyncio.Event
+    task: asyncio.Task[None]

@@ -12,6 +12,7 @@ from .errors import NoSession, ReadOnlyTurn, TurnOver
 from .state import ReadOnlyState, pack_state, unpack_state
 
 if TYPE_CHECKING:
+    from .dispatch import CallDispatch
     from .live import LiveObjects
     from .tenant import TenantContext
 
@@ -32,12 +33,13 @@ class TurnSession:
         "_max_state",
         "_method",
         "_over",
-        "_saved",
         "_state",
         "_tool",
+        "dispatch",
         "id",
         "node",
         "read_only",
+        "saved",
         "tenant",
     )
 
@@ -53,7 +55,8 @@ class TurnSession:
         max_state: int,
         read_only: bool,
         live: Callable[[], LiveObjects],
-        checkpoint: Callable[[bytes], Awaitable[None]],
+        checkpoint: Callable[[TurnSession, bytes], Awaitable[None]],
+        dispatch: CallDispatch | None = None,
     ) -> None:
         self.id = id
         """The session's id: `Mcp-Session-Id` in the handshake era, the state handle in the modern one."""
@@ -64,11 +67,14 @@ class TurnSession:
         self._method = method
         self._tool = tool
         self.read_only = read_only
-        self._saved = saved
+        self.saved = saved
+        """The packed state that this turn's changes are told by: as it began, or as it last saved."""
         self._max_state = max_state
         self._state: dict[str, Any] | None = None
         self._live = live
         self._checkpoint = checkpoint
+        self.dispatch = dispatch
+        """The way back to the client of the call that this turn runs."""
         self._over = False
 
     @property
@@ -80,7 +86,8 @@ class TurnSession:
     def state(self) -> dict[str, Any]:
         """The session's durable state: str to None, bool, int, float, str, bytes, aware datetime, list or dict.
 
-        Changes at any depth count. Nothing is read or compared for a turn that never asks for it.
+        Changes at any depth count, and a datetime comes back in UTC. Nothing is read or compared for a turn that
+        never asks for it.
 
         Raises:
             TurnOver: The turn has ended.
@@ -91,7 +98,7 @@ class TurnSession:
                 "do the work inside the call"
             )
         if self._state is None:
-            self._state = ReadOnlyState.of(self._saved, self.what) if self.read_only else unpack_state(self._saved)
+            self._state = ReadOnlyState.of(self.saved, self.what) if self.read_only else unpack_state(self.saved)
         return self._state
 
     @property
@@ -115,8 +122,8 @@ class TurnSession:
         if self.read_only:
             raise ReadOnlyTurn(self.what)
         if (changed := self.changed_state()) is not None:
-            await self._checkpoint(changed)
-            self._saved = changed
+            await self._checkpoint(self, changed)
+            self.saved = changed
 
     def changed_state(self) -> bytes | None:
         """The packed state if this turn has changed it since the last save, else None.
@@ -128,27 +135,22 @@ class TurnSession:
         if self._state is None:
             return None
         packed = pack_state(dict(self._state) if self.read_only else self._state, self._max_state)
-        if packed == self._saved:
+        if packed == self.saved:
             return None
         if self.read_only:
             raise ReadOnlyTurn(self.what)
         return packed
 
-    def merge_into(self, now: dict[str, Any]) -> None:
-        """Put the top-level keys that this turn changed, and only those, into `now`."""
-        if self._state is None:
-            return
-        before = unpack_state(self._saved)
-        for key, value in self._state.items():
-            if key not in before or before[key] != value:
-                now[key] = value
-        for key in before.keys() - self._state.keys():
-            now.pop(key, None)
+    @property
+    def refused_write(self) -> bool:
+        """Whether the state was written to at its top, in a turn that may only read."""
+        return isinstance(self._state, ReadOnlyState) and self._state.refused
 
     def end_turn(self) -> None:
         """Called by the runtime when the turn is over; later use raises `TurnOver`."""
         self._over = True
         self._state = None
+        self.dispatch = None
 
     def __repr__(self) -> str:
         return f"<session of {self.what}>"

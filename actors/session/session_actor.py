@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -14,16 +15,17 @@ from mcp_types import INVALID_REQUEST, ErrorData, RequestId
 from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from ..actor import Access, Cell
+from ..errors import SnapshotError
 from .back_channel import BackChannel
 from .connection import SessionConnection, envelope_connection, shared_client_params
 from .dispatch import CallDispatch, NoticeDispatch, notification
-from .errors import DuplicateRequest, ForeignSession, RequestCancelled
+from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
 from .exchange import Exchange
 from .live import LiveObjects
-from .messages import Authorize, Call, Notice, OpenHandle
+from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
-from .state import pack_state, unpack_state
+from .state import merge_states
 from .tenant import TenantContext
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ PROTOCOL_READS: Final = frozenset(
     }
 )
 """Methods that only read: they run beside every other turn, and may be repeated."""
+
+_PROTOCOL_WRITES: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+_NEVER_BESIDE: Final = _PROTOCOL_WRITES | {"initialize"}
 
 # The property without its cache: the runner lives for one call, and the cache costs a lock.
 _on_request: Final = ServerRunner.on_request.func
@@ -83,7 +88,7 @@ class SessionActor:
         self._turn: TurnSession | None = None
         self._hosted: HostedServer | None = None
         self._connection: SessionConnection | None = None
-        self._in_flight: dict[RequestId, Call] | None = None
+        self._in_flight: dict[RequestId | Call, Call] | None = None
         self._back_channel: BackChannel | None = None
         self._live: LiveObjects | None = None
 
@@ -107,15 +112,14 @@ class SessionActor:
         self.admit(call.tenant)
         if self._in_flight is None:
             self._in_flight = {}
-        key = coerce_request_id(call.id)
-        if self._in_flight.setdefault(key, call) is not call:
+        if self._in_flight.setdefault(_key(call), call) is not call:
             raise DuplicateRequest(call.id)
         call.actor = self
         return self.access(call)
 
     def forget(self, call: Call) -> None:
         """`call` has its outcome."""
-        key = coerce_request_id(call.id)
+        key = _key(call)
         if self._in_flight is not None and self._in_flight.get(key) is call:
             del self._in_flight[key]
             if not self._in_flight:
@@ -124,14 +128,15 @@ class SessionActor:
     def access(self, call: Call) -> Access:
         """How `call` wants to be handled, as far as is known now."""
         reads = call.method in PROTOCOL_READS or self._tool_reads(call)
-        if reads or (self._kind.interleaved and call.method != "initialize"):
+        if reads or (self._kind.interleaved and call.method not in _NEVER_BESIDE):
             return Access.SHARED
         return Access.EXCLUSIVE
 
     def _tool_reads(self, call: Call) -> bool:
-        if call.method != "tools/call" or call.params is None or self._hosted is None:
+        if call.method != "tools/call" or call.params is None:
             return False
-        return self._hosted.is_read_only(call.params.get("name"))
+        hosted = self._hosted or self._kind.servers.one
+        return hosted is not None and hosted.is_read_only(call.params.get("name"))
 
     def cancel(self, params: Mapping[str, Any] | None) -> None:
         """`notifications/cancelled`: stop the call it names, wherever it is. `initialize` cannot be cancelled."""
@@ -172,29 +177,38 @@ class SessionActor:
             if self.snap.origin != "handshake" and not message.by_handle:
                 raise ForeignSession(self._cell.address)
             return None
-        if kind is TurnSession:
-            self._merge(message)
+        if kind is Merge:
+            merged = merge_states(self.snap.state, message.before, message.after, self._kind.max_state)
+            self._next = replace(self.snap, state=merged)
             return None
         assert kind is OpenHandle, message
         self._next = replace(self.snap, protocol_version=message.protocol_version)
         return None
 
     async def _call(self, call: Call, access: Access) -> dict[str, Any]:
-        if self._in_flight is None or self._in_flight.get(coerce_request_id(call.id)) is not call:
+        if self._in_flight is None or self._in_flight.get(_key(call)) is not call:
             self.accept(call)
-        if call.cancelled:
-            raise RequestCancelled
         if call.route is None and self.snap.origin != "handshake":
             raise ForeignSession(self._cell.address)
-        return await call.run(self._run(call, self._hosted or await self._host(call.tenant), access))
+        if access is Access.EXCLUSIVE and self._kind.interleaved and call.method not in _NEVER_BESIDE:
+            return self._move_beside(call)
+        return await self._run(call, self._hosted or await self._host(call.tenant), access)
+
+    def _move_beside(self, call: Call) -> dict[str, Any]:
+        """Have `call` run beside the exclusive turns: it was sent to be one before it was known what it is."""
+        assert call.envelope is not None
+        assert self._kind.registry is not None
+        call.envelope = replace(call.envelope, access=Access.SHARED, context=copy_context())
+        self._kind.registry.deliver(self._cell.address, call.envelope)
+        return MOVED
 
     async def _run(self, call: Call, hosted: HostedServer, access: Access) -> dict[str, Any]:
         method, params = call.method, call.params
-        if method == "resources/subscribe" and len(self.snap.subscriptions) >= self._kind.max_subscriptions:
+        if method == "resources/subscribe" and self._has_no_room_for((params or {}).get("uri")):
             raise MCPError(INVALID_REQUEST, f"this session has {self._kind.max_subscriptions} subscriptions, its limit")
         if call.route is None:
             connection = self._connection or self._connect()
-            dispatch = CallDispatch(call, self._questions)
+            dispatch = CallDispatch(call, self)
         else:
             connection = envelope_connection(call.route)
             dispatch = CallDispatch(call, None)
@@ -207,16 +221,20 @@ class SessionActor:
         tool = params.get("name") if method == "tools/call" and params is not None else None
         if tool is not None:
             if not hosted.knows_tools:
-                await hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta"))
+                await call.run(hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta")))
             hosted.takes_session(tool)
-        # Asked again, since a call that woke the session was taken for exclusive before its tool was known.
         read_only = method in PROTOCOL_READS or (tool is not None and hosted.is_read_only(tool))
-        turn = self._begin_turn(call, tool, read_only=read_only)
+        if read_only and access is Access.EXCLUSIVE:
+            return self._move_beside(call)
+        if call.cancelled:
+            raise RequestCancelled
+        turn = self._begin_turn(call, tool, dispatch, read_only=read_only)
         if access is Access.EXCLUSIVE:
             self._turn = turn
         CURRENT.set(turn)
         try:
-            result = await _on_request(runner)(dispatch, method, params)
+            # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
+            result = await call.run(_on_request(runner)(dispatch, method, params))
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
                 turn.end_turn()
@@ -226,13 +244,14 @@ class SessionActor:
                 self._note_handshake(connection)
             elif method in _PROTOCOL_WRITES:
                 self._note_protocol(method, params)
-            if (
-                access is Access.SHARED
-                and not read_only
-                and (turn.changed_state() is not None or self._next is not None)
-            ):
-                await self._kind.merge(self._cell.address, turn)
+            if access is Access.SHARED and not read_only and (changed := turn.changed_state()) is not None:
+                await self._kind.merge(self._cell.address, turn.saved, changed)
             return result
+        except Exception as error:
+            if turn.refused_write and not isinstance(error, ReadOnlyTurn):
+                # What a prompt or a resource raises the SDK keeps to itself; this is for its author to read.
+                raise ReadOnlyTurn(turn.what) from error
+            raise
         finally:
             dispatch.close()
             if access is Access.SHARED:
@@ -245,6 +264,9 @@ class SessionActor:
         if self.snap.origin != "handshake":
             raise ForeignSession(self._cell.address)
         params = notice.params
+        if notice.method == "notifications/cancelled":
+            # The edge has seen to it already, unless the session was not awake yet.
+            self.cancel(params)
         if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
             await self._progress(self._back_channel, params)
         hosted = self._hosted or await self._host(notice.tenant)
@@ -265,7 +287,7 @@ class SessionActor:
 
     # State
 
-    def _begin_turn(self, call: Call, tool: object, *, read_only: bool) -> TurnSession:
+    def _begin_turn(self, call: Call, tool: object, dispatch: CallDispatch, *, read_only: bool) -> TurnSession:
         return TurnSession(
             id=self._cell.address.id,
             tenant=call.tenant,
@@ -277,6 +299,7 @@ class SessionActor:
             read_only=read_only,
             live=self._live_objects,
             checkpoint=self._checkpoint,
+            dispatch=dispatch,
         )
 
     def _live_objects(self) -> LiveObjects:
@@ -284,17 +307,14 @@ class SessionActor:
             self._live = LiveObjects()
         return self._live
 
-    async def _checkpoint(self, state: bytes) -> None:
+    async def _checkpoint(self, turn: TurnSession, state: bytes) -> None:
+        if turn is not self._turn:  # an interleaved one
+            await self._kind.merge(self._cell.address, turn.saved, state)
+            return
         saving = replace(self._next or self.snap, state=state)
         await self._cell.save(saving.pack())
         self.snap = saving
         self._next = None
-
-    def _merge(self, turn: TurnSession) -> None:
-        """An interleaved turn is over: put the top-level keys that it changed, and only those, into the state."""
-        now = unpack_state(self.snap.state)
-        turn.merge_into(now)
-        self._next = replace(self._next or self.snap, state=pack_state(now, self._kind.max_state))
 
     def snapshot(self) -> bytes | None:
         turn = self._turn
@@ -329,6 +349,9 @@ class SessionActor:
         connection.client_params = shared_client_params(spelled)
         self._next = replace(self.snap, protocol_version=connection.protocol_version, client=spelled)
 
+    def _has_no_room_for(self, uri: object) -> bool:
+        return len(self.snap.subscriptions) >= self._kind.max_subscriptions and uri not in self.snap.subscriptions
+
     def _note_protocol(self, method: str, params: dict[str, Any] | None) -> None:
         current = self._next or self.snap
         params = params or {}
@@ -346,11 +369,12 @@ class SessionActor:
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
         """Send a notification outside of any request. Dropped where the client holds no standalone stream."""
-        if method == "notifications/message" and not self._wants_log(params):
+        if method == "notifications/message" and not self.wants_log(params):
             return
         self._kind.streams.publish(self._cell.address, notification(method, params))
 
-    def _wants_log(self, params: Mapping[str, Any] | None) -> bool:
+    def wants_log(self, params: Mapping[str, Any] | None) -> bool:
+        """Whether a log message is at or above the level that the client has set, if it has."""
         level, threshold = (params or {}).get("level"), self.snap.log_level
         if threshold not in _LOG_LEVELS or level not in _LOG_LEVELS:
             return True
@@ -359,30 +383,42 @@ class SessionActor:
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> dict[str, Any]:
-        """Ask the client outside of any request.
+        """Ask the client on the stream of the call that asks, or outside of any call on the standalone one.
+
+        The SDK sends so what it does not know the request of, as `roots/list` and `ping`.
 
         Raises:
-            NoBackChannelError: The client holds no standalone stream.
+            NoBackChannelError: There is no such call, and the client holds no standalone stream.
             MCPError: The client answered with an error, or not in time.
         """
+        turn = CURRENT.get()
+        if turn is not None and turn.id == self._cell.address.id:
+            dispatch = turn.dispatch
+            if dispatch is not None and dispatch.can_send_request:
+                return await dispatch.send_raw_request(method, params, opts)
         stream: Exchange | None = self._kind.streams.standalone(self._cell.address)
         if stream is None:
             raise NoBackChannelError(method)
-        return await self._questions().ask(stream, method, params, opts)
+        return await self.questions().ask(stream, method, params, opts)
 
     # Parts that are made on first use
 
     def _connect(self) -> SessionConnection:
         snap = self.snap
+        try:
+            client_params = shared_client_params(snap.client) if snap.client else None
+        except ValueError as error:
+            raise SnapshotError(f"the client parameters in the snapshot of {self._cell.address} are damaged") from error
         connection = self._connection = SessionConnection(
             self,
             protocol_version=snap.protocol_version or LATEST_HANDSHAKE_VERSION,
             session_id=self._cell.address.id,
-            client_params=shared_client_params(snap.client) if snap.client else None,
+            client_params=client_params,
         )
         return connection
 
-    def _questions(self) -> BackChannel:
+    def questions(self) -> BackChannel:
+        """The session's questions to its client."""
         if self._back_channel is None:
             record = self._cell.record
             epoch = record.epoch if record is not None else 1
@@ -400,12 +436,16 @@ class SessionActor:
     async def close(self) -> None:
         for call in self.calls_in_flight:
             call.cancel()
-        if self._live is not None:
-            await self._live.aclose()
-        if self._connection is not None:
-            await self._connection.aclose()
-        if self._hosted is not None:
-            self._kind.servers.release(self._hosted)
+        try:
+            if self._live is not None:
+                await self._live.aclose()
+            if self._connection is not None:
+                await self._connection.aclose()
+        finally:
+            if self._hosted is not None:
+                self._kind.servers.release(self._hosted)
 
 
-_PROTOCOL_WRITES: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+def _key(call: Call) -> RequestId | Call:
+    """What a call is known by while in flight: its id, or itself in the modern era, where ids are each client's own."""
+    return coerce_request_id(call.id) if call.route is None else call

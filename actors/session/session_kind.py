@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ...stores import Address, Record
 from ..actor import Cell
+from .messages import Merge
 from .session_actor import SessionActor
 from .snapshot import Origin, SessionSnapshot
 from .tenant import TenantContext
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ..registry import Registry
     from .exchange import Exchange
     from .servers import Servers
-    from .session import TurnSession
 
 __all__ = ["SESSION", "SessionKind", "SessionSeed", "StandaloneStreams"]
 
@@ -69,17 +69,17 @@ class SessionKind:
         self.answer_timeout = answer_timeout
         self.interleaved = interleaved
         self.registry: Registry | None = None
-        """The registry that hosts this kind: set by whoever makes both. Only interleaved turns need it."""
+        """The registry that hosts this kind: set by whoever makes both."""
 
-    async def merge(self, address: Address, turn: TurnSession) -> None:
-        """Save what an interleaved turn changed, in an exclusive turn of its own.
+    async def merge(self, address: Address, before: bytes, after: bytes) -> None:
+        """Save what an interleaved turn changed from `before` to `after`, in an exclusive turn of its own.
 
         Raises:
             StateError: The merged state is too large.
             ActorError: The store refused, or did not answer.
         """
         assert self.registry is not None
-        await self.registry.ask(address, turn, timeout=self.answer_timeout)
+        await self.registry.ask(address, Merge(before, after), timeout=self.answer_timeout)
 
     @property
     def ttl(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn, cast
 from ..packing import strict_packer, unpack
 from .errors import ReadOnlyTurn, StateError
 
-__all__ = ["EMPTY_STATE", "ReadOnlyState", "pack_state", "unpack_state"]
+__all__ = ["EMPTY_STATE", "ReadOnlyState", "merge_states", "pack_state", "unpack_state"]
 
 _KEPT: Final = "None, bool, int (64 bits), float, str, bytes, aware datetime, and list and dict of these"
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
@@ -60,6 +60,22 @@ def pack_state(state: dict[str, Any], limit: int) -> bytes:
 def unpack_state(packed: bytes) -> dict[str, Any]:
     """The inverse of `pack_state`: a fresh dict, nothing shared with an earlier one."""
     return cast("dict[str, Any]", unpack(packed))
+
+
+def merge_states(now: bytes, before: bytes, after: bytes, limit: int) -> bytes:
+    """`now` with the top-level keys, and only those, that differ between `before` and `after`.
+
+    Raises:
+        StateError: More than `limit` bytes.
+    """
+    merged, old, new = unpack_state(now), unpack_state(before), unpack_state(after)
+    for key, value in new.items():
+        # Compared as they are saved: 1 and True are equal, and not the same.
+        if key not in old or _pack(old[key]) != _pack(value):
+            merged[key] = value
+    for key in old.keys() - new.keys():
+        merged.pop(key, None)
+    return pack_state(merged, limit)
 
 
 def _comes_back(state: dict[str, Any]) -> bool:
@@ -135,18 +151,22 @@ class ReadOnlyState(dict[str, Any]):
     One deeper down raises when the turn ends: it is compared with what was saved.
     """
 
-    __slots__ = ("what",)
+    __slots__ = ("refused", "what")
 
     what: str
     """Who is reading, for the error: `tool 'count'`."""
+    refused: bool
+    """A change was tried."""
 
     @classmethod
     def of(cls, packed: bytes, what: str) -> ReadOnlyState:
         state = cls(unpack_state(packed))
         state.what = what
+        state.refused = False
         return state
 
     def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        self.refused = True
         raise ReadOnlyTurn(self.what)
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = update = _refuse  # pyright: ignore[reportAssignmentType]
@@ -155,4 +175,4 @@ class ReadOnlyState(dict[str, Any]):
         """The value under `key`; raises only where it would have to be added."""
         if key in self:
             return self[key]
-        raise ReadOnlyTurn(self.what)
+        return self._refuse()

@@ -65,6 +65,26 @@ async def test_messages_that_wait_for_the_activation_are_bounded(clock, faulty, 
         assert await asyncio.gather(*outcomes) == [0, 0, 0]
 
 
+async def test_a_shared_message_withdrawn_before_the_activation_is_not_counted_on(clock, faulty, kind):
+    async with a_registry(clock, faulty, kind, mailbox_size=2) as registry:
+        address = await asleep(registry)
+        faulty.fail_next("claim", "hang")
+        withdrawn, outcome = envelope(count, access=Access.SHARED)
+        other, read = envelope(count, access=Access.SHARED)
+        message, done = envelope(increment)
+        registry.deliver(address, withdrawn)
+        registry.deliver(address, other)
+        withdrawn.cancel()
+        registry.deliver(address, message)
+        await settle()
+        faulty.release()
+        assert await done == 1
+        assert await read >= 0
+        assert outcome.cancelled()
+        await settle()
+        assert await registry.passivate(address)
+
+
 async def test_an_address_without_a_record_is_not_found_and_not_remembered(clock, store, kind):
     async with a_registry(clock, store, kind) as registry:
         for _ in range(3):
@@ -238,14 +258,18 @@ async def test_an_actor_that_ends_while_it_comes_to_life_never_gets_its_turn(clo
         address = await asleep(registry)
         faulty.fail_next("claim", "hang")
         message, outcome = envelope(increment)
+        reading, unread = envelope(count, access=Access.SHARED)
         registry.deliver(address, message)
+        registry.deliver(address, reading)
         await settle()
         async with asyncio.TaskGroup() as tasks:
             ending = tasks.create_task(registry.end(address))
             await settle()
             assert isinstance(outcome.exception(), ActorEnded)
+            assert isinstance(unread.exception(), ActorEnded)
             with pytest.raises(ActorEnded):
                 registry.tell(address, increment)
             faulty.release()
-        assert ending.result() is True
+            await settle()
+            assert ending.result() is True
         assert await faulty.inner.load(address) is None

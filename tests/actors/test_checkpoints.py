@@ -156,6 +156,23 @@ async def test_a_checkpoint_cut_off_by_a_cancellation_leaves_the_truth_to_the_st
         assert len(kind.rehydrated) == 1
 
 
+async def test_a_checkpoint_that_outlives_a_turn_that_failed_leaves_the_truth_to_the_store(clock, faulty, kind):
+    async with a_registry(clock, faulty, kind) as registry, asyncio.TaskGroup() as strays:
+        address = await opened(registry)
+
+        async def leave_one_behind(actor):
+            strays.create_task(checkpoint(actor))
+            await settle()
+            raise ValueError("the rest failed")
+
+        faulty.fail_next("save", "hang")
+        with pytest.raises(ValueError, match="the rest"):
+            await registry.ask(address, leave_one_behind)
+        faulty.release()
+        await settle()
+        assert await registry.ask(address, count) == int((await faulty.inner.load(address)).snapshot) == 1
+
+
 async def test_a_checkpoint_that_outlives_its_turn_is_over_before_the_turns_own_save(clock, faulty, kind):
     async with a_registry(clock, faulty, kind) as registry, asyncio.TaskGroup() as strays:
         address = await opened(registry)

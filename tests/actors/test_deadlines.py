@@ -9,6 +9,12 @@ from understudy.actors import Access, DeadlineExceeded
 from understudy.actors.testing import settle
 
 
+async def increment_unless_cancelling(actor):
+    """A cancellation of the turn before must not reach this one's timeouts and task groups."""
+    assert asyncio.current_task().cancelling() == 0
+    return await increment(actor)
+
+
 async def test_a_message_whose_deadline_has_passed_already_never_runs(clock, store, kind):
     async with a_registry(clock, store, kind) as registry:
         address = await opened(registry)
@@ -44,7 +50,7 @@ async def test_a_turn_that_runs_past_its_deadline_is_cancelled_and_rolled_back(c
         address = await opened(registry, 5)
         gate = Gate()
         message, outcome = envelope(gate, deadline=clock.monotonic() + 2, context=context)
-        following, done = envelope(increment)
+        following, done = envelope(increment_unless_cancelling)
         registry.deliver(address, message)
         registry.deliver(address, following)
         await gate.entered.wait()
@@ -122,7 +128,7 @@ async def test_a_turn_that_returns_in_spite_of_its_cancellation_has_its_result(c
     async with a_registry(clock, store, kind) as registry:
         address = await opened(registry)
         message, outcome = envelope(finish_anyway, deadline=clock.monotonic() + 2)
-        following, done = envelope(increment)
+        following, done = envelope(increment_unless_cancelling)
         registry.deliver(address, message)
         registry.deliver(address, following)
         await clock.advance(2)

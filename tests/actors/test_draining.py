@@ -125,7 +125,12 @@ async def test_cancelling_the_block_still_drains(clock, store, kind):
             inside.set()
             await asyncio.Event().wait()
 
-    message, outcome = envelope(increment)
+    async def takes_a_while(actor):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await increment(actor)
+
+    message, outcome = envelope(takes_a_while)
     async with anyio.create_task_group() as group:
         group.start_soon(node)
         await inside.wait()

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from support.counting import CounterKind, Gate, a_registry, asleep, count, increment, opened
-from understudy.actors import Access, ActorNotFound
+from support.counting import CounterKind, Gate, a_registry, asleep, count, envelope, increment, opened
+from understudy.actors import Access, ActorNotFound, OwnershipLost
 from understudy.actors.testing import settle
 
 
@@ -134,6 +134,25 @@ async def test_a_touch_that_finds_another_owner_drops_the_actor(clock, store, ki
         assert address not in registry
         assert registry.stats()["lost"] == 1
         assert registry.stats()["touch_failures"] == 0
+
+
+async def test_signals_reach_the_last_turn_of_an_actor_that_has_lost_its_record(clock, store, kind):
+    async with a_registry(clock, store, kind) as registry:
+        address = await opened(registry)
+        gate = Gate()
+        running, outcome = envelope(gate)
+        registry.deliver(address, running)
+        await clock.advance(300)
+        await store.claim(address, owner="node-2")
+        await clock.advance(120)
+        assert registry.live(address) is kind.created[0]
+        gate.opened.set()
+        with pytest.raises(OwnershipLost):
+            await outcome
+        assert registry.live(address) is None
+        waited = await registry.ask(address, count)
+        assert waited == 0
+        assert len(kind.rehydrated) == 1
 
 
 async def test_a_touch_that_finds_no_record_drops_the_actor(clock, store, kind):

@@ -74,6 +74,8 @@ async def test_a_pinned_actor_stays_until_it_is_unpinned_as_often(clock, store, 
         assert registry.pin(address)
         kind.created[0].cell.pin()
         await clock.advance(1000)
+        await registry.ask(address, count)
+        await clock.advance(1000)
         registry.unpin(address)
         await clock.advance(1000)
         assert not await registry.passivate(address)

@@ -54,6 +54,7 @@ async def test_what_waits_behind_a_stale_turn_goes_to_a_fresh_activation(clock, 
         assert await asyncio.gather(*waiting) == [71, 72, 73]
         assert isinstance(lost.exception(), OwnershipLost)
         assert registry.stats()["activations"] == 2
+        assert registry._cells[address].redelivered == ()
 
 
 async def test_what_was_redelivered_once_is_not_redelivered_again(clock, store, kind):
@@ -76,6 +77,26 @@ async def test_what_was_redelivered_once_is_not_redelivered_again(clock, store, 
         assert "while this message waited" in str(outcomes[2].exception())
         assert len(kind.rehydrated) == 1
         assert await registry.ask(address, count) == 5
+
+
+async def test_a_message_that_waited_for_a_sleeper_still_has_its_second_chance(clock, store, kind):
+    async with a_registry(clock, store, kind) as registry:
+        address = await opened(registry, 5)
+
+        async def usurped(actor):
+            await store.claim(address, owner="node-2")
+            actor.value += 1
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(registry.passivate(address))
+            await asyncio.sleep(0)
+            stale, lost = envelope(usurped)
+            waiting, done = envelope(increment)
+            registry.deliver(address, stale)
+            registry.deliver(address, waiting)
+        assert await done == 6
+        assert isinstance(lost.exception(), OwnershipLost)
+        assert len(kind.rehydrated) == 2
 
 
 async def test_a_refused_save_is_tried_once_more(clock, faulty, kind):

@@ -24,60 +24,60 @@ async def test_a_thousand_concurrent_exclusive_increments_are_serial(clock, stor
         assert (record.snapshot, record.version) == (b"1000", 1001)
 
 
+CALLER = contextvars.ContextVar("caller", default="nobody")
+
+
 @pytest.mark.parametrize("own_context", [lambda n: n % 2 == 0, lambda n: n % 3 == 0, lambda n: True, lambda n: n > 50])
 async def test_turns_with_and_without_a_context_of_their_own_keep_their_order(clock, store, kind, own_context):
     async with a_registry(clock, store, kind) as registry:
         address = await opened(registry)
-        seen: list[int] = []
+        seen: list[tuple[int, str]] = []
 
         def note(number: int):
             async def message(actor):
                 await asyncio.sleep(0)
-                seen.append(number)
+                seen.append((number, CALLER.get()))
                 await asyncio.sleep(0)
 
             return message
 
-        futures = []
+        futures, expected = [], []
         for number in range(100):
-            message, future = envelope(
-                note(number), context=contextvars.copy_context() if own_context(number) else None
-            )
+            context = contextvars.copy_context() if own_context(number) else None
+            if context is not None:
+                context.run(CALLER.set, f"caller {number}")
+            message, future = envelope(note(number), context=context)
             registry.deliver(address, message)
             futures.append(future)
+            expected.append((number, f"caller {number}" if context else "nobody"))
         await asyncio.gather(*futures)
-        assert seen == list(range(100))
+        assert seen == expected
         assert kind.created[0].most_running == 1
 
 
-async def test_a_turn_sees_the_context_of_its_envelope(clock, store, kind):
-    caller = contextvars.ContextVar("caller", default="nobody")
+async def who(actor):
+    await asyncio.sleep(0)
+    return CALLER.get()
 
-    async def who(actor):
-        await asyncio.sleep(0)
-        return caller.get()
 
+@pytest.mark.parametrize("access", Access)
+async def test_a_turn_sees_the_context_of_its_envelope(clock, store, kind, access):
     async with a_registry(clock, store, kind) as registry:
         address = await opened(registry)
-        for name, access in (("ada", Access.EXCLUSIVE), ("bob", Access.SHARED)):
-            context = contextvars.copy_context()
-            context.run(caller.set, name)
-            message, future = envelope(who, context=context, access=access)
-            registry.deliver(address, message)
-            assert await future == name
+        context = contextvars.copy_context()
+        context.run(CALLER.set, "ada")
+        message, future = envelope(who, context=context, access=access)
+        registry.deliver(address, message)
+        assert await future == "ada"
 
 
-async def test_a_turn_without_a_context_does_not_see_its_callers(clock, store, kind):
-    caller = contextvars.ContextVar("caller", default="nobody")
-
-    async def who(actor):
-        return caller.get()
-
+async def test_a_turn_without_a_context_sees_the_registrys_and_not_its_callers(clock, store, kind):
+    CALLER.set("the node")
     async with a_registry(clock, store, kind) as registry:
         address = await opened(registry)
-        caller.set("ada")
-        assert await registry.ask(address, who) == "nobody"
-        assert await registry.ask(address, who, access=Access.SHARED) == "nobody"
+        CALLER.set("ada")
+        assert await registry.ask(address, who) == "the node"
+        assert await registry.ask(address, who, access=Access.SHARED) == "the node"
 
 
 async def test_shared_turns_run_at_once_beside_an_exclusive_one_and_each_other(clock, store, kind):
@@ -298,6 +298,28 @@ async def test_long_runs_of_turns_that_never_wait_let_the_loop_breathe(clock, st
             await asyncio.sleep(0)
             longest = max(longest, ran - before)
         assert longest <= at_most + 1
+
+
+async def test_a_cancellation_between_two_turns_hits_neither(clock, store, kind):
+    async with a_registry(clock, store, kind) as registry:
+        address = await opened(registry)
+        ran = 0
+
+        async def quick(actor):
+            nonlocal ran
+            ran += 1
+            assert asyncio.current_task().cancelling() == 0
+
+        outcomes = []
+        for _ in range(300):
+            message, outcome = envelope(quick)
+            registry.deliver(address, message)
+            outcomes.append(outcome)
+        await asyncio.sleep(0)
+        assert 0 < ran < 300
+        registry._cells[address].task.cancel()
+        await asyncio.gather(*outcomes)
+        assert ran == 300
 
 
 async def test_an_actor_of_a_kind_that_is_not_durable_is_never_stored(clock, store):

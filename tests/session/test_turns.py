@@ -193,7 +193,7 @@ async def test_a_read_only_tool_that_wakes_the_session_may_not_write_either(host
 async def test_a_prompt_that_writes_fails_and_changes_nothing(host, prompt):
     visitor = await host.visit()
     await visitor.ask("begin_facts")
-    with pytest.raises(RPCError, match="prompts/get changed session.state, but it may only read"):
+    with pytest.raises(RPCError, match=r"prompts/get changed session\.state, but it may only read"):
         await visitor.request("prompts/get", {"name": prompt})
     assert await visitor.ask("state") == {"state": {"facts": ["one", "two"]}}
 
@@ -242,3 +242,40 @@ async def test_no_call_is_in_flight_when_all_are_answered(host, era):
     await visitor.failure("scribble")
     actor = host.registry.live(visitor.address)
     assert actor.calls_in_flight == []
+
+
+# A call that wakes the session, before it is known what it is
+
+
+async def test_a_reader_that_wakes_the_session_holds_up_no_exclusive_turn(host, stagehand, era):
+    visitor = await host.visit(era)
+    await visitor.ask("increment")
+    await host.sleep(visitor)
+    reading = visitor.call("hold_reading", gate="a")
+    await stagehand.gate("a").entered.wait()
+    assert await visitor.ask("increment") == 2
+    stagehand.gate("a").opened.set()
+    assert await reading.value() == 1
+    assert host.registry.live(visitor.address).calls_in_flight == []
+
+
+async def test_a_reader_that_wakes_the_session_can_be_cancelled(host, stagehand, era):
+    visitor = await host.visit(era)
+    await visitor.ask("increment")
+    await host.sleep(visitor)
+    reading = visitor.call("hold_reading", gate="a")
+    await stagehand.gate("a").entered.wait()
+    await visitor.cancel(reading)
+    assert await visitor.ask("increment") == 2
+    assert host.registry.live(visitor.address).calls_in_flight == []
+
+
+async def test_a_cancellation_that_meets_the_session_asleep_reaches_the_call_that_wakes_it(host, stagehand):
+    visitor = await host.visit()
+    await visitor.ask("increment")
+    await host.sleep(visitor)
+    holding = visitor.call("hold", gate="a")
+    await visitor.cancel(holding)
+    with pytest.raises(RPCError, match="Request cancelled"):
+        await holding.value()
+    assert await visitor.ask("count") == 1

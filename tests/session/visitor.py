@@ -224,8 +224,19 @@ class Visitor:
         session = {"mcp-session-id": self.session, "mcp-protocol-version": HANDSHAKE} if self.session else {}
         return {**self._headers, **session, **more}
 
-    def begin(self, method: str, params: Mapping[str, Any] | None = None, *, id: Any = None) -> Stream:
-        """Send a request; its answer is read from the stream."""
+    def begin(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        id: Any = None,
+        param_session: str | None = None,
+        bare: bool = False,
+    ) -> Stream:
+        """Send a request; its answer is read from the stream.
+
+        The state handle among the arguments also travels as a header: as it is, as `param_session`, or not (`bare`).
+        """
         id = next(self.ids) if id is None else id
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": id, "method": method}
         if self.era == "handshake":
@@ -240,7 +251,8 @@ class Visitor:
         headers = self.headers(**{"mcp-method": method})
         if (name := given.get("name") or given.get("uri")) is not None:
             headers["mcp-name"] = name
-        if (handle := (given.get("arguments") or {}).get("session")) is not None:
+        handle = param_session or (given.get("arguments") or {}).get("session")
+        if handle is not None and not bare:
             headers["mcp-param-session"] = handle
         return self.host.begin({**message, "params": given}, headers)
 
@@ -273,9 +285,11 @@ class Visitor:
         return await self._status(self.host.begin(message, self.headers()))
 
     async def cancel(self, call: Stream) -> None:
-        """As the era does it: by a notification, or by leaving."""
+        """As the era does it: by a notification, or by leaving. Returns when the server knows."""
         if self.era == "modern":
             call.leave()
+            async with asyncio.timeout(PATIENCE):
+                await call.ended.wait()
         else:
             assert await self.notify("notifications/cancelled", {"requestId": call.request_id}) == 202
 
