@@ -70,7 +70,8 @@ async def _asleep(effort: Effort, progress: Progress) -> Scenario:
         for number in range(effort.rounds):
             progress(f"asleep, round {number + 1}/{effort.rounds}")
             store = f"sqlite:///{folder}/round-{number}.db"
-            answer = await probe("passivated", store=store, before=leaving, sessions=leaving, room=room)
+            # First as many as it takes to fill SQLite's page cache, which is bounded but not small.
+            answer = await probe("passivated", store=store, before=3 * leaving, sessions=leaving, room=room)
             left.append(answer["bytes"])
             floor = await probe("asleep", store=small, ids=random.sample(pool[small], wakes))
             full = await probe("asleep", store=large, ids=random.sample(pool[large], wakes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -96,6 +97,9 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
             if warning := options.host_warning():
                 logger.warning("%s", warning)
             logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
+            # What start-up made stays for good: the collector need not walk it again with every full collection.
+            gc.collect()
+            gc.freeze()
             run = HTTP_SERVERS[options.http]
             await serve_until_stopped(runtime, run, sock, tls, signals.asked, drain_timeout=options.drain_timeout)
     logger.info("stopped: every finished turn is saved")

@@ -23,8 +23,9 @@ from .handles import (
     unknown_handle,
 )
 from .hosting import HostedServer, declares_handle
-from .messages import Authorize, Call, OpenHandle
+from .messages import MOVED, Authorize, Call, OpenHandle
 from .session_kind import SESSION, SessionSeed
+from .stateless import learn_tools
 
 __all__ = ["HandleCalls"]
 
@@ -101,13 +102,38 @@ class HandleCalls:
         self, call: Call, hosted: HostedServer, serve: Callable[[Call, HostedServer], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """Run a call that names no session; a listing of the tools also tells how to get one."""
+        if call.method == "tools/call" and not hosted.knows_tools:
+            # Only now is it known whether a tool declares the handle.
+            await learn_tools(call, hosted)
+            tool: Any = (call.params or {}).get("name")
+            if self.is_reserved(hosted, tool):
+                return await self.serve(call, hosted, tool)
+            if self.declares_handle(hosted, tool):
+                return await self._hand_on(call, hosted)
         result = await serve(call, hosted)
         if call.method == "tools/list":
-            if not hosted.manages_tools and any(declares_handle(tool.get("inputSchema")) for tool in result["tools"]):
-                hosted.lists_handles = True
+            hosted.note_handles(result["tools"])
             if hosted.offers_sessions:
                 return add_session_tools(hosted, result)
         return result
+
+    async def _hand_on(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
+        address = self.address(call)
+        if address is None:
+            return self.unknown(hosted)
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call.envelope = Envelope(call, Access.EXCLUSIVE, _HandedOn(outcome), None, copy_context())
+        try:
+            self._registry.deliver(address, call.envelope)
+            return await outcome
+        except (ActorNotFound, ActorEnded, ForeignSession):
+            return self.unknown(hosted)
+
+
+class _HandedOn(FutureReply):
+    def resolve(self, result: Any) -> None:
+        if result is not MOVED:
+            super().resolve(result)
 
 
 class _HandleReply:

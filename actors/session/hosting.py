@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -76,13 +76,13 @@ class HostedServer:
 
     __slots__ = (
         "_clashes",
+        "_handle_schemas",
         "_init_options",
         "_read_only",
         "_schemas",
         "_shared",
         "_tools",
         "lifespan_state",
-        "lists_handles",
         "lowlevel",
         "name",
     )
@@ -107,8 +107,7 @@ class HostedServer:
         self._schemas: dict[str, tuple[Any, dict[str, Any]]] | None = None
         self._init_options: InitializationOptions | None = None
         self._clashes: set[str] | None = None
-        self.lists_handles = False
-        """A server that is no `MCPServer` has listed a tool that declares the state handle itself."""
+        self._handle_schemas: dict[str, Any] | None = None
         self._shared = shared
         for index, middleware in enumerate(lowlevel.middleware):
             if type(middleware) is OpenTelemetryMiddleware:
@@ -157,16 +156,27 @@ class HostedServer:
         try:
             for _ in range(_MAX_PAGES):
                 page = await runner.on_request(dispatch, "tools/list", params)
+                self.note_handles(page.get("tools", ()))
                 for tool in page.get("tools", ()):
                     annotations: dict[str, Any] = tool.get("annotations") or {}
                     read_only[tool["name"]] = bool(annotations.get("readOnlyHint"))
-                    self.lists_handles = self.lists_handles or declares_handle(tool.get("inputSchema"))
                 if page.get("nextCursor") is None:
                     break
                 params = {**params, "cursor": page["nextCursor"]}
         except Exception as error:
             logger.info("server %r does not list its tools (%s): all of them count as writing", self.name, error)
         self._read_only = read_only
+
+    def note_handles(self, tools: Iterable[dict[str, Any]]) -> None:
+        """Remember which of the listed tools declare the state handle themselves. `MCPServer` tools never do."""
+        if self._tools is not None:
+            return
+        for tool in tools:
+            schema = tool.get("inputSchema")
+            if declares_handle(schema):
+                if self._handle_schemas is None:
+                    self._handle_schemas = {}
+                self._handle_schemas[tool["name"]] = schema
 
     @property
     def knows_tools(self) -> bool:
@@ -223,7 +233,7 @@ class HostedServer:
     def offers_sessions(self) -> bool:
         """Whether a tool takes a session, so that modern-era clients need a way to open one."""
         if self._tools is None:
-            return self.lists_handles
+            return self._handle_schemas is not None
         return any(self._fills(tool) for tool in self._tools.values())
 
     def tool_names(self) -> list[str]:
@@ -245,7 +255,9 @@ class HostedServer:
                 kept = self._schemas[tool_name] = (tool, with_session_argument(tool.parameters))
             return kept[1]
         lookup = self.lowlevel.get_tool_input_schema
-        return lookup(tool_name) if lookup is not None else None
+        if lookup is not None and (schema := lookup(tool_name)) is not None:
+            return schema
+        return self._handle_schemas.get(tool_name) if self._handle_schemas is not None else None
 
 
 _MAX_PAGES = 100

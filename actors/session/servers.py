@@ -56,7 +56,7 @@ class Servers:
         self._tasks = TaskOwner()
         self._lifespans: dict[HostedServer, _Lifespan] = {}
         self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
-        self._making: dict[Any, asyncio.Lock] = {}
+        self._making: dict[Any, asyncio.Event] = {}
         self._shared: WeakValueDictionary[str, TenantShared] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
@@ -112,20 +112,20 @@ class Servers:
         if self._one is not None:
             return self._one
         surface = tenant.surface
+        while (making := self._making.get(surface)) is not None:
+            await making.wait()
         hosted = self._surfaces.get(surface)
         if hosted is not None:
             self._surfaces.move_to_end(surface)
             return hosted
-        lock = self._making.setdefault(surface, asyncio.Lock())
+        making = self._making[surface] = asyncio.Event()
         try:
-            async with lock:
-                hosted = self._surfaces.get(surface)
-                if hosted is None:
-                    hosted = self._surfaces[surface] = await self._make(tenant, check=check_names)
-                    if len(self._surfaces) > MAX_SURFACES:
-                        self.release(self._surfaces.popitem(last=False)[1])
+            hosted = self._surfaces[surface] = await self._make(tenant, check=check_names)
         finally:
-            self._making.pop(surface, None)
+            del self._making[surface]
+            making.set()
+        if len(self._surfaces) > MAX_SURFACES:
+            self.release(self._surfaces.popitem(last=False)[1])
         return hosted
 
     def release(self, hosted: HostedServer) -> None:
@@ -158,15 +158,15 @@ class Servers:
         stop = asyncio.Event()
         task = self._tasks.spawn(self._keep(hosted, started, stop))
         self._lifespans[hosted] = _Lifespan(stop, task)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 await asyncio.shield(started)
-        except TimeoutError:
+        except BaseException:
+            # Also where whoever needed the server is gone, and will not give it back.
             task.cancel()
-            raise TimeoutError(f"not started within {timeout} s") from None
-        except asyncio.CancelledError:
-            # Whoever needed the server is gone, and will not give it back.
-            task.cancel()
+            if limit.expired():
+                raise TimeoutError(f"not started within {timeout} s") from None
             raise
 
     async def _keep(self, hosted: HostedServer, started: asyncio.Future[None], stop: asyncio.Event) -> None:

@@ -13,7 +13,23 @@ from .hosting import HostedServer
 from .messages import Call
 from .session import CURRENT
 
-__all__ = ["serve_stateless"]
+__all__ = ["learn_tools", "serve_stateless"]
+
+
+async def learn_tools(call: Call, hosted: HostedServer) -> None:
+    """Have `hosted` learn what its tools are, with the envelope of one modern-era request.
+
+    Raises:
+        RequestCancelled: `call.cancel()` was called.
+    """
+    assert call.route is not None
+    connection = envelope_connection(call.route)
+    CURRENT.set(None)
+    runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
+    try:
+        await call.run(hosted.learn_tools(runner, CallDispatch(call, None), meta=(call.params or {}).get("_meta")))
+    finally:
+        await connection.aclose()
 
 
 async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:

@@ -212,9 +212,7 @@ async def test_a_method_that_nobody_has_is_refused(method: str) -> None:
             assert (call.status, call.failure["code"]) == (404, METHOD_NOT_FOUND)
 
 
-@pytest.mark.parametrize(
-    "value", [10**300, -(2**63), 1e308, 5e-324, "\x00", "\u2028\U0001f600", {"": {"": None}}, [1, [2, [3]]]]
-)
+@pytest.mark.parametrize("value", [10**300, -(2**63), 1e308, 5e-324, "\x00", "\u2028\U0001f600", {"": {"": None}}])
 async def test_an_unusual_argument_arrives_as_it_was(value: Any) -> None:
     async with eras() as clients:
         for client in clients:
@@ -325,7 +323,6 @@ async def test_a_client_that_leaves_before_its_body_is_whole_runs_nothing() -> N
         call = client.start(body=never(client.message("tools/call", {"name": "increment"})[:-1]))
         await client.ask("ping")
         call.disconnect()
-        call._parts.aclose  # noqa: B018
         assert call.status == 0
         assert await client.tool("increment") == 1
 

@@ -29,12 +29,12 @@ STRUCTURED: dict[str, tuple[Any, Any]] = {
     "a lone surrogate": ("a\ud800b", "a\ufffdb"),
     "surrogates in the wrong order": ("\udc00\ud800", "\ufffd\ufffd"),
     "a pair of surrogates": ("\ud83d\ude00\ud800", "\U0001f600\ufffd"),
-    "a lone surrogate in a key": ({"\udfff": [1]}, {"\ufffd": [1]}),
     "NUL": ("\x00", "\x00"),
     "both NaN and a surrogate": ([float("nan"), "\ud800"], [None, "\ufffd"]),
     "a huge number": (10**300, 10**300),
 }
 HOPELESS: dict[str, Any] = {
+    "a lone surrogate in a key": {"\udfff": 1},
     "too deep": nested(400),
     "far too deep": nested(100_000),
     "too deep with a surrogate": ["\ud800", nested(400)],

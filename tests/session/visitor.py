@@ -123,6 +123,14 @@ class Stream:
             return result["content"][0]["text"] if result["content"] else None
         return structured.get("result", structured)
 
+    async def failure(self) -> str:
+        """The text of the error that the called tool ended in."""
+        try:
+            value = await self.value()
+        except ToolFailed as error:
+            return str(error)
+        raise AssertionError(f"the tool returned {value!r}")
+
     def leave(self) -> None:
         """Close the connection."""
         self._gone.set()
@@ -268,17 +276,19 @@ class Visitor:
 
     async def failure(self, tool: str, /, **arguments: Any) -> str:
         """Call a tool that fails; the text of its error."""
-        try:
-            value = await self.ask(tool, **arguments)
-        except ToolFailed as error:
-            return str(error)
-        raise AssertionError(f"{tool} returned {value!r}")
+        return await self.call(tool, **arguments).failure()
 
     async def request(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return await self.begin(method, params).result()
 
     async def tools(self) -> dict[str, dict[str, Any]]:
-        return {tool["name"]: tool for tool in (await self.request("tools/list", {}))["tools"]}
+        tools: dict[str, dict[str, Any]] = {}
+        page = await self.request("tools/list", {})
+        while True:
+            tools |= {tool["name"]: tool for tool in page["tools"]}
+            if page.get("nextCursor") is None:
+                return tools
+            page = await self.request("tools/list", {"cursor": page["nextCursor"]})
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> int:
         message = {"jsonrpc": "2.0", "method": method} | ({"params": params} if params is not None else {})
