@@ -52,6 +52,11 @@ DEFERRAL: Final = 0.1
 JSON_PATIENCE: Final = 10.0
 """Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status."""
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
+_UNREADABLE: Final = InboundLadderRejection(
+    # The SDK's decoder raises where an encoded value holds bytes beyond ASCII.
+    code=HEADER_MISMATCH,
+    message="an Mcp-Name or Mcp-Param header is neither plain text nor base64",
+)
 
 
 class ModernLeg:
@@ -158,7 +163,10 @@ class ModernLeg:
         duplicated = find_duplicated_routing_header(headers.items())
         if duplicated is not None:
             return InboundLadderRejection(code=HEADER_MISMATCH, message=f"{duplicated} header appears more than once")
-        return classify_inbound_request(message.raw, headers=dict(headers))
+        try:
+            return classify_inbound_request(message.raw, headers=dict(headers))
+        except ValueError:
+            return _UNREADABLE
 
     def _param_mismatch(
         self, message: Request, headers: Headers, raw_headers: StarletteHeaders, hosted: HostedServer
@@ -173,7 +181,10 @@ class ModernLeg:
         schema = self._handles.reserved_schema(hosted, name) or hosted.input_schema(name)
         if schema is None or not (self._is_annotated(schema) or any(key.startswith(_PARAM_PREFIX) for key in headers)):
             return None
-        return validate_mcp_param_headers(schema, cast("Mapping[str, Any]", arguments or {}), raw_headers)
+        try:
+            return validate_mcp_param_headers(schema, cast("Mapping[str, Any]", arguments or {}), raw_headers)
+        except ValueError:
+            return _UNREADABLE
 
     def _is_annotated(self, schema: Any) -> bool:
         """Whether a schema has an `x-mcp-header` anywhere: most have none, and the SDK's walk is long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from mcp.server.mcpserver import Resolve
 
@@ -151,9 +151,15 @@ class TurnSession:
         self._over = True
         self._state = None
         self.dispatch = None
+        # A timer that was cancelled long ago may still hold the turn's context: it must not hold the actor.
+        self._live = self._checkpoint = _gone
 
     def __repr__(self) -> str:
         return f"<session of {self.what}>"
+
+
+def _gone(*_: object) -> NoReturn:
+    raise TurnOver("the turn is over")
 
 
 CURRENT: ContextVar[TurnSession | None] = ContextVar("understudy_session", default=None)

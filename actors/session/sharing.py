@@ -1,26 +1,30 @@
 """What is equal between the servers of many sessions is kept once.
 
 A factory makes each session a server of its own. Ten tools with their parsed signatures weigh 200 KB, so tools made
-by the same code with the same annotations share their parsed parts; per-server policy objects of the SDK that hold
-no state of the server's are replaced by one for all. All of it is treated as immutable.
+by the same code with the same annotations and defaults share their parsed parts; per-server policy objects of the SDK
+that hold no state of the server's are replaced by one for all. All of it is treated as immutable, and goes with the
+last server that uses it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import inspect
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.server import Settings
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.server.request_state import RequestStateBoundary
 
 __all__ = ["share_equal_parts"]
 
-_LIMIT = 4096
-_tools: OrderedDict[Any, Tool] = OrderedDict()
-_settings: OrderedDict[Any, Settings[Any]] = OrderedDict()
+# Weak: what a tenant's factory closed over must not stay in module scope when its sessions are gone.
+_metadata: WeakValueDictionary[Any, FuncMetadata] = WeakValueDictionary()
+_parameters: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+_settings: WeakValueDictionary[Any, Settings[Any]] = WeakValueDictionary()
 
 
 def share_equal_parts(
@@ -41,31 +45,29 @@ def share_equal_parts(
 
 
 def _share_tool(tool: Tool) -> None:
-    fn: Any = getattr(tool.fn, "__wrapped__", tool.fn)
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        return
+    # What the SDK reads the signature of.
+    fn: Any = inspect.unwrap(tool.fn)
     try:
-        key = (code, tuple(fn.__annotations__.items()), fn.__defaults__, tool.name)
+        annotations: dict[str, Any] = fn.__annotations__
+        by_name: dict[str, Any] = fn.__kwdefaults__ or {}
+        key = (fn.__code__, tool.name, tuple(annotations.items()), fn.__defaults__, tuple(by_name.items()))
         hash(key)
-    except TypeError:
+    except (AttributeError, TypeError):
         return
-    first = _tools.get(key)
-    if first is None:
-        _tools[key] = tool
-        if len(_tools) > _LIMIT:
-            _tools.popitem(last=False)
-    elif first is not tool and first.parameters == tool.parameters and first.output_schema == tool.output_schema:
-        tool.fn_metadata = first.fn_metadata
-        tool.parameters = first.parameters
+    own = tool.fn_metadata
+    first = _metadata.get(key)
+    parameters = _parameters.get(first.arg_model) if first is not None else None
+    if first is None or parameters is None:
+        _metadata[key] = own
+        _parameters[own.arg_model] = tool.parameters
+    elif first is not own and parameters == tool.parameters and first.output_schema == own.output_schema:
+        tool.fn_metadata = first
+        tool.parameters = parameters
 
 
 def _shared_settings(settings: Settings[Any]) -> Settings[Any]:
     try:
         key = (*(repr(value) for name, value in settings if name != "lifespan"), settings.lifespan)
-        hash(key)
+        return _settings.setdefault(key, settings)
     except TypeError:
         return settings
-    if len(_settings) > _LIMIT:
-        _settings.popitem(last=False)
-    return _settings.setdefault(key, settings)
