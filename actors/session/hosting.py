@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.context import ServerMiddleware
@@ -28,7 +27,10 @@ from .sharing import share_equal_parts
 from .telemetry import TelemetryIfInstalled
 from .tool_calls import shorten_tool_calls
 
-__all__ = ["HostedServer", "TenantShared", "declares_handle", "has_lifespan", "is_server", "make_server", "running"]
+if TYPE_CHECKING:
+    from .servers import Lifespan
+
+__all__ = ["HostedServer", "TenantShared", "declares_handle", "has_lifespan", "is_server", "make_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class HostedServer:
     """A server made ready to be run by the SDK kernel, with what the session actor asks of it."""
 
     __slots__ = (
+        "__weakref__",
         "_clashes",
         "_handle_schemas",
         "_init_options",
@@ -82,6 +85,7 @@ class HostedServer:
         "_schemas",
         "_shared",
         "_tools",
+        "lifespan",
         "lifespan_state",
         "lowlevel",
         "name",
@@ -101,6 +105,7 @@ class HostedServer:
             )
         self.lowlevel: AnyServer = lowlevel
         self.name = lowlevel.name
+        self.lifespan: Lifespan | None = None
         self.lifespan_state: Any = {}
         self._tools: dict[str, Tool] | None = None
         self._read_only: dict[str, bool] | None = None
@@ -285,14 +290,6 @@ def declares_handle(schema: Any) -> bool:
         return schema["properties"][SESSION_ARGUMENT]["x-mcp-header"] == "Session"
     except (KeyError, TypeError):
         return False
-
-
-@asynccontextmanager
-async def running(hosted: HostedServer) -> AsyncGenerator[HostedServer]:
-    """`hosted` with its server's lifespan entered."""
-    async with hosted.lowlevel.lifespan(hosted.lowlevel) as state:
-        hosted.lifespan_state = state
-        yield hosted
 
 
 def has_lifespan(hosted: HostedServer) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 from weakref import WeakValueDictionary
+
+from mcp.server.lowlevel import Server
 
 from ..task_owner import TaskOwner
 from .errors import HostingError
 from .handles import check_names
-from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server, running
+from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server
 from .tenant import TenantContext
 
 __all__ = ["Servers"]
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_SURFACES = 256
 """Servers kept for modern-era calls without a handle, one for each distinct tenant surface."""
+MAX_TENANTS = 1024
+"""Tenants whose servers' common parts are kept while none of their servers is in memory."""
 STOP_TIMEOUT = 10.0
 """Seconds that all lifespans together may take to end; after that they are cancelled."""
 
@@ -54,10 +59,11 @@ class Servers:
         self._factory_timeout = factory_timeout
         self._lifespan_timeout = lifespan_timeout
         self._tasks = TaskOwner()
-        self._lifespans: dict[HostedServer, _Lifespan] = {}
+        self._lifespans: set[Lifespan] = set()
         self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
         self._making: dict[Any, asyncio.Event] = {}
         self._shared: WeakValueDictionary[str, TenantShared] = WeakValueDictionary()
+        self._recent: OrderedDict[str, TenantShared] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -72,8 +78,8 @@ class Servers:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        for lifespan in self._lifespans.values():
-            lifespan.stop.set()
+        for lifespan in self._lifespans:
+            lifespan.end()
         # Only one that hangs: the others have ended, and are no longer here, by then.
         timer = asyncio.get_running_loop().call_later(STOP_TIMEOUT, self._cut)
         try:
@@ -82,9 +88,9 @@ class Servers:
             timer.cancel()
 
     def _cut(self) -> None:
-        for hosted, lifespan in self._lifespans.items():
-            logger.error("the lifespan of server %r did not end within %g s", hosted.name, STOP_TIMEOUT)
-            lifespan.task.cancel()
+        for lifespan in self._lifespans:
+            logger.error("the lifespan of server %r did not end within %g s", lifespan.name, STOP_TIMEOUT)
+            lifespan.cut()
 
     @property
     def one(self) -> HostedServer | None:
@@ -125,24 +131,23 @@ class Servers:
             del self._making[surface]
             making.set()
         if len(self._surfaces) > MAX_SURFACES:
-            self.release(self._surfaces.popitem(last=False)[1])
+            _, leaving = self._surfaces.popitem(last=False)
+            if leaving.lifespan is not None:
+                # Calls may still run on it: its lifespan ends when the last of them has let go of it.
+                weakref.finalize(leaving, leaving.lifespan.end_soon).atexit = False
         return hosted
 
     def release(self, hosted: HostedServer) -> None:
         """A session's server is no longer needed: its lifespan ends."""
-        lifespan = self._lifespans.get(hosted) if hosted is not self._one else None
-        if lifespan is not None:
-            lifespan.stop.set()
+        if hosted.lifespan is not None and hosted is not self._one:
+            hosted.lifespan.end()
 
     async def _make(
         self, tenant: TenantContext, *, check: Callable[[HostedServer], None] | None = None
     ) -> HostedServer:
         assert self._factory is not None
         server = await make_server(self._factory, tenant, timeout=self._factory_timeout)
-        shared = self._shared.get(tenant.tenant)
-        if shared is None:
-            shared = self._shared[tenant.tenant] = TenantShared()
-        hosted = HostedServer(server, shared)
+        hosted = HostedServer(server, self._shared_by(tenant.tenant))
         if check is not None:
             check(hosted)
         if has_lifespan(hosted):
@@ -153,38 +158,77 @@ class Servers:
                 raise HostingError(f"the lifespan of server {hosted.name!r} failed at its start: {error!r}") from error
         return hosted
 
+    def _shared_by(self, tenant: str) -> TenantShared:
+        shared = self._shared.get(tenant)
+        if shared is None:
+            shared = self._shared[tenant] = TenantShared()
+        self._recent[tenant] = shared
+        self._recent.move_to_end(tenant)
+        if len(self._recent) > MAX_TENANTS:
+            self._recent.popitem(last=False)
+        return shared
+
     async def _start(self, hosted: HostedServer, timeout: float | None) -> None:
-        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stop = asyncio.Event()
-        task = self._tasks.spawn(self._keep(hosted, started, stop))
-        self._lifespans[hosted] = _Lifespan(stop, task)
+        lifespan = Lifespan(hosted.lowlevel)
+        task = self._tasks.spawn(lifespan.run())
+        self._lifespans.add(lifespan)
+        task.add_done_callback(lambda _: self._lifespans.discard(lifespan))
+        hosted.lifespan_state = await lifespan.begun(task, timeout)
+        hosted.lifespan = lifespan
+
+
+class Lifespan:
+    """One lifespan of a server, in a task of its own: it may hold task groups, which only that task may leave."""
+
+    def __init__(self, server: Server[Any]) -> None:
+        self.name = server.name
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._state: asyncio.Future[Any] = self._loop.create_future()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """From its start to its end. Never raises, but for cancellation."""
+        try:
+            async with self._server.lifespan(self._server) as state:
+                self._state.set_result(state)
+                await self._stop.wait()
+        except Exception as error:
+            if not self._state.done():
+                self._state.set_exception(error)
+            else:
+                logger.error("the lifespan of server %r failed", self.name, exc_info=error)
+        finally:
+            self._state.cancel()
+
+    async def begun(self, task: asyncio.Task[None], timeout: float | None) -> Any:
+        """What it yields, once it has begun in `task`. Cancelled, or after `timeout` seconds, the lifespan is given up.
+
+        Raises:
+            TimeoutError: It has not begun in time.
+            Whatever it raises.
+        """
+        self._task = task
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                await asyncio.shield(started)
+                return await asyncio.shield(self._state)
         except BaseException:
-            # Also where whoever needed the server is gone, and will not give it back.
-            task.cancel()
+            self.cut()
             if limit.expired():
                 raise TimeoutError(f"not started within {timeout} s") from None
             raise
 
-    async def _keep(self, hosted: HostedServer, started: asyncio.Future[None], stop: asyncio.Event) -> None:
-        # A lifespan may hold task groups, which must be left by the task that entered them: hence one task for each.
-        try:
-            async with running(hosted):
-                started.set_result(None)
-                await stop.wait()
-        except Exception as error:
-            if not started.done():
-                started.set_exception(error)
-            else:
-                logger.error("the lifespan of server %r failed", hosted.name, exc_info=error)
-        finally:
-            started.cancel()
-            self._lifespans.pop(hosted, None)
+    def end(self) -> None:
+        self._stop.set()
 
+    def end_soon(self) -> None:
+        """`end`, from any thread: a garbage collector may be in any."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
 
-class _Lifespan(NamedTuple):
-    stop: asyncio.Event
-    task: asyncio.Task[None]
+    def cut(self) -> None:
+        """Cancel it."""
+        if self._task is not None:
+            self._task.cancel()

@@ -80,15 +80,16 @@ async def test_nothing_of_another_tenant_is_heard() -> None:
         assert len(heard(streams["bob"])) == 3
 
 
-async def test_nothing_of_another_tenant_is_heard_where_one_object_serves_all() -> None:
+async def test_where_one_object_serves_all_what_it_publishes_is_everybodys() -> None:
+    """One object is one server with one bus, as its author expects. It takes a factory to keep tenants apart."""
     async with hosting_modern(make_server(), tenants=by_bearer) as ann:
         ann.headers["authorization"] = "Bearer acme/ann"
         eve = ann.twin(authorization="Bearer evil/eve")
         stream = await listen(eve, "stage://a", tools=False)
         await ann.tool("touch", {"uri": "stage://a", "session": await ann.handle()})
         await eve.tool("touch", {"uri": "stage://a", "session": await eve.handle()})
-        await stream.until(lambda: len(stream.messages) >= 2)
-        assert heard(stream) == ["stage://a"]
+        await stream.until(lambda: len(stream.messages) >= 3)
+        assert heard(stream) == ["stage://a"] * 2
 
 
 @HOSTED

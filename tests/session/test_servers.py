@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import fastmcp
 import pytest
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.resolve import Elicit, ElicitationResult, Resolve
 from mcp.types import (
     CallToolRequestParams,
     CallToolResult,
@@ -22,10 +23,10 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from session.visitor import PATIENCE, RPCError, Visitor, hosted
+from pydantic import BaseModel
+from session.visitor import PATIENCE, Kept, RPCError, Visitor, hosted
 from understudy.actors.session.servers import Servers
 from understudy.runtime import HostingError, Runtime, Session, TenantContext, current_session
-from understudy.stores import MemoryStore
 
 READ_ONLY = ToolAnnotations(read_only_hint=True)
 ACME = TenantContext(tenant="acme", principal="ada")
@@ -90,19 +91,6 @@ def test_what_is_no_server_and_no_factory_is_refused_with_what_is_possible(thing
         Runtime(thing)
 
 
-class Kept:
-    """A store that outlives the runtime that closes it."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def aclose(self) -> None:
-        pass
-
-
 def lowlevel(*, declare: bool = False, lookup: bool = False) -> Server[Any]:
     """A low-level server with a tool that counts, and one that reads; it may declare the state handle itself."""
     properties = {"session": {"type": "string", "x-mcp-header": "Session"}} if declare else {}
@@ -144,8 +132,8 @@ async def test_a_lowlevel_server_keeps_state_and_its_read_only_tools_only_read()
 
 @pytest.mark.parametrize("lookup", [True, False], ids=["with get_tool_input_schema", "without"])
 async def test_a_lowlevel_server_that_declares_the_handle_keeps_state_in_the_modern_era(lookup):
-    store = MemoryStore()
-    async with hosted(lowlevel(declare=True, lookup=lookup), store=Kept(store)) as host:
+    store = Kept()
+    async with hosted(lowlevel(declare=True, lookup=lookup), store=store) as host:
         visitor = Visitor(host, "modern")
         # What the server's tools are, and so that there is `open_session`, is learnt from their listing.
         assert {"count", "read", "open_session", "close_session"} == set(await visitor.tools())
@@ -155,7 +143,7 @@ async def test_a_lowlevel_server_that_declares_the_handle_keeps_state_in_the_mod
         assert "tool 'read' changed session.state" in await visitor.failure("read", spoil=True)
         await host.sleep(visitor)
         assert await visitor.ask("count") == "2"
-    async with hosted(lowlevel(declare=True, lookup=lookup), store=Kept(store)) as host:
+    async with hosted(lowlevel(declare=True, lookup=lookup), store=store) as host:
         # Another life of the process, whose first request is a call.
         returning = Visitor(host, "modern", session=visitor.session)
         assert await returning.ask("read") == "2"
@@ -398,6 +386,93 @@ async def _until(condition: Any) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it never happened")
+
+
+async def test_a_surface_that_goes_keeps_its_lifespan_while_a_call_runs_on_it(monkeypatch):
+    monkeypatch.setattr("understudy.actors.session.servers.MAX_SURFACES", 1)
+    log = Log()
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    def factory(tenant: TenantContext) -> MCPServer:
+        server = MCPServer("surface", lifespan=log.lifespan(tenant.tenant))
+
+        @server.tool()
+        async def hold() -> list[str]:
+            entered.set()
+            await gate.wait()
+            return list(log.left)
+
+        return server
+
+    def resolve(request: Any) -> TenantContext:
+        return {"ada": ACME, "bob": GLOBEX}[request.headers["authorization"]]
+
+    async with hosted(factory, tenants=resolve) as host:
+        call = Visitor(host, "modern", credential="ada").call("hold", stateless=True)
+        await entered.wait()
+        await Visitor(host, "modern", credential="bob").tools()
+        assert log.entered == ["acme", "globex"]
+        gate.set()
+        assert await call.value() == []
+        await _until(lambda: log.left == ["acme"])
+
+
+# Rounds of questions in the modern era
+
+
+class Name(BaseModel):
+    name: str
+
+
+async def ask_for_name() -> Elicit[Name]:
+    return Elicit("Who?", Name)
+
+
+def inquirer() -> MCPServer:
+    server = MCPServer("inquirer")
+
+    @server.tool()
+    async def greet(session: Session, answer: Annotated[ElicitationResult[Name], Resolve(ask_for_name)]) -> str:
+        session.state["greeted"] = session.state.get("greeted", 0) + 1
+        return f"{answer.data.name} {session.state['greeted']}"
+
+    @server.tool()
+    async def greet_stateless(answer: Annotated[ElicitationResult[Name], Resolve(ask_for_name)]) -> str:
+        return answer.data.name
+
+    return server
+
+
+@pytest.mark.parametrize("tool", ["greet", "greet_stateless"])
+@pytest.mark.parametrize("evicted", [False, True], ids=["", "and its surface gone"])
+async def test_a_round_begun_at_one_server_of_a_session_ends_at_another(tool, evicted, monkeypatch):
+    monkeypatch.setattr("understudy.actors.session.servers.MAX_SURFACES", 1)
+
+    def resolve(request: Any) -> TenantContext:
+        return {"ada": ACME, "bob": GLOBEX}[request.headers["authorization"]]
+
+    async with hosted(lambda tenant: inquirer(), tenants=resolve) as host:
+        visitor = await host.visit("modern", credential="ada")
+        arguments = {"session": visitor.session} if tool == "greet" else {}
+        asked = await visitor.begin("tools/call", {"name": tool, "arguments": arguments}).result()
+        (key,) = asked["inputRequests"]
+        await host.sleep(visitor)
+        if evicted:
+            await Visitor(host, "modern", credential="bob").tools()
+        answered = {
+            "name": tool,
+            "arguments": arguments,
+            "inputResponses": {key: {"action": "accept", "content": {"name": "Ada"}}},
+            "requestState": asked["requestState"],
+        }
+        expected = "Ada 1" if tool == "greet" else "Ada"
+        assert await visitor.begin("tools/call", answered).value() == expected
+        # Sealed for one tenant, it opens for no other.
+        thief = await host.visit("modern", credential="bob")
+        if tool == "greet":
+            answered["arguments"] = {"session": thief.session}
+        with pytest.raises(RPCError):
+            await thief.begin("tools/call", answered).value()
 
 
 # Lifespans

@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
+from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import Runtime
-from understudy.stores import Address
+from understudy.stores import Address, MemoryStore
 
 HANDSHAKE = "2025-11-25"
 MODERN = "2026-07-28"
@@ -49,6 +51,10 @@ class Stream:
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._gone = asyncio.Event()
         self._text = b""
+        self.error: Exception | None = None
+        """What the app raised, which no app should."""
+        self.body = b""
+        """All that was received so far."""
 
     async def run(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
         sent = False
@@ -63,6 +69,8 @@ class Stream:
 
         try:
             await app(scope, receive, self._take)
+        except Exception as error:
+            self.error = error
         finally:
             self.began.set()
             self.ended.set()
@@ -75,6 +83,7 @@ class Stream:
             self.began.set()
             return
         self._text += message.get("body", b"")
+        self.body += message.get("body", b"")
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             *events, self._text = self._text.split(b"\n\n")
             for event in events:
@@ -137,11 +146,12 @@ class Stream:
 
 
 class Host:
-    """A runtime with a server, and the ways to visit it."""
+    """A runtime with a server, and the ways to visit it. Any other ASGI app may be visited too."""
 
-    def __init__(self, runtime: Runtime, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, runtime: Any, *, app: Any = None) -> None:
         self.runtime = runtime
-        self._tasks = tasks
+        self._app = app or runtime.app
+        self._tasks = TaskOwner()
         self._open: list[Stream] = []
 
     @property
@@ -171,7 +181,7 @@ class Host:
         }
         stream = Stream((message or {}).get("id"))
         self._open.append(stream)
-        self._tasks.create_task(stream.run(self.runtime.app, scope, body))
+        self._tasks.spawn(stream.run(self._app, scope, body))
         return stream
 
     async def visit(self, era: str = "handshake", *, credential: str | None = None, **options: Any) -> Visitor:
@@ -187,9 +197,16 @@ class Host:
                 assert visitor.address in self.registry, "the session is not in memory"
                 await asyncio.sleep(0)
 
-    def leave(self) -> None:
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
         for stream in self._open:
             stream.leave()
+        await self._tasks.__aexit__(*exc)
+        if exc[0] is None:
+            assert [stream.error for stream in self._open if stream.error is not None] == []
 
 
 class Visitor:
@@ -258,8 +275,9 @@ class Visitor:
         given["_meta"] = {**given.get("_meta", {}), **meta}
         headers = self.headers(**{"mcp-method": method})
         if (name := given.get("name") or given.get("uri")) is not None:
-            headers["mcp-name"] = name
-        handle = param_session or (given.get("arguments") or {}).get("session")
+            headers["mcp-name"] = str(name)
+        arguments = given.get("arguments")
+        handle = param_session or (arguments.get("session") if isinstance(arguments, dict) else None)
         if handle is not None and not bare:
             headers["mcp-param-session"] = handle
         return self.host.begin({**message, "params": given}, headers)
@@ -322,13 +340,31 @@ class Visitor:
         return stream.status
 
 
+class Kept:
+    """A store that outlives the runtime that closes it: what a file is to a process."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def aclose(self) -> None:
+        pass
+
+
 @asynccontextmanager
 async def hosted(server: object, **options: Any) -> AsyncIterator[Host]:
     """`server` hosted in a runtime for as long as the block lasts."""
     runtime = Runtime(server, **options)
-    async with runtime, asyncio.TaskGroup() as tasks:
-        host = Host(runtime, tasks)
-        try:
-            yield host
-        finally:
-            host.leave()
+    async with runtime, Host(runtime) as host:
+        yield host
+
+
+@asynccontextmanager
+async def hosted_by_the_sdk(server: Any) -> AsyncIterator[Host]:
+    """The same on the SDK's own HTTP stack, to compare with."""
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = server.streamable_http_app(json_response=True, transport_security=security)
+    async with app.router.lifespan_context(app), Host(None, app=app) as host:
+        yield host
