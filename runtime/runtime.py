@@ -26,6 +26,7 @@ from .handshake import HandshakeLeg
 from .http import BodyReader
 from .metrics import Latency, render_metrics
 from .modern import ModernLeg
+from .pressure import memory_pressure
 from .security import HostGuard
 from .streams import StreamTable
 from .tenants import TenantResolver
@@ -64,6 +65,7 @@ class Runtime:
         session_ttl: float = 86_400.0,
         idle_after: float = 300.0,
         max_sessions: int = 10_000,
+        max_memory: int | None = None,
         max_body: int = 4 * 2**20,
         max_state: int = 2**20,
         mailbox_size: int = 1024,
@@ -86,6 +88,8 @@ class Runtime:
             idle_after: Seconds without use after which a session leaves memory, to come back from the store.
             max_sessions: Sessions in memory at once; above it the least recently used leave, and when all are busy
                 new ones get 503.
+            max_memory: Bytes that the process may reside in before sessions leave memory, least recently used first;
+                None: no such limit.
             max_body: Bytes of a request body.
             max_state: Bytes of one session's packed state.
             mailbox_size: Calls that may wait for one session; above it, 429.
@@ -107,6 +111,7 @@ class Runtime:
             session_ttl=session_ttl,
             idle_after=idle_after,
             max_sessions=max_sessions,
+            max_memory=1 if max_memory is None else max_memory,
             max_body=max_body,
             max_state=max_state,
             mailbox_size=mailbox_size,
@@ -138,6 +143,7 @@ class Runtime:
             "owner": self.node_id,
             "max_live": max_sessions,
             "idle_after": idle_after,
+            "memory_pressure": None if max_memory is None else memory_pressure(max_memory),
             "mailbox_size": mailbox_size,
             "store_timeout": store_timeout,
         }
