@@ -14,9 +14,8 @@ from ..actors.session import ANONYMOUS, TenantContext
 from ..actors.session.wire import Refusal
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
-from .jsonrpc import Malformed
 from .modern import ModernLeg
-from .refusals import refuse
+from .refusals import Refused, refuse
 from .security import HostGuard
 from .tenants import Forbidden, TenantResolver, Unauthenticated, resolve_tenant
 
@@ -78,7 +77,7 @@ class Edge:
                 return
         try:
             await self._route(scope, headers, tenant, receive, send)
-        except Malformed as error:
+        except Refused as error:
             await refuse(send, error.refusal, request_id=error.request_id)
         except BodyTooLarge:
             await refuse(send, Refusal(INVALID_REQUEST, _JSON_STATUS_TEXT[413], status=413))

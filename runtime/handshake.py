@@ -19,10 +19,9 @@ from ..actors.session.messages import Call, Notice
 from ..actors.session.session_actor import PROTOCOL_READS
 from ..actors.session.wire import NOT_FOUND, Refusal, refusal_of
 from ..stores import Address, UnderstudyError
-from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
-from .jsonrpc import Answer, Notification, Request, read_message
-from .media import MediaTypes
-from .patience import Patience
+from .http import Headers, Receive, Scope, Send, answer
+from .jsonrpc import Answer, Notification, Request
+from .posts import Posts
 from .refusals import refuse
 from .sessions import Sessions
 from .sse import priming_event, retry_hint, write_stream
@@ -31,9 +30,6 @@ from .streams import StreamTable, UnknownEvent
 __all__ = ["HandshakeLeg"]
 
 logger = logging.getLogger(__name__)
-
-DEFERRAL: Final = 0.1
-"""Seconds that a response may take and still go out as plain JSON; after that the answer is a resumable stream."""
 
 _RESUMABLE_SINCE: Final = "2025-11-25"
 
@@ -46,7 +42,7 @@ class HandshakeLeg:
         *,
         registry: Registry,
         streams: StreamTable,
-        bodies: BodyReader,
+        posts: Posts,
         observe_call: Callable[[float], None],
         check_timeout: float = 30.0,
     ) -> None:
@@ -54,10 +50,8 @@ class HandshakeLeg:
         self._registry = registry
         self._sessions = Sessions(registry, check_timeout)
         self._streams = streams
-        self._bodies = bodies
-        self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
+        self._posts = posts
         self._observe_call = observe_call
-        self._media = MediaTypes()
 
     async def __call__(
         self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send
@@ -74,16 +68,7 @@ class HandshakeLeg:
             await refuse(send, Refusal(INVALID_REQUEST, f"Method {method} not allowed", status=405), allow)
 
     async def _post(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
-        if self._media.accepts(headers.get(b"accept")) != (True, True):
-            text = "Not Acceptable: the client must accept application/json and text/event-stream"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
-            return
-        if not self._media.is_json(headers.get(b"content-type")):
-            text = "Unsupported Media Type: the body must be application/json"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
-            return
-        body = await self._bodies.read(headers, receive)
-        message = read_message(body)
+        message = await self._posts.read(headers, receive)
         opening = type(message) is Request and message.method == "initialize"
         session_id = headers.get(b"mcp-session-id")
         if session_id is None:
@@ -149,14 +134,13 @@ class HandshakeLeg:
                 self._registry.deliver(address, envelope)
         except UnderstudyError as error:
             call.fail(error)
-        await self._first(exchange)
+        await self._posts.first(exchange)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
         if exchange.finished and exchange.quiet:
             self._observe_call(time.perf_counter() - started)
-            refusal = exchange.refusal
-            if opening and refusal is not None:
+            if exchange.refusal is not None:
                 opened = ()
-            await self._answer_json(send, exchange, refusal, opened)
+            await self._posts.answer(send, exchange, *opened)
             return
         self._streams.name(address, exchange)
         try:
@@ -165,25 +149,6 @@ class HandshakeLeg:
         finally:
             self._streams.left(address, exchange)
             self._observe_call(time.perf_counter() - started)
-
-    async def _first(self, exchange: Exchange) -> None:
-        """Wait for the first message or the outcome, `DEFERRAL` at most."""
-        self._deferral.begin(exchange)
-        try:
-            await exchange.first()
-        finally:
-            self._deferral.end(exchange)
-
-    async def _answer_json(
-        self, send: Send, exchange: Exchange, refusal: Refusal | None, headers: tuple[tuple[bytes, bytes], ...]
-    ) -> None:
-        assert exchange.outcome is not None
-        if refusal is None:
-            await answer(send, 200, exchange.outcome, headers=(JSON_TYPE, *headers))
-            return
-        if refusal.retry_after is not None:
-            headers = (*headers, (b"retry-after", str(max(1, round(refusal.retry_after))).encode()))
-        await answer(send, refusal.status, exchange.outcome, headers=(JSON_TYPE, *headers))
 
     # A notification, an answer
 
@@ -218,7 +183,7 @@ class HandshakeLeg:
     # The standalone stream, resumption, the end
 
     async def _get(self, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
-        if not self._media.accepts(headers.get(b"accept"))[1]:
+        if not self._posts.accepts_stream(headers):
             text = "Not Acceptable: the client must accept text/event-stream"
             await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
             return

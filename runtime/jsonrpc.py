@@ -10,17 +10,9 @@ from mcp.shared.dispatcher import as_request_id
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, RequestId
 
 from ..actors.session.wire import Refusal
+from .refusals import Refused
 
-__all__ = ["Answer", "Malformed", "Notification", "Request", "read_message"]
-
-
-class Malformed(Exception):
-    """The body is no JSON-RPC message. `refusal` says why, in the words for the client."""
-
-    def __init__(self, refusal: Refusal, request_id: RequestId | None = None) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-        self.request_id = request_id
+__all__ = ["Answer", "Notification", "Request", "read_message"]
 
 
 @dataclass(slots=True)
@@ -50,13 +42,13 @@ def read_message(body: bytes) -> Request | Notification | Answer:
     """The one JSON-RPC 2.0 message in `body`.
 
     Raises:
-        Malformed: Not JSON (deep nesting, lone surrogates and oversized numbers included): -32700. A batch, which
+        Refused: Not JSON (deep nesting, lone surrogates and oversized numbers included): -32700. A batch, which
             no revision since 2025-06-18 has, or not JSON-RPC: -32600.
     """
     try:
         raw: Any = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Malformed(Refusal(PARSE_ERROR, f"Parse error: {error}", status=400)) from None
+        raise Refused(Refusal(PARSE_ERROR, f"Parse error: {error}", status=400)) from None
     if not isinstance(raw, dict):
         raise _invalid("a batch is not supported: send one message a POST" if isinstance(raw, list) else "no object")
     message = cast("dict[str, Any]", raw)
@@ -93,5 +85,5 @@ def _read_answer(message: dict[str, Any]) -> Answer:
     return Answer(id, cast("dict[str, Any]", result), None)
 
 
-def _invalid(why: str, id: RequestId | None = None) -> Malformed:
-    return Malformed(Refusal(INVALID_REQUEST, f"Invalid Request: {why}", status=400), id)
+def _invalid(why: str, id: RequestId | None = None) -> Refused:
+    return Refused(Refusal(INVALID_REQUEST, f"Invalid Request: {why}", status=400), id)

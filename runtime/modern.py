@@ -36,10 +36,9 @@ from ..actors.session.servers import Servers
 from ..actors.session.stateless import serve_stateless
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..actors.task_owner import TaskOwner
-from .http import JSON_TYPE, BodyReader, Headers, Receive, Scope, Send, answer
-from .jsonrpc import Answer, Notification, Request, read_message
-from .media import MediaTypes
-from .patience import Patience
+from .http import Headers, Receive, Scope, Send, answer
+from .jsonrpc import Answer, Notification, Request
+from .posts import Posts
 from .refusals import refuse
 from .sse import write_stream
 
@@ -47,8 +46,6 @@ __all__ = ["ModernLeg"]
 
 logger = logging.getLogger(__name__)
 
-DEFERRAL: Final = 0.1
-"""Seconds before the connection is watched: a client that leaves sooner finds its call over anyway."""
 JSON_PATIENCE: Final = 10.0
 """Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status."""
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
@@ -69,7 +66,7 @@ class ModernLeg:
         servers: Servers,
         tasks: TaskOwner,
         handles: HandleCalls,
-        bodies: BodyReader,
+        posts: Posts,
         max_calls: int,
         observe_call: Callable[[float], None],
     ) -> None:
@@ -78,11 +75,9 @@ class ModernLeg:
         self._servers = servers
         self._tasks = tasks
         self._handles = handles
-        self._bodies = bodies
-        self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
+        self._posts = posts
         self._max_calls = max_calls
         self._observe_call = observe_call
-        self._media = MediaTypes()
         self._annotated: dict[int, tuple[Any, bool]] = {}
         self.running: set[Call] = set()
 
@@ -93,16 +88,7 @@ class ModernLeg:
             text = f"Method {scope['method']} not allowed"
             await refuse(send, Refusal(INVALID_REQUEST, text, status=405), (b"allow", b"POST"))
             return
-        if self._media.accepts(headers.get(b"accept")) != (True, True):
-            text = "Not Acceptable: the client must accept application/json and text/event-stream"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=406))
-            return
-        if not self._media.is_json(headers.get(b"content-type")):
-            text = "Unsupported Media Type: the body must be application/json"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=415))
-            return
-        body = await self._bodies.read(headers, receive)
-        message = read_message(body)
+        message = await self._posts.read(headers, receive)
         if type(message) is Notification:
             await self._notification(headers, send)
         elif type(message) is Answer:
@@ -257,7 +243,7 @@ class ModernLeg:
     async def _respond(self, call: Call, receive: Receive, send: Send) -> None:
         exchange = call.exchange
         try:
-            await self._first(exchange)
+            await self._posts.first(exchange)
             if exchange.quiet and not exchange.finished and await self._left_while_quiet(exchange, receive):
                 call.cancel()
                 return
@@ -265,7 +251,7 @@ class ModernLeg:
             call.cancel()
             raise
         if exchange.quiet and exchange.finished:
-            await self._answer_json(send, exchange)
+            await self._posts.answer(send, exchange)
             return
         gone = True
         try:
@@ -293,25 +279,6 @@ class ModernLeg:
                     await exchange.first()
             watcher.cancel()
         return gone
-
-    async def _first(self, exchange: Exchange) -> None:
-        """Wait for the first message or the outcome, `DEFERRAL` at most."""
-        self._deferral.begin(exchange)
-        try:
-            await exchange.first()
-        finally:
-            self._deferral.end(exchange)
-
-    async def _answer_json(self, send: Send, exchange: Exchange) -> None:
-        assert exchange.outcome is not None
-        refusal = exchange.refusal
-        headers: tuple[tuple[bytes, bytes], ...] = (JSON_TYPE,)
-        if refusal is None:
-            await answer(send, 200, exchange.outcome, headers=headers)
-            return
-        if refusal.retry_after is not None:
-            headers = (*headers, (b"retry-after", str(max(1, round(refusal.retry_after))).encode()))
-        await answer(send, refusal.status, exchange.outcome, headers=headers)
 
 
 def _refusal(rejection: InboundLadderRejection) -> Refusal:

@@ -7,14 +7,28 @@ from mcp_types import RequestId
 from ..actors.session.wire import Refusal, error_message
 from .http import JSON_TYPE, Send, answer
 
-__all__ = ["refuse"]
+__all__ = ["Refused", "refuse", "with_retry_after"]
+
+
+class Refused(Exception):
+    """The request will not do. `refusal` says why, in the words for the client."""
+
+    def __init__(self, refusal: Refusal, request_id: RequestId | None = None) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.request_id = request_id
 
 
 async def refuse(
     send: Send, refusal: Refusal, *headers: tuple[bytes, bytes], request_id: RequestId | None = None
 ) -> None:
     """Answer with a JSON-RPC error body and the refusal's status."""
-    extra = list(headers)
-    if refusal.retry_after is not None:
-        extra.append((b"retry-after", str(max(1, round(refusal.retry_after))).encode()))
-    await answer(send, refusal.status, error_message(request_id, refusal), headers=(JSON_TYPE, *extra))
+    body = error_message(request_id, refusal)
+    await answer(send, refusal.status, body, headers=with_retry_after(refusal, *headers))
+
+
+def with_retry_after(refusal: Refusal, *headers: tuple[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of a JSON answer that refuses; `Retry-After` in whole seconds, one at least."""
+    if refusal.retry_after is None:
+        return (JSON_TYPE, *headers)
+    return (JSON_TYPE, *headers, (b"retry-after", str(max(1, round(refusal.retry_after))).encode()))

@@ -26,6 +26,7 @@ from .handshake import HandshakeLeg
 from .http import BodyReader
 from .metrics import Latency, render_metrics
 from .modern import ModernLeg
+from .posts import Posts
 from .pressure import memory_pressure
 from .security import HostGuard
 from .streams import StreamTable
@@ -191,12 +192,13 @@ class Runtime:
             kind.registry = registry
             await stack.enter_async_context(registry)
             bodies = BodyReader(limit=self._max_body, timeout=self._body_timeout)
+            posts = Posts(bodies)
             handshake = modern = None
             if "handshake" in self._eras:
                 handshake = HandshakeLeg(
                     registry=registry,
                     streams=streams,
-                    bodies=bodies,
+                    posts=posts,
                     observe_call=self._latency.observe,
                 )
             if "modern" in self._eras:
@@ -205,7 +207,7 @@ class Runtime:
                     servers=servers,
                     tasks=tasks,
                     handles=HandleCalls(registry, ttl=self._session_ttl),
-                    bodies=bodies,
+                    posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
                     observe_call=self._latency.observe,
                 )

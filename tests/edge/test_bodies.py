@@ -313,7 +313,7 @@ async def test_a_body_that_never_ends_is_given_up(body: Any) -> None:
         call = await client.send(body=body(client.message("tools/call", {"name": "increment"})))
         assert call.status == 408
         assert call.json["error"]["message"] == "Request body did not arrive in time"
-        assert len(client.runtime.edge._handshake._bodies._patience) == 0
+        assert len(client.runtime.edge._handshake._posts._bodies._patience) == 0
         assert await client.tool("increment") == 1
 
 

@@ -116,8 +116,8 @@ def left_behind(runtime: Runtime) -> Counter[str]:
     for name in ("streams_sessions", "streams_kept", "streams_kept_bytes"):
         found[name] = int(stats[name])
     for leg in (edge._handshake, edge._modern):
-        found["waiting for a first message"] += len(leg._deferral)
-        found["waiting for a body"] += len(leg._bodies._patience) + len(leg._bodies._late)
+        found["waiting for a first message"] += len(leg._posts._deferral)
+        found["waiting for a body"] += len(leg._posts._bodies._patience) + len(leg._posts._bodies._late)
     found["waking"] = len(edge._handshake._sessions._waking)
     return found
 

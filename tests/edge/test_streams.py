@@ -53,7 +53,7 @@ async def test_a_slow_answer_is_a_stream() -> None:
 
 async def test_a_first_notification_makes_it_a_stream_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with hosting(make_server(stage := Stage())) as client:
-        monkeypatch.setattr(client.runtime.edge._handshake._deferral, "_delay", 3600.0)
+        monkeypatch.setattr(client.runtime.edge._handshake._posts._deferral, "_delay", 3600.0)
         await client.open()
         call = await streaming(client, stage)
         assert_stream(call)
@@ -65,7 +65,7 @@ async def test_a_first_notification_makes_it_a_stream_at_once(monkeypatch: pytes
 
 async def test_a_question_makes_it_a_stream_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with hosting(make_server()) as client:
-        monkeypatch.setattr(client.runtime.edge._handshake._deferral, "_delay", 3600.0)
+        monkeypatch.setattr(client.runtime.edge._handshake._posts._deferral, "_delay", 3600.0)
         await client.open()
         call = client.begin_tool("ask_name")
         question = await call.message("elicitation/create")
