@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 from collections import OrderedDict
@@ -54,6 +55,7 @@ class StreamTable:
         self._sessions: dict[Address, _SessionStreams] = {}
         self._leaving: OrderedDict[tuple[Address, str], tuple[float, int]] = OrderedDict()
         self._leaving_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
         self.resumed = 0
 
     def _of(self, address: Address) -> _SessionStreams:
@@ -110,6 +112,7 @@ class StreamTable:
         self._unleave(address, exchange.id)
         self._leaving[address, exchange.id] = (self._clock() + GRACE, exchange.size)
         self._leaving_bytes += exchange.size
+        self._sweep_later()
         streams.kept += 1
         if streams.kept > MAX_STREAMS_PER_SESSION:
             kept = [stream for id, stream in streams.requests.items() if (address, id) in self._leaving]
@@ -123,6 +126,17 @@ class StreamTable:
             self._leaving_bytes -= left[1]
             if (streams := self._sessions.get(address)) is not None:
                 streams.kept -= 1
+
+    def _sweep_later(self) -> None:
+        """Nothing else may happen on a node that has gone quiet: see to it that what is left goes in time."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GRACE, self._sweep_in_time)
+
+    def _sweep_in_time(self) -> None:
+        self._timer = None
+        self.sweep()
+        if self._leaving:
+            self._sweep_later()
 
     def sweep(self) -> None:
         """Forget what has been left for too long, or is too much. Costs what it forgets."""
