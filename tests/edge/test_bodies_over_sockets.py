@@ -56,7 +56,7 @@ async def test_a_client_that_hangs_up_within_its_body_runs_nothing(server: str) 
                     await line.say(head(client, f"Content-Length: {len(body)}") + body[:-1])
                     await asyncio.sleep(0.005)
             async with asyncio.timeout(10):
-                while len(client.runtime.edge._handshake._posts._bodies._patience):  # noqa: ASYNC110
+                while len(client.runtime.edge._handshake._posts._bodies._patience):
                     await asyncio.sleep(0.01)
         await counts(client, 1)
 

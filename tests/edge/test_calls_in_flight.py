@@ -140,7 +140,7 @@ async def test_a_call_that_waits_for_its_session_to_wake_is_cancelled() -> None:
 
 async def hanging(store: FaultyStore, times: int = 1) -> None:
     async with asyncio.timeout(10):
-        while store.hanging < times:  # noqa: ASYNC110
+        while store.hanging < times:
             await asyncio.sleep(0)
 
 
@@ -244,7 +244,7 @@ async def test_reads_overlap_each_other() -> None:
         await client.open()
         calls = [client.begin_tool("watch") for _ in range(20)]
         async with asyncio.timeout(10):
-            while stage.running < 20:  # noqa: ASYNC110
+            while stage.running < 20:
                 await asyncio.sleep(0)
         assert await client.tool("increment") == 1
         stage.go_on.set()
@@ -257,7 +257,7 @@ async def test_too_many_reads_at_once_are_refused() -> None:
         await client.open()
         calls = [client.begin_tool("watch", id=f"watch {n}") for n in range(256)]
         async with asyncio.timeout(10):
-            while stage.running < 256:  # noqa: ASYNC110
+            while stage.running < 256:
                 await asyncio.sleep(0)
         refusal = await client.ask("ping")
         assert refusal.status == 429

@@ -94,7 +94,7 @@ async def settle(runtime: Runtime) -> None:
     streams.sweep()
     streams._clock = clock
     async with asyncio.timeout(10):
-        while runtime.stats()["stateless_calls_running"]:  # noqa: ASYNC110
+        while runtime.stats()["stateless_calls_running"]:
             await asyncio.sleep(0.01)
     for _ in range(20):
         await asyncio.sleep(0)

@@ -178,7 +178,7 @@ async def test_a_client_that_leaves_cancels_its_call(tool: str) -> None:
         call.disconnect()
         await call.done()
         async with asyncio.timeout(10):
-            while stage.running:  # noqa: ASYNC110
+            while stage.running:
                 await asyncio.sleep(0)
         assert (stage.cancelled, stage.finished) == (1, 0)
         assert not call.complete
@@ -225,7 +225,7 @@ async def test_too_many_calls_at_once_are_refused(monkeypatch: pytest.MonkeyPatc
     async with hosting_modern(make_server(stage := Stage())) as client:
         calls = [client.begin_tool("hold_stateless") for _ in range(3)]
         async with asyncio.timeout(10):
-            while stage.running < 3:  # noqa: ASYNC110
+            while stage.running < 3:
                 await asyncio.sleep(0)
         refusal = await client.ask("tools/list", id=1)
         refused(refusal, -32000, status=503)

@@ -128,7 +128,7 @@ async def test_a_connection_that_is_never_read_is_bounded_over_a_real_socket(nam
                 await asyncio.sleep(0.01)
             assert await client.tool("increment") == 1
             deaf.close()
-            while any(one.attached for one in open_exchanges(client)):  # noqa: ASYNC110
+            while any(one.attached for one in open_exchanges(client)):
                 await asyncio.sleep(0.01)
             stop.set()
 

@@ -29,7 +29,7 @@ async def more(sessions: list[Client], number: int) -> None:
     goals = [len(session.acknowledged) + number for session in sessions]
     async with asyncio.timeout(30):
         for session, goal in zip(sessions, goals, strict=True):
-            while len(session.acknowledged) < goal:  # noqa: ASYNC110
+            while len(session.acknowledged) < goal:
                 await asyncio.sleep(0.01)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from understudy.actors.session.exchange import Exchange
 from understudy.runtime import streams
 from understudy.runtime.streams import StreamTable

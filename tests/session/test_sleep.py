@@ -15,7 +15,7 @@ from understudy.runtime.demo import server as demo
 
 async def _gone(host: Any, visitor: Visitor) -> None:
     async with asyncio.timeout(PATIENCE):
-        while visitor.address in host.registry:  # noqa: ASYNC110
+        while visitor.address in host.registry:
             await asyncio.sleep(0.01)
 
 

@@ -144,7 +144,7 @@ async def test_at_the_bound_of_waiting_calls_the_next_is_refused_and_those_befor
         with _locked(path) as release:
             saves = [tasks.create_task(store.save(first, epoch=1, version=2, snapshot=b"two", ttl=60.0))]
             await asyncio.sleep(0)
-            while store.stats()["write_queued"]:  # noqa: ASYNC110 - what is waited for happens in a thread
+            while store.stats()["write_queued"]:
                 await asyncio.sleep(0.001)
             saves += [
                 tasks.create_task(store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0))
