@@ -16,6 +16,7 @@ from .errors import (
     OwnershipLost,
     RegistryFull,
     SnapshotError,
+    SnapshotTooNew,
     TurnCancelled,
     UnknownKind,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Reply",
     "RestartPolicy",
     "SnapshotError",
+    "SnapshotTooNew",
     "SystemClock",
     "TurnCancelled",
     "UnknownKind",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..stores import StoreError
 from .errors import ConfigurationError, NotStarted
@@ -19,6 +20,17 @@ __all__ = ["Application"]
 logger = logging.getLogger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+def _last_answer(send: Send) -> Send:
+    """`send`, with the word that this connection ends: a client that used it again would find it cut."""
+
+    async def send_last(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
 
 
 class Application:
@@ -42,6 +54,8 @@ class Application:
                 edge = self._runtime.edge
                 if edge is None:
                     raise NotStarted
+                if self._runtime.draining and scope.get("http_version") == "1.1":
+                    send = _last_answer(send)
                 await edge(scope, receive, send)
             else:
                 await self._page(path, scope["method"], send)

@@ -150,7 +150,7 @@ class Runtime:
         }
         self._guard = HostGuard(allowed_hosts, allowed_origins)
         self._latency = Latency()
-        self._servers = self._make_servers()
+        self._servers: Servers | None = self._make_servers()
         self._stack: AsyncExitStack | None = None
         self._store: SessionStore | None = None
         self._registry: Registry | None = None
@@ -184,7 +184,7 @@ class Runtime:
             store = await open_store(source) if isinstance(source, str) else source
             stack.push_async_callback(store.aclose)
             await store.ping()
-            servers = await stack.enter_async_context(self._servers)
+            servers = await stack.enter_async_context(self._servers or self._make_servers())
             tasks = await stack.enter_async_context(TaskOwner())
             streams = StreamTable(time.monotonic)
             kind = SessionKind(servers=servers, streams=streams, **self._session_options)
@@ -206,7 +206,7 @@ class Runtime:
                     registry=registry,
                     servers=servers,
                     tasks=tasks,
-                    handles=HandleCalls(registry, ttl=self._session_ttl),
+                    handles=HandleCalls(registry, ttl=self._session_ttl, ended=streams.end),
                     posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
                     observe_call=self._latency.observe,
@@ -230,8 +230,8 @@ class Runtime:
         finally:
             self.edge = None
             await stack.__aexit__(exc_type, exc, tb)
-            # For another start: what was entered cannot be entered twice.
-            self._servers = self._make_servers()
+            # What was entered cannot be entered twice; another start makes it anew.
+            self._servers = None
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
@@ -252,6 +252,11 @@ class Runtime:
         if self._modern is not None:
             self._modern.end_listening()
         await self._registry.drain(timeout)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node is stopping: `drain` has been called since the start."""
+        return self._draining
 
     # Looking inside
 

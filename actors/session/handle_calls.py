@@ -33,10 +33,16 @@ __all__ = ["HandleCalls"]
 class HandleCalls:
     """What a modern-era call means where the server's tools take sessions."""
 
-    def __init__(self, registry: Registry, *, ttl: float, timeout: float = 30.0) -> None:
-        """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one."""
+    def __init__(
+        self, registry: Registry, *, ttl: float, ended: Callable[[Address], None], timeout: float = 30.0
+    ) -> None:
+        """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one.
+
+        `ended` is told of each session that a client closes: its streams are somebody else's to end.
+        """
         self._registry = registry
         self._ttl = ttl
+        self._ended = ended
         self._timeout = timeout
 
     def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
@@ -78,6 +84,7 @@ class HandleCalls:
             await self._registry.end(address)
         except (ActorNotFound, ActorEnded, ForeignSession):
             return self.unknown(hosted)
+        self._ended(address)
         return text_result(hosted.lowlevel, "The session is closed.")
 
     async def _open(self, call: Call, hosted: HostedServer) -> dict[str, Any]:

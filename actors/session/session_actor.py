@@ -264,9 +264,6 @@ class SessionActor:
         if self.snap.origin != "handshake":
             raise ForeignSession(self._cell.address)
         params = notice.params
-        if notice.method == "notifications/cancelled":
-            # The edge has seen to it already, unless the session was not awake yet.
-            self.cancel(params)
         if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
             await self._progress(self._back_channel, params)
         hosted = self._hosted or await self._host(notice.tenant)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import Counter
+from typing import Annotated, Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.resolve import AcceptedElicitation
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from understudy.runtime import Session
 
 READ_ONLY = ToolAnnotations(read_only_hint=True)
+
+
+Steps = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class Name(BaseModel):
@@ -25,6 +29,7 @@ class Stage:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.began = asyncio.Event()
+        self.noted: Counter[str] = Counter()
         self.runs = 0
         self.running = 0
         self.cancelled = 0
@@ -54,6 +59,17 @@ def make_server(stage: Stage | None = None) -> MCPServer:
         session.state["count"] = session.state.get("count", 0) + 1
         return session.state["count"]
 
+    @server.tool()
+    async def note(key: str, session: Session) -> list[str]:
+        """Keep `key` in the session, and count how often it was asked to."""
+        stage.noted[key] += 1
+        session.state.setdefault("notes", []).append(key)
+        return session.state["notes"]
+
+    @server.tool(annotations=READ_ONLY)
+    async def notes(session: Session) -> list[str]:
+        return session.state.get("notes", [])
+
     @server.tool(annotations=READ_ONLY)
     async def count(session: Session) -> int:
         return session.state.get("count", 0)
@@ -81,7 +97,7 @@ def make_server(stage: Stage | None = None) -> MCPServer:
         return "watched"
 
     @server.tool()
-    async def report(before: int, after: int, ctx: Context) -> str:
+    async def report(before: Steps, after: Steps, ctx: Context) -> str:
         """Report progress, wait until told to go on, and report more."""
         for step in range(before):
             await ctx.report_progress(step + 1)

@@ -82,6 +82,10 @@ def remember(fuzzer: Fuzzer, call: HTTPCall) -> None:
 async def settle(runtime: Runtime) -> None:
     """End all sessions and let the kept streams' time pass: what is left then has no reason to be there."""
     registry: Any = runtime._registry
+    async with asyncio.timeout(10):
+        # Before they end: none may count a call as running that was answered long ago.
+        while any(cell.task or cell.shared_count or cell.actor.calls_in_flight for cell in registry._cells.values()):
+            await asyncio.sleep(0.01)
     store: Any = runtime._store
     while page := (await store.list()).records:
         for record in page:

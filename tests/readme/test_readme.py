@@ -88,7 +88,7 @@ async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: P
     (notes,) = [code for code in blocks("README.md", "python") if code.startswith("# notes.py")]
     (tmp_path / "notes.py").write_text(notes)
     words = shlex.split(command.replace("8000", str(free_port)))
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
         [sys.executable, "-m", "understudy.runtime", *words[1:], "--store", "sqlite:///notes.db"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -140,16 +139,3 @@ class Stagehand:
             return str(current_session().state.get("count", 0))
 
         return server
-
-
-def run_until(condition: Callable[[], bool], rounds: int = 1000) -> Any:
-    """Let the event loop turn until `condition` holds."""
-
-    async def wait() -> None:
-        for _ in range(rounds):
-            if condition():
-                return
-            await asyncio.sleep(0)
-        raise AssertionError("it never happened")
-
-    return wait()

@@ -104,14 +104,8 @@ async def test_many_calls_wake_a_session_once(era):
         assert host.stats("sessions_rehydrated") == before + 1
 
 
-async def test_the_standalone_stream_does_not_keep_a_session_awake(stagehand):
-    server = stagehand.server()
-
-    @server.tool()
-    async def announce(session: Session, ctx: Any = None) -> str:
-        return "announced"
-
-    async with hosted(server, idle_after=0.05) as host:
+async def test_the_standalone_stream_does_not_keep_a_session_awake():
+    async with hosted(demo, idle_after=0.05) as host:
         visitor = await host.visit()
         stream = await visitor.listen()
         await _gone(host, visitor)

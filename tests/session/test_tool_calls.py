@@ -231,20 +231,22 @@ async def test_middleware_sees_every_call(era):
     assert "tools/call add" in seen
 
 
-class Doubling(Tool):
+class Telling(Tool):
+    """Looks at the context, which its function does not ask for."""
+
     async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
-        return await super().run({**arguments, "a": arguments["a"] * 2}, context, convert_result)
+        return await super().run({"method": context.request_context.method}, context, convert_result)
 
 
 async def test_a_tool_of_the_authors_own_kind_runs_its_own_way():
     server = shop()
 
-    async def twice(a: int) -> int:
-        return a
+    async def tell(method: str) -> str:
+        return method
 
-    server._tool_manager._tools["twice"] = Doubling.from_function(twice)
+    server._tool_manager._tools["tell"] = Telling.from_function(tell)
     async with hosted(server) as host:
-        assert await (await host.visit()).ask("twice", a=21) == 42
+        assert await (await host.visit()).ask("tell") == "tools/call"
 
 
 @pytest.mark.parametrize("method", ["add_tool", "tool"])
