@@ -16,7 +16,7 @@ from ..actors import Access, Envelope, Registry
 from ..actors.session import SESSION, SessionSeed, TenantContext
 from ..actors.session.exchange import Exchange
 from ..actors.session.messages import Call, Notice
-from ..actors.session.session_actor import PROTOCOL_READS
+from ..actors.session.protocol_state import PROTOCOL_READS
 from ..actors.session.wire import NOT_FOUND, Refusal, refusal_of
 from ..stores import Address, UnderstudyError
 from .http import Headers, Receive, Scope, Send, answer

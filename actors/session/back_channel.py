@@ -100,10 +100,18 @@ class BackChannel:
             pending[0].set_result(result if result is not None else {})
         return True
 
-    def progress_callback(self, token: object) -> ProgressFnT | None:
-        """Who wants to hear of the client's progress on the question `token`."""
+    async def note_progress(self, params: Mapping[str, Any]) -> None:
+        """Tell whoever asked, and wants to hear of it, of the client's progress. Raises what its callback raises."""
+        token, progress, total, message = (params.get(key) for key in ("progressToken", "progress", "total", "message"))
         pending = self._pending.get(token) if isinstance(token, str) else None
-        return pending[1] if pending is not None else None
+        callback = pending[1] if pending is not None else None
+        if callback is None or not isinstance(progress, int | float) or isinstance(progress, bool):
+            return
+        await callback(
+            float(progress),
+            float(total) if isinstance(total, int | float) else None,
+            message if isinstance(message, str) else None,
+        )
 
     @property
     def waiting(self) -> int:

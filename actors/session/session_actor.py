@@ -23,6 +23,7 @@ from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCance
 from .exchange import Exchange
 from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle
+from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for, wants_log
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
 from .state import merge_states
@@ -32,31 +33,12 @@ if TYPE_CHECKING:
     from .hosting import HostedServer
     from .session_kind import SessionKind
 
-__all__ = ["PROTOCOL_READS", "SessionActor"]
+__all__ = ["SessionActor"]
 
-PROTOCOL_READS: Final = frozenset(
-    {
-        "ping",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "prompts/get",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-        "completion/complete",
-        "subscriptions/listen",
-    }
-)
-"""Methods that only read: they run beside every other turn, and may be repeated."""
-
-_PROTOCOL_WRITES: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
-_NEVER_BESIDE: Final = _PROTOCOL_WRITES | {"initialize"}
+_NEVER_BESIDE: Final = PROTOCOL_WRITES | {"initialize"}
 
 # The property without its cache: the runner lives for one call, and the cache costs a lock.
 _on_request: Final = ServerRunner.on_request.func
-
-_LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 
 class SessionActor:
@@ -204,8 +186,9 @@ class SessionActor:
 
     async def _run(self, call: Call, hosted: HostedServer, access: Access) -> dict[str, Any]:
         method, params = call.method, call.params
-        if method == "resources/subscribe" and self._has_no_room_for((params or {}).get("uri")):
-            raise MCPError(INVALID_REQUEST, f"this session has {self._kind.max_subscriptions} subscriptions, its limit")
+        limit = self._kind.max_subscriptions
+        if method == "resources/subscribe" and not has_room_for(self.snap, (params or {}).get("uri"), limit):
+            raise MCPError(INVALID_REQUEST, f"this session has {limit} subscriptions, its limit")
         if call.route is None:
             connection = self._connection or self._connect()
             dispatch = CallDispatch(call, self)
@@ -241,9 +224,9 @@ class SessionActor:
             elif read_only:
                 turn.changed_state()
             elif method == "initialize":
-                self._note_handshake(connection)
-            elif method in _PROTOCOL_WRITES:
-                self._note_protocol(method, params)
+                self._next = after_handshake(self.snap, connection)
+            elif method in PROTOCOL_WRITES:
+                self._next = after_write(self._next or self.snap, method, params)
             if access is Access.SHARED and not read_only and (changed := turn.changed_state()) is not None:
                 await self._kind.merge(self._cell.address, turn.saved, changed)
             return result
@@ -265,22 +248,11 @@ class SessionActor:
             raise ForeignSession(self._cell.address)
         params = notice.params
         if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
-            await self._progress(self._back_channel, params)
+            await self._back_channel.note_progress(params)
         hosted = self._hosted or await self._host(notice.tenant)
         connection = self._connection or self._connect()
         runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
         await runner.on_notify(NoticeDispatch(notice), notice.method, params)
-
-    async def _progress(self, back_channel: BackChannel, params: dict[str, Any]) -> None:
-        callback = back_channel.progress_callback(params.get("progressToken"))
-        progress, total, message = params.get("progress"), params.get("total"), params.get("message")
-        if callback is None or not isinstance(progress, int | float) or isinstance(progress, bool):
-            return
-        await callback(
-            float(progress),
-            float(total) if isinstance(total, int | float) else None,
-            message if isinstance(message, str) else None,
-        )
 
     # State
 
@@ -337,31 +309,6 @@ class SessionActor:
             self._turn.end_turn()
             self._turn = None
 
-    # What the protocol keeps
-
-    def _note_handshake(self, connection: SessionConnection) -> None:
-        params = connection.client_params
-        assert params is not None
-        spelled = params.model_dump_json(by_alias=True, exclude_none=True).encode()
-        connection.client_params = shared_client_params(spelled)
-        self._next = replace(self.snap, protocol_version=connection.protocol_version, client=spelled)
-
-    def _has_no_room_for(self, uri: object) -> bool:
-        return len(self.snap.subscriptions) >= self._kind.max_subscriptions and uri not in self.snap.subscriptions
-
-    def _note_protocol(self, method: str, params: dict[str, Any] | None) -> None:
-        current = self._next or self.snap
-        params = params or {}
-        uri = params.get("uri")
-        if method == "logging/setLevel":
-            self._next = replace(current, log_level=params.get("level"))
-        elif isinstance(uri, str):
-            others = tuple(known for known in current.subscriptions if known != uri)
-            if method == "resources/subscribe":
-                self._next = replace(current, subscriptions=(*others, uri))
-            else:
-                self._next = replace(current, subscriptions=others)
-
     # Outbound: the standalone stream
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
@@ -372,10 +319,7 @@ class SessionActor:
 
     def wants_log(self, params: Mapping[str, Any] | None) -> bool:
         """Whether a log message is at or above the level that the client has set, if it has."""
-        level, threshold = (params or {}).get("level"), self.snap.log_level
-        if threshold not in _LOG_LEVELS or level not in _LOG_LEVELS:
-            return True
-        return _LOG_LEVELS.index(level) >= _LOG_LEVELS.index(threshold)
+        return wants_log(self.snap, params)
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None

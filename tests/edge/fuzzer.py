@@ -9,97 +9,9 @@ from random import Random
 from typing import Any
 
 from edge.client import ACCEPT, LATEST, MODERN, envelope, initialize_params
+from edge.oddities import HEADERS, METHODS, ODD_BYTES, ODD_TEXT, ODD_VALUES, PATHS
 
 Lines = list[tuple[bytes, bytes]]
-
-ODD_VALUES: list[Any] = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    2**31,
-    2**53 + 1,
-    2**64,
-    10**300,
-    1.5,
-    -0.0,
-    1e308,
-    "",
-    " ",
-    "\x00",
-    "\ud800",
-    "\U0001f600",
-    "x" * 3000,
-    "../../etc/passwd",
-    "__class__",
-    "%s%n{0}",
-    [],
-    {},
-    [[[[[[]]]]]],
-    {"": {"": {}}},
-    ["x"] * 50,
-]
-ODD_BYTES = [
-    b"\x00",
-    b"\xff",
-    b"\xed\xa0\x80",
-    b"\xc0\xaf",
-    b"\xef\xbb\xbf",
-    b"{",
-    b"}",
-    b"[",
-    b'"',
-    b"\\",
-    b"\\u",
-    b",",
-]
-ODD_TEXT = [
-    b"",
-    b" ",
-    b"\xff\xfe",
-    b"a" * 20_000,
-    b"=?base64?\xff?=",
-    b"=?base64?!?=",
-    b"\x01",
-    b"*/*",
-    b"null",
-    b"0",
-    b",,",
-]
-METHODS = ["GET", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "BREW", "post", ""]
-PATHS = [
-    "/mcp/",
-    "/",
-    "/MCP",
-    "/mcp/..",
-    "/mcp?x=1",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "//mcp",
-    "/mcp\x00",
-    "/\xff",
-    "",
-]
-HEADERS = [
-    b"accept",
-    b"authorization",
-    b"content-encoding",
-    b"content-length",
-    b"content-type",
-    b"host",
-    b"last-event-id",
-    b"mcp-method",
-    b"mcp-name",
-    b"mcp-param-session",
-    b"mcp-protocol-version",
-    b"mcp-session-id",
-    b"origin",
-    b"transfer-encoding",
-    b"x-\xff",
-]
 
 
 @dataclass

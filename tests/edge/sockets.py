@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from edge.client import ACCEPT, PATIENCE, Client
+from edge.call import PATIENCE
+from edge.client import ACCEPT, Client
 from understudy.runtime.http_servers import HTTP_SERVERS
 
 

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from edge.client import Client, HTTPCall, hosting
+from edge.call import HTTPCall
+from edge.client import Client, hosting
 from edge.server import Stage, make_server
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore
 

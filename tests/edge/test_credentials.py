@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edge.client import Client, HTTPCall, hosting, hosting_modern, initialize_params
+from edge.call import HTTPCall
+from edge.client import Client, hosting, hosting_modern, initialize_params
 from edge.server import make_server
 from starlette.requests import Request
 from understudy.runtime import Forbidden, TenantContext, Unauthenticated

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from edge.client import Client, HTTPCall, ModernClient, connected, hosting
+from edge.call import HTTPCall
+from edge.client import Client, ModernClient, connected, hosting
 from edge.server import make_server
 from understudy.stores import Address, MemoryStore
 

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from edge.client import Client, HTTPCall, ModernClient, connected, hosting, initialize_params
+from edge.call import HTTPCall
+from edge.client import Client, ModernClient, connected, hosting, initialize_params
 from edge.server import Stage, make_server
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore, StoreCorrupt
 

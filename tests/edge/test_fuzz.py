@@ -16,7 +16,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from edge.client import Connections, HTTPCall, ModernClient, connected, hosting, scope
+from edge.call import Connections, HTTPCall, scope
+from edge.client import ModernClient, connected, hosting
 from edge.fuzzer import Fuzzed, Fuzzer
 from edge.server import Stage, make_server
 from understudy.runtime import Runtime

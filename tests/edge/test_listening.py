@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edge.client import Client, HTTPCall, ModernClient, connected, hosting_modern
+from edge.call import HTTPCall
+from edge.client import Client, ModernClient, connected, hosting_modern
 from edge.server import make_server
 from edge.test_session_ids import by_bearer
 from understudy.runtime import TenantContext

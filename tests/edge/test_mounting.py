@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from edge.client import Client, HTTPCall, connected, hosting
+from edge.call import HTTPCall
+from edge.client import Client, connected, hosting
 from edge.server import Stage, make_server
 from fastapi import FastAPI
 from starlette.applications import Starlette

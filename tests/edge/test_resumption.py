@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edge.client import Event, hosting
+from edge.call import Event
+from edge.client import hosting
 from edge.server import Stage, make_server
 from edge.test_streams import progress, streaming
 from understudy.stores import Address

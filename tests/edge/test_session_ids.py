@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from edge.client import Client, HTTPCall, ModernClient, hosting, initialize_params
+from edge.call import HTTPCall
+from edge.client import Client, ModernClient, hosting, initialize_params
 from edge.server import Stage, make_server
 from starlette.requests import Request
 from understudy.runtime import TenantContext, Unauthenticated

@@ -7,7 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from edge.client import PATIENCE, HTTPCall, hosting
+from edge.call import PATIENCE, HTTPCall
+from edge.client import hosting
 from edge.server import Stage, make_server
 from edge.test_streams import progress
 from understudy.actors.session import exchange as exchanges

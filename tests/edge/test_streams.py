@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from edge.client import LATEST, Client, HTTPCall, hosting
+from edge.call import HTTPCall
+from edge.client import LATEST, Client, hosting
 from edge.server import Stage, make_server
 
 REVISIONS = ["2025-03-26", "2025-06-18", LATEST]
