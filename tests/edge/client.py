@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.call import Body, Connections, HTTPCall, scope
 from understudy.runtime import Runtime
+from understudy.stores import Address
 
 ACCEPT = "application/json, text/event-stream"
 LATEST = "2025-11-25"
@@ -154,6 +155,12 @@ class ModernClient(Client):
         """A new session's handle."""
         opened = (await self.begin_tool("open_session").answered()).result
         return opened["structuredContent"]["session"]
+
+
+async def put_to_sleep(runtime: Runtime, id: str | None) -> None:
+    """Have a session that does nothing leave memory."""
+    registry: Any = runtime._registry
+    assert await registry.passivate(Address("session", id or ""))
 
 
 def initialize_params(revision: str = LATEST) -> dict[str, Any]:

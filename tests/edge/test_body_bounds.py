@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from edge.client import hosting, initialize_params
 from edge.server import make_server
-from edge.test_bodies import eras, request, send
+from edge.test_bodies import INVALID_REQUEST, eras, request, send
 
 # Sizes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from edge.call import HTTPCall
-from edge.client import Client, hosting
+from edge.client import Client, hosting, put_to_sleep
 from edge.server import Stage, make_server
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore
 
@@ -21,7 +21,7 @@ async def cancel(client: Client, id: Any, **more: Any) -> None:
 
 async def asleep(client: Client) -> None:
     await client.ask("ping")
-    assert await client.runtime._registry.passivate(Address("session", client.session or ""))
+    await put_to_sleep(client.runtime, client.session)
 
 
 # Cancellation

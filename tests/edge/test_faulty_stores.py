@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from edge.call import HTTPCall
-from edge.client import Client, ModernClient, connected, hosting, initialize_params
+from edge.client import Client, ModernClient, connected, hosting, initialize_params, put_to_sleep
 from edge.server import Stage, make_server
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore, StoreCorrupt
 
@@ -29,7 +29,7 @@ def unavailable(call: HTTPCall) -> str:
 
 async def asleep(client: Client) -> None:
     await client.ask("ping")
-    assert await client.runtime._registry.passivate(Address("session", client.session or ""))
+    await put_to_sleep(client.runtime, client.session)
 
 
 async def recovered(client: Client, tool: str, arguments: dict[str, Any] | None = None) -> Any:

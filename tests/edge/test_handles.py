@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from edge.call import HTTPCall
-from edge.client import LATEST, Client, connected, hosting_modern
+from edge.client import LATEST, Client, connected, hosting_modern, put_to_sleep
 from edge.server import Stage, make_server
 from edge.test_modern_leg import HEADER_MISMATCH, refused
 from edge.test_session_ids import by_bearer
@@ -56,7 +56,7 @@ async def test_all_that_is_no_handle_of_the_callers_gets_one_tool_error() -> Non
         client.headers["authorization"] = "Bearer acme/ann"
         mine, closed, asleep = await client.handle(), await client.handle(), await client.handle()
         await client.begin_tool("close_session", {"session": closed}).answered()
-        assert await client.runtime._registry.passivate(Address("session", asleep))
+        await put_to_sleep(client.runtime, asleep)
         eve, evil = client.twin(authorization="Bearer acme/eve"), client.twin(authorization="Bearer evil/ann")
         answers: list[dict[str, Any]] = []
         for tool in ("increment", "count", "hold", "close_session"):

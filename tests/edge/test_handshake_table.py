@@ -10,6 +10,7 @@ from edge.call import HTTPCall
 from edge.client import LATEST, Client, hosting, initialize_params
 from edge.server import Stage, make_server
 from understudy.runtime import ConfigurationError, Runtime
+from understudy.stores import MemoryStore
 
 NO_ID = {"jsonrpc": "2.0", "id": None}
 
@@ -176,7 +177,8 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_parsed_and_opens_no
 
 
 async def test_delete_ends_the_session_its_streams_and_its_record() -> None:
-    async with hosting(make_server(stage := Stage())) as client:
+    store = MemoryStore()
+    async with hosting(make_server(stage := Stage()), store=store) as client:
         await client.open()
         standing = await client.start("GET").started()
         running = client.begin_tool("hold")
@@ -186,6 +188,7 @@ async def test_delete_ends_the_session_its_streams_and_its_record() -> None:
         await standing.answered()
         assert (await running.answered()).failure["message"] == "Request cancelled"
         assert stage.cancelled == 1
+        assert store.stats()["records"] == 0
         for call in (await client.ask("ping"), await client.send("GET"), await client.send("DELETE")):
             assert call.status == 404
         stream = running.events[0].id if running.kind == "text/event-stream" else "x-1"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from edge.call import Event
-from edge.client import hosting
+from edge.client import hosting, put_to_sleep
 from edge.server import Stage, make_server
 from edge.test_streams import progress, streaming
-from understudy.stores import Address
 
 
 def numbers(events: list[Event]) -> list[float]:
@@ -257,6 +256,6 @@ async def test_a_stream_survives_the_passivation_of_its_session() -> None:
         call = await streaming(client, stage)
         await call.answered()
         await client.ask("ping")
-        assert await client.runtime._registry.passivate(Address("session", client.session or ""))
+        await put_to_sleep(client.runtime, client.session)
         again = await client.send("GET", headers={"last-event-id": call.events[0].id})
         assert again.value == "reported"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from edge.call import HTTPCall
-from edge.client import Client, ModernClient, hosting, initialize_params
+from edge.client import Client, ModernClient, hosting, initialize_params, put_to_sleep
 from edge.server import Stage, make_server
 from starlette.requests import Request
 from understudy.runtime import TenantContext, Unauthenticated
@@ -67,7 +67,7 @@ async def strangers(client: Client) -> dict[str, Client]:
     every["another user's, asleep"] = client.same_session()
     every["another user's, asleep"].headers["authorization"] = "Bearer acme/eve"
     assert client.session is not None
-    assert await client.runtime._registry.passivate(Address("session", client.session))
+    await put_to_sleep(client.runtime, client.session)
     await client.open()
     every["deleted"] = client.same_session()
     await client.send("DELETE")
@@ -76,7 +76,7 @@ async def strangers(client: Client) -> dict[str, Client]:
     for kind in ("a handle", "a handle, asleep"):
         every[kind] = client.same_session()
         every[kind].session = await modern.handle()
-    assert await client.runtime._registry.passivate(Address("session", every["a handle, asleep"].session or ""))
+    await put_to_sleep(client.runtime, every["a handle, asleep"].session)
     return every
 
 
@@ -87,7 +87,7 @@ async def test_all_that_is_not_the_callers_session_answers_the_same_byte_for_byt
     async with hosting(make_server(), **options) as client:
         await mine(client).open()
         expired = client.same_session()
-        await client.runtime._registry.passivate(Address("session", client.session or ""))
+        await put_to_sleep(client.runtime, client.session)
         now[0] += 86_401
         every = await strangers(client) | {"expired": expired}
 
@@ -161,7 +161,7 @@ async def test_sessions_that_wake_at_once_answer_each_to_their_own() -> None:
         await mine(client).open()
         eve = client.same_session()
         eve.headers["authorization"] = "Bearer acme/eve"
-        await client.runtime._registry.passivate(Address("session", client.session or ""))
+        await put_to_sleep(client.runtime, client.session)
         calls = [(one, one.begin_tool("increment")) for one in (eve, client, eve, client)]
         async with asyncio.timeout(10):
             assert [(await call.answered()).status for _, call in calls] == [404, 200, 404, 200]
