@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -11,7 +12,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from starlette.requests import Request as HTTPRequest
 
 from ..actors.session import ANONYMOUS, TenantContext
-from ..actors.session.wire import Refusal
+from ..actors.session.wire import SERVER_BUSY, Refusal
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .modern import ModernLeg
@@ -24,6 +25,8 @@ __all__ = ["Edge"]
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+RESOLVER_TIMEOUT: Final = 10.0
+"""Seconds that the tenant resolver may take for one request."""
 _JSON_STATUS_TEXT: Final = {408: "Request body did not arrive in time", 413: "Request body too large"}
 
 
@@ -62,13 +65,19 @@ class Edge:
         tenant: TenantContext = ANONYMOUS
         if self._tenants is not None:
             try:
-                tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
+                async with asyncio.timeout(RESOLVER_TIMEOUT):
+                    tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
             except Unauthenticated as error:
                 challenge = (b"www-authenticate", error.challenge.encode("latin-1", "replace"))
                 await refuse(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
                 return
             except Forbidden as error:
                 await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403))
+                return
+            except TimeoutError:
+                logger.warning("the tenant resolver did not answer within %g s", RESOLVER_TIMEOUT)
+                refusal = Refusal(SERVER_BUSY, "The credential could not be checked in time", None, 503, 1.0)
+                await refuse(send, refusal)
                 return
             except Exception:
                 # Whatever it is, the answer must not be taken for a verdict on the credential.

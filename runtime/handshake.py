@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -44,14 +45,16 @@ class HandshakeLeg:
         streams: StreamTable,
         posts: Posts,
         observe_call: Callable[[float], None],
+        session_ttl: float,
         check_timeout: float = 30.0,
     ) -> None:
-        """`check_timeout` in seconds. `observe_call` is told how long each request took."""
+        """`session_ttl` and `check_timeout` in seconds. `observe_call` is told how long each request took."""
         self._registry = registry
         self._sessions = Sessions(registry, check_timeout)
         self._streams = streams
         self._posts = posts
         self._observe_call = observe_call
+        self._session_ttl = session_ttl
 
     async def __call__(
         self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send
@@ -213,11 +216,15 @@ class HandshakeLeg:
         """
         exchange = self._streams.open_standalone(address)
         prelude = retry_hint() if primed else b""
+        # A connection that only listens is no use of the session: it ends when the session may have, and a client
+        # that comes back is told whether it has.
+        timer = asyncio.get_running_loop().call_later(self._session_ttl, exchange.cut)
         try:
             # What had to make room while nobody read is gone: without event ids there is nobody to tell.
             after = max(exchange.read, exchange.oldest - 1)
             await write_stream(exchange, receive, send, after=after, numbered=False, prelude=prelude)
         finally:
+            timer.cancel()
             self._streams.left(address, exchange)
 
     async def _delete(self, headers: Headers, tenant: TenantContext, send: Send) -> None:

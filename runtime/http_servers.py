@@ -29,6 +29,9 @@ KEEP_ALIVE = 75
 """Seconds an idle connection stays open: longer than the pools of usual clients keep theirs, so that the client is the
 one to close and never sends a request into a closing connection."""
 
+HYPERCORN_KEEP_ALIVE = 10
+"""The same for hypercorn, shorter: it keeps a connection's file descriptor this long after its client has closed it."""
+
 STREAMS_PER_CONNECTION = 1000
 """HTTP/2 streams one connection may have open: a gateway puts the SSE streams of many sessions on one."""
 
@@ -53,7 +56,7 @@ async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop
     config.loglevel = "WARNING"
     config.include_server_header = False
     config.graceful_timeout = GRACE
-    config.keep_alive_timeout = KEEP_ALIVE
+    config.keep_alive_timeout = HYPERCORN_KEEP_ALIVE
     config.keep_alive_max_requests = 2**31
     config.h2_max_concurrent_streams = STREAMS_PER_CONNECTION
     if tls is not None:

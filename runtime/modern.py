@@ -46,8 +46,9 @@ __all__ = ["ModernLeg"]
 
 logger = logging.getLogger(__name__)
 
-JSON_PATIENCE: Final = 10.0
-"""Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status."""
+JSON_PATIENCE: Final = 1.0
+"""Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status. No longer, because the
+SDK's client outlives a node that dies in mid-stream, but not one that dies before it has answered at all."""
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
 _UNREADABLE: Final = InboundLadderRejection(
     # The SDK's decoder raises where an encoded value holds bytes beyond ASCII.

@@ -199,6 +199,7 @@ class Runtime:
                     registry=registry,
                     streams=streams,
                     posts=posts,
+                    session_ttl=self._session_ttl,
                     observe_call=self._latency.observe,
                 )
             if "modern" in self._eras:

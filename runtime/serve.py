@@ -10,8 +10,10 @@ import signal
 import socket
 import ssl
 import sys
+import threading
+import traceback
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import quote
@@ -34,9 +36,23 @@ logger = logging.getLogger("understudy.serve")
 
 BACKLOG = 1024
 
+OVERTIME = 15.0
+"""Seconds, after the drain's own, that cancelled turns, lifespans and the HTTP server have before the process ends."""
+
 
 class BindError(UnderstudyError, OSError):
     """The host and port cannot be listened on."""
+
+
+class StartError(UnderstudyError):
+    """The hosted server could not be started: its lifespan failed."""
+
+
+def _summary(error: Exception) -> str:
+    """What went wrong, and where, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 class Node(Protocol):
@@ -86,22 +102,27 @@ def make_runtime(target: Target, store: str, options: ServeOptions) -> Runtime:
 async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: socket.socket, spec: str) -> None:
     port = sock.getsockname()[1]
     tls = TLS(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
-    with StopSignals() as signals:
-        entered: AbstractAsyncContextManager[Any] = runtime
-        async with entered:
-            if store.startswith("memory:"):
-                logger.warning("sessions are kept in memory (%s): they end with this process", store)
-            else:
-                ttl = format_duration(options.session_ttl)
-                logger.info("sessions are kept in %s for %s after their last use", store, ttl)
-            if warning := options.host_warning():
-                logger.warning("%s", warning)
-            logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
-            # What start-up made stays for good: the collector need not walk it again with every full collection.
-            gc.collect()
-            gc.freeze()
-            run = HTTP_SERVERS[options.http]
-            await serve_until_stopped(runtime, run, sock, tls, signals.asked, drain_timeout=options.drain_timeout)
+    async with AsyncExitStack() as stack:
+        signals = stack.enter_context(StopSignals(longest=options.drain_timeout + OVERTIME))
+        try:
+            await stack.enter_async_context(runtime)
+        except UnderstudyError:
+            raise
+        except Exception as error:
+            raise StartError(f"{spec} could not start: {_summary(error)}") from error
+        if store.startswith("memory:"):
+            logger.warning("sessions are kept in memory (%s): they end with this process", store)
+        else:
+            ttl = format_duration(options.session_ttl)
+            logger.info("sessions are kept in %s for %s after their last use", store, ttl)
+        if warning := options.host_warning():
+            logger.warning("%s", warning)
+        logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
+        # What start-up made stays for good: the collector need not walk it again with every full collection.
+        gc.collect()
+        gc.freeze()
+        run = HTTP_SERVERS[options.http]
+        await serve_until_stopped(runtime, run, sock, tls, signals.asked, drain_timeout=options.drain_timeout)
     logger.info("stopped: every finished turn is saved")
 
 
@@ -154,13 +175,21 @@ async def _drain_and_stop(node: Node, serving: asyncio.Task[None], stop: asyncio
             serving.cancel()
 
 
+def _leave_without() -> None:
+    logger.error("some turns did not stop within their time and %g s more: leaving without them", OVERTIME)
+    logging.shutdown()
+    os._exit(1)
+
+
 class StopSignals:
     """SIGTERM and SIGINT inside a `with`: the first sets `asked`, the second ends the process at once.
 
     So does the end of the process that started this one, where that one holds a lifeline (see `child`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float | None = None) -> None:
+        """`longest`: seconds after the first signal at which the process ends whatever still runs; None: never."""
+        self._longest = longest
         self.asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._lifeline = _inherited_fd(LIFELINE)
@@ -182,11 +211,20 @@ class StopSignals:
         if self.asked.is_set():
             logger.warning("second %s: leaving at once", number.name)
             os._exit(128 + number)
-        self.asked.set()
+        self._ask()
 
     def _on_lifeline(self) -> None:
         self._drop_lifeline()
+        self._ask()
+
+    def _ask(self) -> None:
         self.asked.set()
+        if self._longest is not None:
+            # A tool that swallows its cancellation, or a thread that works on, must not keep the process for ever. A
+            # thread, since the loop may be what is kept busy.
+            watchdog = threading.Timer(self._longest, _leave_without)
+            watchdog.daemon = True
+            watchdog.start()
 
     def _drop_lifeline(self) -> None:
         if self._lifeline is not None:

@@ -48,6 +48,7 @@ class GroupCommit:
         explain: Makes the error for the caller from (SQLite's error, may it have been written).
         max_queued: At this many waiting calls `submit` raises `StoreUnavailable`.
         max_group: Most calls in one transaction, so that another process gets its turn at the file.
+        in_place: Called before each commit; raises `StoreUnavailable` if what is committed would be lost.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class GroupCommit:
         explain: Explain,
         max_queued: int,
         max_group: int,
+        in_place: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._begin = begin
         self._explain = explain
+        self._in_place = in_place
         self._max_queued = max_queued
         self._max_group = max_group
         self._loop = asyncio.get_running_loop()
@@ -163,6 +166,13 @@ class GroupCommit:
                 return [outcome for call in group for outcome in self._transact([call])]
             except Exception as error:
                 outcomes.append((future, None, error))
+        try:
+            self._in_place()
+        except StoreUnavailable as gone:
+            self._roll_back()
+            self.healthy = False
+            self._failed += 1
+            return [(call.future, None, gone) for call in group]
         self._give_way.waiting()
         self._give_way.passed()
         try:

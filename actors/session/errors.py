@@ -10,6 +10,7 @@ from ..errors import ActorError
 __all__ = [
     "DuplicateRequest",
     "ForeignSession",
+    "HandlerExit",
     "HostingError",
     "NoSession",
     "ReadOnlyTurn",
@@ -39,6 +40,13 @@ class DuplicateRequest(SessionError):
 
     def __init__(self, request_id: object) -> None:
         super().__init__(f"request id {request_id!r} is in flight already in this session; use a fresh id")
+
+
+class HandlerExit(SessionError):
+    """A handler tried to end the process (`sys.exit`, as command line parsers do). That is not its to end."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"The handler raised {type(error).__name__}, which ends programs, not calls")
 
 
 class RequestCancelled(SessionError):

@@ -90,11 +90,23 @@ class Exchange:
     async def send_paced(self, message: dict[str, Any]) -> None:
         """`send`, then wait while the reader lags more than `HIGH_WATER` messages, up to `WRITER_PATIENCE` seconds.
 
-        The first reader counts before it comes, which is as soon as there is something to read. A reader that lags
-        longer loses its connection, not its messages. Cancellation leaves the message sent.
+        Before that, wait as long if what the reader has yet to take would have to make room. The first reader counts
+        before it comes, which is as soon as there is something to read. One that lags longer loses its connection, not
+        its messages. Cancellation leaves the message sent, or not sent at all.
         """
-        self.send(message)
-        while self.last - self.read > HIGH_WATER and (self.attached or not self.generation) and not self.finished:
+        if self.finished:
+            return
+        payload = encode(message)
+        await self._until(lambda: self._bytes + len(payload) <= MAX_BYTES or self._unread + len(payload) <= MAX_BYTES)
+        if not self.finished:
+            self._append(payload)
+        await self._until(lambda: self.last - self.read <= HIGH_WATER)
+
+    async def _until(self, caught_up: Callable[[], bool]) -> None:
+        """Wait for a reader that is present, or due, to catch up; after `WRITER_PATIENCE` seconds let go of it."""
+        while not self.finished and (self.attached or not self.generation) and self.last > self.read:
+            if caught_up():
+                return
             if self._writer is None:
                 self._writer = asyncio.get_running_loop().create_future()
             try:
@@ -102,6 +114,11 @@ class Exchange:
                     await asyncio.shield(self._writer)
             except TimeoutError:
                 self.cut()
+
+    @property
+    def _unread(self) -> int:
+        """Bytes that the reader has yet to take."""
+        return sum(map(len, (self._events or [])[max(self.read + 1 - self._first, 0) :]))
 
     def resolve(self, result: Any) -> None:
         """End the stream with the turn's result, or with an error if JSON cannot carry that."""
@@ -156,19 +173,20 @@ class Exchange:
     def _finish(self, outcome: bytes) -> None:
         self.outcome = outcome
         if self._events is not None or self.attached or self.id:
-            self._append(outcome)
+            # no-silent-loss: what came before need not make room for the outcome, however large it is.
+            self._append(outcome, any_size=True)
         self.finished = True
         self._wake()
         self._wake_writer()
         if self.when_finished is not None:
             self.when_finished()
 
-    def _append(self, payload: bytes) -> None:
+    def _append(self, payload: bytes, *, any_size: bool = False) -> None:
         if self._events is None:
             self._events = []
         self._events.append(payload)
         self._bytes += len(payload)
-        while len(self._events) > MAX_EVENTS or (self._bytes > MAX_BYTES and len(self._events) > 1):
+        while len(self._events) > MAX_EVENTS or (self._bytes > MAX_BYTES and len(self._events) > 1 and not any_size):
             self._bytes -= len(self._events.pop(0))
             self._first += 1
         self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mcp.shared.inbound import InboundModernRoute
 from mcp_types import RequestId
 
-from .errors import RequestCancelled
+from .errors import HandlerExit, RequestCancelled
 from .exchange import Exchange
 from .tenant import TenantContext
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .session_actor import SessionActor
 
 __all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,7 +73,8 @@ class Call:
 
         Raises:
             RequestCancelled: `cancel` was called before the handler was done.
-            Whatever the handler raises.
+            HandlerExit: The handler raised `SystemExit` or the like.
+            Whatever else the handler raises.
         """
         # A cancel scope of anyio's would do the same for 2.6 us a call; the task is this call's alone.
         task = self.task = asyncio.current_task()
@@ -82,6 +86,12 @@ class Call:
                 raise
             task.uncancel()
             raise RequestCancelled from None
+        except (Exception, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            # SystemExit would end the node, and with it everybody's sessions.
+            logger.exception("the handler of %s tried to end the process", self.method)
+            raise HandlerExit(error) from error
         finally:
             self.task = None
         if self.cancelled:

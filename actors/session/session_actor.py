@@ -376,7 +376,9 @@ class SessionActor:
 
     async def close(self) -> None:
         for call in self.calls_in_flight:
-            call.cancel()
+            # Those that wait have not begun, and are the registry's: it fails them, or sends them on.
+            if call.task is not None:
+                call.cancel()
         try:
             if self._live is not None:
                 await self._live.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any, Final, NamedTuple, cast
 
 import pydantic_core
@@ -65,14 +66,20 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
         case DuplicateRequest():
             return Refusal(INVALID_REQUEST, str(error), status=400, anonymous=True)
         case MailboxFull():
+            _warn(error)
             return Refusal(SERVER_BUSY, "Too many requests wait for this session", None, 429, error.retry_after)
-        case RegistryFull() | NodeDraining():
+        case NodeDraining():
+            return Refusal(SERVER_BUSY, "The server takes no more sessions now", None, 503, error.retry_after)
+        case RegistryFull():
+            _warn(error)
             return Refusal(SERVER_BUSY, "The server takes no more sessions now", None, 503, error.retry_after)
         case ActorUnavailable() if error.outcome_unknown:
+            _warn(error)
             data = {"outcome": "unknown"}
             text = "The call ran, but whether its changes were saved is not known; look before you repeat it"
             return Refusal(SERVER_BUSY, text, data, 503, error.retry_after)
         case ActorUnavailable() | OwnershipLost():
+            _warn(error)
             return Refusal(
                 SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, error.retry_after
             )
@@ -90,6 +97,18 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
             return Refusal(INTERNAL_ERROR, str(error))
         case _:
             return _unforeseen(error, modern=modern)
+
+
+_WARN_EVERY: Final = 10.0
+_warned: dict[type[Exception], float] = {}
+
+
+def _warn(error: Exception) -> None:
+    """Tell the operator why clients are refused: of each kind of trouble once in 10 seconds, as it comes in floods."""
+    now = monotonic()
+    if now - _warned.get(type(error), float("-inf")) >= _WARN_EVERY:
+        _warned[type(error)] = now
+        logger.warning("%s", error)
 
 
 def _unforeseen(error: BaseException, *, modern: bool) -> Refusal:

@@ -134,6 +134,23 @@ async def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
             await signals.asked.wait()
 
 
+def test_a_process_that_does_not_stop_in_its_time_is_ended() -> None:
+    stubborn = """
+import asyncio, os, signal, time
+from understudy.runtime.serve import StopSignals
+async def main():
+    with StopSignals(longest=0.2) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await signals.asked.wait()
+        time.sleep(60)
+asyncio.run(main())
+"""
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", stubborn], timeout=30, check=False)
+    assert done.returncode == 1
+    assert time.monotonic() - started < 20
+
+
 async def test_the_end_of_the_starting_process_asks_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = os.pipe()
     monkeypatch.setenv(LIFELINE, str(theirs))

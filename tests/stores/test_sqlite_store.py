@@ -179,6 +179,16 @@ async def test_a_full_database_refuses_what_does_not_fit_and_takes_what_does(pat
         await store.save(addresses[2], epoch=1, version=2, snapshot=b"x" * 1_000_000, ttl=60.0)
 
 
+async def test_a_write_into_a_removed_file_is_refused_rather_than_lost(path: Path) -> None:
+    async with _opened(path) as store:
+        address = Address.new("session")
+        await store.create(address, tenant="acme", owner="node-1", snapshot=b"one", ttl=60.0)
+        os.unlink(path)
+        with pytest.raises(StoreUnavailable, match="removed or replaced") as caught:
+            await store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0)
+        assert caught.value.outcome_unknown is False
+
+
 async def test_a_removed_file_is_found_out_by_ping(path: Path) -> None:
     async with _opened(path) as store:
         await store.ping()
