@@ -206,7 +206,8 @@ async def _stillness(cell: LiveCell) -> None:
     try:
         await within(cell.host.clock, cell.host.limits.close_timeout, wait(cell.still))
     except TimeoutError:
-        logger.warning("%s is %s, but a turn of it goes on after its cancellation", cell.address, cell.departure)
+        why = cell.departure.value if cell.departure is not None else "leaving"
+        logger.warning("%s is %s, but a turn of it goes on after its cancellation", cell.address, why)
 
 
 async def _delete(cell: LiveCell) -> bool | BaseException:
