@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LIST_LIMIT", "checked_limit", "checked_text", "checked_ttl"]
+__all__ = ["LIST_LIMIT", "checked_limit", "checked_text", "checked_ttl", "cursor_number"]
 
 LIST_LIMIT = 1000
 """Most records in one page."""
@@ -48,3 +48,19 @@ def checked_limit(limit: int, *, most: int | None = LIST_LIMIT) -> int:
     if limit < 1 or (most is not None and limit > most):
         raise ValueError(f"limit {limit} must be {f'1 to {most}' if most is not None else 'at least 1'}")
     return limit
+
+
+def cursor_number(cursor: str | None, prefix: str) -> int:
+    """The number in a cursor of the form prefix and hexadecimal digits; 0 without a cursor.
+
+    Raises:
+        ValueError: Another store's cursor, or none at all.
+    """
+    if cursor is None:
+        return 0
+    try:
+        if cursor.startswith(prefix):
+            return int(cursor.removeprefix(prefix), 16)
+    except ValueError:
+        pass
+    raise ValueError(f"cursor {cursor[:64]!r} is not one of this store's: pass Page.cursor of the page before")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from .address import Address
-from .arguments import checked_limit, checked_text, checked_ttl
+from .arguments import checked_limit, checked_text, checked_ttl, cursor_number
 from .errors import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
 from .record import Page, Record, RecordInfo
 
@@ -160,7 +160,7 @@ class MemoryStore:
         """See `SessionStore.list`. Oldest first. Walks past all records before the cursor: about 3 ms per 100,000."""
         now = self._now()
         checked_limit(limit)
-        after = _number_of(cursor)
+        after = cursor_number(cursor, _CURSOR)
         found = list(
             islice(
                 (
@@ -233,14 +233,3 @@ class MemoryStore:
         if len(expired) < limit:
             self._soonest = min((entry.expires for entry in self._entries.values()), default=float("inf"))
         return len(expired)
-
-
-def _number_of(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        if cursor.startswith(_CURSOR):
-            return int(cursor.removeprefix(_CURSOR), 16)
-    except ValueError:
-        pass
-    raise ValueError(f"cursor {cursor[:64]!r} is not one of the memory store's: pass Page.cursor of the page before")

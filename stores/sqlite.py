@@ -13,7 +13,7 @@ from typing import Any
 
 from . import sqlite_file, sqlite_statements
 from .address import Address
-from .arguments import checked_limit, checked_text, checked_ttl
+from .arguments import checked_limit, checked_text, checked_ttl, cursor_number
 from .group_commit import GroupCommit
 from .record import Page, Record, RecordInfo
 
@@ -125,7 +125,7 @@ class SQLiteStore:
 
     async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
         """See `SessionStore.list`. Oldest first."""
-        after = _number_of(cursor)
+        after = cursor_number(cursor, _CURSOR)
         found = await self._reader.submit(
             sqlite_statements.page, tenant, after, self._clock(), checked_limit(limit) + 1
         )
@@ -167,14 +167,3 @@ def _open(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, sqlite3.
         writing.close()
         raise
     return writing, reading, sqlite_file.identity(path)
-
-
-def _number_of(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        if cursor.startswith(_CURSOR):
-            return int(cursor.removeprefix(_CURSOR), 16)
-    except ValueError:
-        pass
-    raise ValueError(f"cursor {cursor[:64]!r} is not one of the SQLite store's: pass Page.cursor of the page before")

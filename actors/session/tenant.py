@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ...stores.arguments import checked_text
+
 __all__ = ["ANONYMOUS", "TenantContext"]
 
-_LONGEST = 1024
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -33,14 +34,11 @@ class TenantContext:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: `tenant` or `principal` is empty, longer than 1,024 characters, or no plain text.
+            ValueError: `tenant` or `principal` is empty, or nothing that a store can keep.
         """
         for name, text in (("tenant", self.tenant), ("principal", self.principal)):
-            plain = text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-            if not 0 < len(text) <= _LONGEST or "\0" in text or not plain:
-                raise ValueError(
-                    f"{name} {text[:64]!r} must be 1 to {_LONGEST} characters of text, without NUL and lone surrogates"
-                )
+            if not checked_text(name, text):
+                raise ValueError(f"{name} must not be empty")
 
     @property
     def surface(self) -> tuple[str, str, str | None, frozenset[str]]:
