@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..stores import StoreError, StoreURLError, UnderstudyError
+from .child import LIFELINE, LISTEN
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
 from .target import TargetError
 
@@ -177,8 +178,9 @@ def serve(target: str, **given: Any) -> None:
     SIGTERM or Ctrl-C: no new sessions, calls in flight finish and are saved, exit code 0; a second one: at once.
     """
     options = _options(given)
+    for name in misspelt_variables(os.environ):
+        click.echo(f"understudy: {name} in the environment is no option's variable and is ignored", err=True)
     if options.reload:
-        from .child import LISTEN
         from .reload import serve_with_reload
 
         if LISTEN not in os.environ:
@@ -186,6 +188,12 @@ def serve(target: str, **given: Any) -> None:
     from .serve import serve as run
 
     run(target, options)
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
+    """The names in `environment` that look like variables of `serve` but are none of its."""
+    known = {str(parameter.envvar) for parameter in serve.params} | {LIFELINE, LISTEN}
+    return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
 
 
 @main.command(short_help="Kill a server in mid-conversation and see the conversation go on.")

@@ -175,3 +175,8 @@ def test_bench_is_found_by_name_only_when_it_is_called(monkeypatch: pytest.Monke
     assert "kernel" in helped.output
     assert helped.exit_code == 0
     assert run("bench", "nonsense").exit_code == 2
+
+
+def test_a_misspelt_variable_is_told_and_a_right_one_is_not() -> None:
+    environment = {"UNDERSTUDY_PORT": "1", "UNDERSTUDY_ALLOWED_HOSTS": "a", "UNDERSTUDY_TARGET": "b", "HOME": "/"}
+    assert cli.misspelt_variables(environment) == ["UNDERSTUDY_ALLOWED_HOSTS"]
