@@ -273,12 +273,14 @@ class ModernLeg:
             gone = True
             exchange.nudge()
 
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(watch())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(JSON_PATIENCE):
-                    await exchange.first()
-            watcher.cancel()
+        async with TaskOwner() as tasks:
+            watcher = tasks.spawn(watch())
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(JSON_PATIENCE):
+                        await exchange.first()
+            finally:
+                watcher.cancel()
         return gone
 
 

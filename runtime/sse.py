@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
 
 from ..actors.session.exchange import Exchange
+from ..actors.task_owner import TaskOwner
 from .http import SSE_HEADERS, Receive, Send
 
 __all__ = ["KEEP_ALIVE", "priming_event", "retry_hint", "write_stream"]
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
@@ -18,6 +22,9 @@ POLL_MS: Final = 500
 RETRY_MS: Final = 3000
 """How long a client should wait before it opens a lost standalone stream again: a node that restarts needs a second,
 and clients give up after two tries."""
+
+READER_PATIENCE: Final = 60.0
+"""Seconds that one write may take. A client that reads nothing for so long is taken for gone."""
 
 _COMMENT: Final = b": keep-alive\n\n"
 
@@ -35,10 +42,11 @@ async def write_stream(
     """Send the messages of `exchange` after number `after` until it ends, is taken over, or the client leaves.
 
     `numbered`: with event ids, so that the client may resume. `prelude`: what goes before the first message.
-    True if the client left. The exchange is detached in any case; cancellation detaches it too.
+    True if the client left, or took nothing for `READER_PATIENCE` seconds. The exchange is detached in any case;
+    cancellation detaches it too.
     """
     generation = exchange.attach(after)
-    start = {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]}
+    start: dict[str, object] = {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]}
     gone = False
 
     async def watch() -> None:
@@ -48,18 +56,28 @@ async def write_stream(
         gone = True
         exchange.cut_from(generation)
 
+    async def take(message: dict[str, object]) -> None:
+        async with asyncio.timeout(READER_PATIENCE):
+            await send(message)
+
     try:
-        await send(start)
+        await take(start)
         if prelude:
-            await send(_body(prelude))
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(watch())
-            prefix = f"{exchange.id}-" if numbered else None
-            while (batch := await exchange.next(generation, KEEP_ALIVE)) is not None:
-                await send(_body(_events(batch, prefix) if batch else _COMMENT))
-            watcher.cancel()
+            await take(_body(prelude))
+        async with TaskOwner() as tasks:
+            watcher = tasks.spawn(watch())
+            try:
+                prefix = f"{exchange.id}-" if numbered else None
+                while (batch := await exchange.next(generation, KEEP_ALIVE)) is not None:
+                    await take(_body(_events(batch, prefix) if batch else _COMMENT))
+            finally:
+                watcher.cancel()
         if not gone:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await take({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        # The response stays unfinished, upon which the server closes the connection.
+        logger.info("a client took nothing for %g s: its connection is given up", READER_PATIENCE)
+        gone = True
     finally:
         exchange.detach(generation)
     return gone

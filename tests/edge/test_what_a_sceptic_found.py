@@ -9,7 +9,7 @@ import pytest
 from edge.client import LATEST, hosting, hosting_modern
 from mcp.server.mcpserver import Context, MCPServer
 from starlette.requests import Request
-from understudy.runtime import Session, TenantContext, edge
+from understudy.runtime import Session, TenantContext, edge, sse
 from understudy.stores import FaultyStore, MemoryStore
 
 LARGE = 9 * 2**20
@@ -95,3 +95,15 @@ async def test_a_standing_stream_ends_with_the_lifetime_of_its_session() -> None
         assert stream.status == 200
         async with asyncio.timeout(5):
             await stream.answered()
+
+
+async def test_a_connection_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "READER_PATIENCE", 0.05)
+    async with hosting(make_server()) as client:
+        await client.open()
+        call = client.begin_tool("large", token="t", reads=False)
+        async with asyncio.timeout(10):
+            while not call.returned:
+                await asyncio.sleep(0.01)
+        assert not call.complete
+        assert call.error is None
