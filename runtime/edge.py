@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 _HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 RESOLVER_TIMEOUT: Final = 10.0
 """Seconds that the tenant resolver may take for one request."""
-_JSON_STATUS_TEXT: Final = {408: "Request body did not arrive in time", 413: "Request body too large"}
 
 
 class Edge:
@@ -89,14 +88,14 @@ class Edge:
         except Refused as error:
             await refuse(send, error.refusal, request_id=error.request_id)
         except BodyTooLarge:
-            await refuse(send, Refusal(INVALID_REQUEST, _JSON_STATUS_TEXT[413], status=413))
+            await refuse(send, Refusal(INVALID_REQUEST, "Request body too large", status=413))
         except EncodedBody:
             refusal = Refusal(
                 INVALID_REQUEST, "Unsupported Media Type: send the body without Content-Encoding", status=415
             )
             await refuse(send, refusal, (b"accept-encoding", b"identity"))
         except BodyTooSlow:
-            await refuse(send, Refusal(PARSE_ERROR, _JSON_STATUS_TEXT[408], status=408))
+            await refuse(send, Refusal(PARSE_ERROR, "Request body did not arrive in time", status=408))
         except ClientGone:
             logger.debug("a client left before its request was complete")
 

@@ -21,6 +21,7 @@ __all__ = [
     "Scope",
     "Send",
     "answer",
+    "disconnected",
     "fold_headers",
 ]
 
@@ -128,6 +129,12 @@ class BodyReader:
         finally:
             self._patience.end(task)
             self._late.discard(task)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def answer(

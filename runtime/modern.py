@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from typing import Any, Final, cast
 
@@ -26,17 +26,16 @@ from starlette.datastructures import Headers as StarletteHeaders
 from starlette.requests import Request as HTTPRequest
 
 from ..actors import Access, ActorError, Envelope, Registry
-from ..actors.session import HostingError, SessionActor, TenantContext
-from ..actors.session.errors import DuplicateRequest, SessionError
+from ..actors.session import SessionActor, TenantContext
+from ..actors.session.errors import DuplicateRequest
 from ..actors.session.exchange import Exchange
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.hosting import HostedServer
 from ..actors.session.messages import Call
 from ..actors.session.servers import Servers
-from ..actors.session.stateless import serve_stateless
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..actors.task_owner import TaskOwner
-from .http import Headers, Receive, Scope, Send, answer
+from .http import Headers, Receive, Scope, Send, answer, disconnected
 from .jsonrpc import Answer, Notification, Request
 from .posts import Posts
 from .refusals import refuse
@@ -127,11 +126,8 @@ class ModernLeg:
         call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(scope), route)
         try:
             hosted = await self._servers.for_surface(tenant)
-        except HostingError as error:
+        except Exception as error:
             call.fail(error)
-        except Exception as error:  # the factory's own
-            logger.exception("the server factory raised")
-            call.fail(SessionError(f"Internal server error ({type(error).__name__})"))
         else:
             mismatch = self._param_mismatch(message, headers, raw_headers, hosted)
             if mismatch is not None:
@@ -193,10 +189,10 @@ class ModernLeg:
             if hosted.takes_session(name) or self._handles.declares_handle(hosted, name):
                 self._deliver(call, hosted)
                 return
-        self._own(call, self._handles.serve_plain(call, hosted, serve_stateless))
+        self._own(call, self._handles.serve_plain(call, hosted))
 
-    def _own(self, call: Call, work: Any) -> None:
-        """Run `work` as a task of the node's, so that the call outlives nothing and nothing cuts it short."""
+    def _own(self, call: Call, work: Awaitable[dict[str, Any]]) -> None:
+        """Run `work` as a task of the node's; what comes of it is the call's outcome."""
 
         async def run() -> None:
             self.running.add(call)
@@ -268,8 +264,7 @@ class ModernLeg:
 
         async def watch() -> None:
             nonlocal gone
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await disconnected(receive)
             gone = True
             exchange.nudge()
 

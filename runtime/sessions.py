@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ..actors import Access, Envelope, FutureReply, Registry, TurnCancelled
+from ..actors import Access, Envelope, FutureReply, Registry
 from ..actors.session import SESSION, ForeignSession, SessionActor, TenantContext
+from ..actors.session.authorization import authorize
 from ..actors.session.messages import Authorize
 from ..stores import Address, AddressError
 
@@ -74,9 +75,4 @@ class Sessions:
         Raises:
             UnderstudyError: There is none, or it cannot be reached now.
         """
-        question = Authorize(tenant)
-        try:
-            await self._registry.ask(address, question, access=Access.SHARED, timeout=self._check_timeout)
-        except TurnCancelled:
-            # The session was ended, or the node stops, before the question's turn: asked again, it says which.
-            await self._registry.ask(address, question, access=Access.SHARED, timeout=self._check_timeout)
+        await authorize(self._registry, address, Authorize(tenant), timeout=self._check_timeout)

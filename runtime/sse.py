@@ -9,7 +9,7 @@ from typing import Final
 
 from ..actors.session.exchange import Exchange
 from ..actors.task_owner import TaskOwner
-from .http import SSE_HEADERS, Receive, Send
+from .http import SSE_HEADERS, Receive, Send, disconnected
 
 __all__ = ["KEEP_ALIVE", "priming_event", "retry_hint", "write_stream"]
 
@@ -51,8 +51,7 @@ async def write_stream(
 
     async def watch() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await disconnected(receive)
         gone = True
         exchange.cut_from(generation)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..actor import Access
 from ..envelope import Envelope, FutureReply, Reply
 from ..errors import ActorEnded, ActorNotFound
 from ..registry import Registry
+from .authorization import authorize
 from .errors import ForeignSession
 from .handles import (
     CLOSE_SESSION,
@@ -25,7 +26,7 @@ from .handles import (
 from .hosting import HostedServer, declares_handle
 from .messages import MOVED, Authorize, Call, OpenHandle
 from .session_kind import SESSION, SessionSeed
-from .stateless import learn_tools
+from .stateless import learn_tools, serve_stateless
 
 __all__ = ["HandleCalls"]
 
@@ -80,7 +81,8 @@ class HandleCalls:
         if address is None:
             return self.unknown(hosted)
         try:
-            await self._ask(address, Authorize(call.tenant, by_handle=True))
+            question = Authorize(call.tenant, by_handle=True)
+            await authorize(self._registry, address, question, timeout=self._timeout)
             await self._registry.end(address)
         except (ActorNotFound, ActorEnded, ForeignSession):
             return self.unknown(hosted)
@@ -99,15 +101,7 @@ class HandleCalls:
         text = f"Session {address.id} is open. It lives for {_duration(self._ttl)} after its last use."
         return text_result(hosted.lowlevel, text, structured={"session": address.id, "expires_in_seconds": self._ttl})
 
-    async def _ask(self, address: Address, message: Any) -> None:
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._registry.deliver(address, Envelope(message, Access.SHARED, FutureReply(reply)))
-        async with asyncio.timeout(self._timeout):
-            await reply
-
-    async def serve_plain(
-        self, call: Call, hosted: HostedServer, serve: Callable[[Call, HostedServer], Awaitable[dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def serve_plain(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
         """Run a call that names no session; a listing of the tools also tells how to get one."""
         if call.method == "tools/call" and not hosted.knows_tools:
             # Only now is it known whether a tool declares the handle.
@@ -117,7 +111,7 @@ class HandleCalls:
                 return await self.serve(call, hosted, tool)
             if self.declares_handle(hosted, tool):
                 return await self._hand_on(call, hosted)
-        result = await serve(call, hosted)
+        result = await serve_stateless(call, hosted)
         if call.method == "tools/list":
             hosted.note_handles(result["tools"])
             if hosted.offers_sessions:

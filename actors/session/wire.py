@@ -85,10 +85,7 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
             )
         case SnapshotTooNew():
             return Refusal(SERVER_BUSY, "The session cannot be served by this version", None, 503, 5.0)
-        case SnapshotError():
-            logger.error("%s", error)
-            return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
-        case StoreError():
+        case SnapshotError() | StoreError():
             logger.error("%s", error)
             return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
         case DeadlineExceeded():
