@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from .cluster.metric_names import CLUSTER_GAUGES, CLUSTER_HISTOGRAMS, CLUSTER_TOTALS
+
 __all__ = ["GAUGES", "HISTOGRAMS", "TOTALS"]
 
 GAUGES = {
+    **CLUSTER_GAUGES,
     "draining": "1 while this node takes no new sessions because it is about to stop.",
     "sessions_live": "Sessions in memory.",
     "sessions_activating": "Sessions on their way into memory.",
@@ -22,10 +25,13 @@ GAUGES = {
     "store_write_queued": "Writes that wait for the store.",
     "store_read_largest_group": "Most reads that have shared one transaction.",
     "store_read_queued": "Reads that wait for the store.",
+    "store_calls_running": "Calls to the NATS store that are under way.",
+    "store_connected": "1 while the store is connected to NATS.",
 }
 """What is so now, by its name in `stats()`."""
 
 TOTALS = {
+    **CLUSTER_TOTALS,
     "sessions_turns_started": "Calls that got their turn.",
     "sessions_turns_failed": "Turns that raised, were cancelled, or could not be saved.",
     "sessions_deadlines_exceeded": "Calls that took longer than they may.",
@@ -35,6 +41,8 @@ TOTALS = {
     "sessions_backoffs": "Calls refused because their session failed too often lately.",
     "sessions_passivated": "Sessions that left memory because they were idle or room was short.",
     "sessions_ended": "Sessions ended by their client or their server.",
+    "sessions_lapsed": "Sessions dropped because this node's lease had run out.",
+    "sessions_handed_off": "Sessions that moved to another node as planned.",
     "sessions_lost": "Sessions dropped because another node has claimed, or somebody has deleted, their record.",
     "sessions_in_doubt": "Sessions dropped because it was not known whether a save had taken effect.",
     "sessions_faults": "Sessions dropped after an error inside understudy.",
@@ -50,13 +58,18 @@ TOTALS = {
     "streams_resumed_total": "Event streams that a client has resumed.",
     "store_write_operations": "Writes that the store has taken.",
     "store_write_commits": "Transactions that the writes took.",
-    "store_write_failed": "Transactions of writes that failed.",
+    "store_write_failed": "Transactions of writes, or calls that write, that failed.",
     "store_write_busy_seconds": "Time spent in transactions of writes, in seconds.",
     "store_read_operations": "Reads that the store has taken.",
     "store_read_commits": "Transactions that the reads took.",
-    "store_read_failed": "Transactions of reads that failed.",
+    "store_read_failed": "Transactions of reads, or calls that read, that failed.",
+    "store_conflicts": "Writes that NATS refused because another had come first; tried again, or refused in turn.",
+    "store_reconnects": "Times that the store's connection to NATS was made anew.",
     "store_read_busy_seconds": "Time spent in transactions of reads, in seconds.",
 }
 """What only grows, by its name in `stats()`; exported with `_total` at its end."""
 
-HISTOGRAMS = {"call_seconds": "How long calls took from the arrival of their body to the last byte of their answer."}
+HISTOGRAMS = {
+    **CLUSTER_HISTOGRAMS,
+    "call_seconds": "How long calls took from the arrival of their body to the last byte of their answer.",
+}

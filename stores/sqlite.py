@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -47,6 +48,12 @@ class SQLiteStore:
         self._writer = writer
         self._reader = reader
         self._identity = identity
+
+    @property
+    def identity(self) -> str:
+        """What tells this store from others: the file, whatever paths lead to it, and the machine that has it."""
+        device, inode = self._identity
+        return f"SQLite file {device:x}:{inode:x} of {socket.gethostname()}"
 
     @classmethod
     async def open(

@@ -19,12 +19,12 @@ Opener = Callable[[str, Clock], Awaitable[SessionStore]]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
 _URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
-_PLANNED = ("dynamodb", "nats", "postgres", "postgresql", "redis", "rediss")
+_PLANNED = ("dynamodb", "postgres", "postgresql", "redis", "rediss")
 
 
 async def open_store(url: str, *, clock: Clock = time.time) -> SessionStore:
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
-    `sqlite:///~/in-home.db`, or a scheme added with `register_scheme`.
+    `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), or a scheme added with `register_scheme`.
 
     `clock` gives seconds since the Unix epoch. The store belongs to the event loop it was opened on; `aclose` it.
 
@@ -73,6 +73,19 @@ async def _open_sqlite(rest: str, clock: Clock) -> SessionStore:
     return await SQLiteStore.open(_sqlite_path(rest), clock=clock)
 
 
+def _nats_opener(scheme: str) -> Opener:
+    async def open_nats(rest: str, clock: Clock) -> SessionStore:
+        try:
+            from .nats import NatsStore
+        except ImportError as error:
+            if error.name is None or error.name.partition(".")[0] != "nats":
+                raise
+            raise StoreURLError(f"the {scheme}:// store needs nats-py: pip install 'understudy[cluster]'") from error
+        return await NatsStore.from_url(f"{scheme}://{rest}", clock=clock)
+
+    return open_nats
+
+
 def _sqlite_path(rest: str) -> Path:
     if not rest.startswith("/"):
         # Not echoed: what stands in the place of a host may be a user and a password.
@@ -97,4 +110,9 @@ def _forms() -> str:
     return f"known are {', '.join(f'{scheme}://' for scheme in sorted(_OPENERS))} (for example sqlite:///sessions.db)"
 
 
-_OPENERS: dict[str, Opener] = {"memory": _open_memory, "sqlite": _open_sqlite}
+_OPENERS: dict[str, Opener] = {
+    "memory": _open_memory,
+    "nats": _nats_opener("nats"),
+    "sqlite": _open_sqlite,
+    "tls": _nats_opener("tls"),
+}

@@ -1,13 +1,17 @@
 """Fixtures for every room's tests."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from support import ServerProcess
 from support import free_port as find_free_port
+from support.nats import nats_missing
+from understudy.runtime.nats_server import NatsServer, NatsServerOptions
 
 # On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -32,6 +36,48 @@ async def serve() -> AsyncIterator[Callable[..., ServerProcess]]:
         def make(target: str, *args: str, **options: object) -> ServerProcess:
             server = ServerProcess(target, *args, **options)  # type: ignore[arg-type]
             stack.push_async_callback(server.__aexit__)
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One nats-server with JetStream for all tests, without a password. Each test takes names of its own
+    (`support.nats.fresh_name`) and leaves the server running; one that must stop it makes its own with
+    `nats_servers`."""
+    reason = nats_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+def nats_url(nats_server: NatsServer) -> str:
+    """The URL of the nats-server that all tests share."""
+    return nats_server.url
+
+
+@pytest.fixture
+async def nats_servers(tmp_path: Path) -> AsyncIterator[Callable[..., NatsServer]]:
+    """Private nats-servers: `async with nats_servers(user="u", password="p") as server`.
+
+    Takes the fields of `NatsServerOptions`. What a test leaves running is stopped when it ends.
+    """
+    reason = nats_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    async with AsyncExitStack() as stack:
+        made = 0
+
+        def make(**options: object) -> NatsServer:
+            nonlocal made
+            made += 1
+            server = NatsServer(tmp_path / f"nats-{made}", NatsServerOptions(**options))  # type: ignore[arg-type]
+            stack.push_async_callback(server.stop)
             return server
 
         yield make

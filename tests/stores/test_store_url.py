@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,7 @@ async def test_a_path_may_be_percent_encoded(tmp_path: Path) -> None:
         ("postgresql://localhost/db", "not in this version"),
         ("postgres://localhost/db", "not in this version"),
         ("dynamodb://table", "not in this version"),
-        ("nats://localhost:4222", "not in this version"),
+        ("nats:", "continues with ://"),
     ],
 )
 async def test_a_url_that_opens_nothing_says_why_and_what_is_known(
@@ -113,6 +115,10 @@ async def test_a_url_that_opens_nothing_says_why_and_what_is_known(
         "user:hunter2@localhost",
         "hunter2",
         "redis:hunter2",
+        "nats://user:hunter2@host:hunter2",
+        "nats://user:hunter2@host/bucket?token=hunter2",
+        "nats://user:hunter2@host/hunter2 ",
+        "nats://user:hunter2@-/bucket",
         "://hunter2",
     ],
 )
@@ -123,6 +129,36 @@ async def test_a_secret_in_a_url_never_comes_back_in_the_error(text: str) -> Non
     while error is not None:
         assert "hunter2" not in f"{error} {error.args}"
         error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nats://", "names no host"),
+        ("tls://", "names no host"),
+        ("nats://user:pass@host:port", "no number"),
+        ("nats://host:4222?colour=red", "unknown option 'colour'"),
+    ],
+)
+async def test_a_nats_url_that_makes_no_sense_says_why(text: str, says: str) -> None:
+    with pytest.raises(StoreURLError, match=says):
+        await open_store(text)
+
+
+@pytest.mark.parametrize("scheme", ["nats", "tls"])
+def test_a_store_whose_extra_is_missing_says_how_to_get_it(scheme: str) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "sys.modules['nats'] = None\n"
+        "from understudy.stores import StoreURLError, open_store\n"
+        "try:\n"
+        f"    asyncio.run(open_store('{scheme}://user:secret@host/bucket'))\n"
+        "except StoreURLError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert "pip install 'understudy[cluster]'" in done.stdout
+    assert "secret" not in done.stdout
 
 
 async def test_what_the_store_itself_refuses_comes_through(tmp_path: Path) -> None:
