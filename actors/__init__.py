@@ -10,6 +10,7 @@ from .errors import (
     ActorNotFound,
     ActorUnavailable,
     DeadlineExceeded,
+    Elsewhere,
     MailboxFull,
     NodeDraining,
     OutsideTurn,
@@ -20,6 +21,7 @@ from .errors import (
     TurnCancelled,
     UnknownKind,
 )
+from .gate import Gate
 from .observer import Observer
 from .registry import Registry
 from .supervision import RestartPolicy
@@ -36,8 +38,10 @@ __all__ = [
     "Clock",
     "DeadlineExceeded",
     "Departure",
+    "Elsewhere",
     "Envelope",
     "FutureReply",
+    "Gate",
     "MailboxFull",
     "NodeDraining",
     "Observer",

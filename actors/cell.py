@@ -119,12 +119,13 @@ class LiveCell:
 
     def end_soon(self) -> None:
         """See `Cell.end_soon`."""
-        if self.departure is not None or self.end_after is not None:
+        departure = self.departure
+        if (departure is not None and not departure.patient) or self.end_after is not None:
             return
         caller = _current_task()
         if self.shared is not None and caller in self.shared:
             self.end_after = caller
-        elif self.state is _LIVE and self.task is not None and self.interruptible:
+        elif self.state is not State.ACTIVATING and self.task is not None and self.interruptible:
             # The caller may be a child task of the turn, so that "some turn runs" has to be enough.
             self.end_after = self.task
         else:
@@ -154,6 +155,7 @@ class LiveCell:
         Raises:
             MailboxFull: No room.
             ActorError: The actor is leaving for good; which one says why.
+            Elsewhere: It leaves for another node.
         """
         if self.state is not _LIVE:
             self._wait(envelope)
@@ -182,7 +184,7 @@ class LiveCell:
     def activated(self, actor: Actor) -> None:
         """The actor is there: start what has waited for it."""
         self.actor = actor
-        self.state = _LIVE
+        self.state = _LIVE if self.departure is None else State.LEAVING
         waiting = self.mailbox
         if waiting is not None and self.shared_count:
             shared = [envelope for envelope in waiting if envelope.access is _SHARED]
@@ -220,7 +222,7 @@ class LiveCell:
         """Nobody has the baton: give it to the next message, or rest, or leave."""
         self.task = None
         self.interruptible = False
-        if self.departure is not None:
+        if self.departure is not None and not (self.departure.patient and (self.mailbox or self.shared_count)):
             go(self)
         elif self.mailbox:
             self._start_exclusive(self.mailbox.popleft())
@@ -243,7 +245,7 @@ class LiveCell:
             self.end_after = None
             leave(self, Departure.ENDED)
         elif self.departure is not None:
-            if self.task is None:
+            if self.task is None and not (self.departure.patient and self.shared_count):
                 go(self)
         elif self.quiet:
             self.host.rest(self)
@@ -284,13 +286,25 @@ class LiveCell:
 
     def _wait(self, envelope: Envelope) -> None:
         departure = self.departure
-        if departure is not None and not departure.redelivers:
-            raise departure.waiting_error(self.address)
+        if departure is not None:
+            gated = self.host.gate is not None
+            if departure.patient and envelope.inner and not self.departing:
+                self._accept_inner(envelope)
+                return
+            if not departure.redelivers(gated=gated):
+                raise departure.waiting_error(self.address, gated=gated)
         if self.state is State.ACTIVATING and envelope.access is _SHARED:
             if self.shared_count >= self.host.limits.shared_limit:
                 raise self._full(f"{self.shared_count} shared messages wait")
             self._queue(envelope)
             self.shared_count += 1
+        else:
+            self._queue(envelope)
+
+    def _accept_inner(self, envelope: Envelope) -> None:
+        """The turn that sent it is finished before the actor leaves, and so is this."""
+        if self.task is None:
+            self._start_exclusive(envelope)
         else:
             self._queue(envelope)
 

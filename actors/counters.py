@@ -23,6 +23,10 @@ class Counters:
     """Messages refused because their address failed too often lately."""
     passivated: int = 0
     ended: int = 0
+    lapsed: int = 0
+    """Actors dropped because the node's lease had run out."""
+    handed_off: int = 0
+    """Actors that left for another node as planned."""
     lost: int = 0
     """Actors dropped because another owner has claimed, or somebody has deleted, their record."""
     in_doubt: int = 0

@@ -6,7 +6,7 @@ import asyncio
 from enum import Enum
 
 from ..stores import Address
-from .errors import ActorEnded, ActorError, ActorNotFound, ActorUnavailable, NodeDraining, OwnershipLost
+from .errors import ActorEnded, ActorError, ActorNotFound, ActorUnavailable, Elsewhere, NodeDraining, OwnershipLost
 
 __all__ = ["Departure"]
 
@@ -30,15 +30,34 @@ class Departure(Enum):
     """The first turn of a new actor failed or left nothing to save: it never existed."""
     CUT = "cut"
     """The node stops and would not wait any longer."""
+    LAPSED = "lapsed"
+    """The node's lease ran out; another node may own the actor by now."""
+    HANDED_OFF = "handed off"
+    """A planned move to another node."""
 
     @property
-    def redelivers(self) -> bool:
-        """Whether messages that wait, and so never ran, go to the next activation."""
-        return self in _REDELIVERS
+    def patient(self) -> bool:
+        """Whether the turns that run are finished first. Nothing new is started meanwhile."""
+        return self is Departure.LAPSED or self is Departure.HANDED_OFF
 
-    def waiting_error(self, address: Address) -> ActorError:
-        """For a message that will not be redelivered."""
+    def yields_to(self, other: Departure) -> bool:
+        """Whether `other` takes the place of this reason while the turns that run are finished."""
+        return self.patient and other not in (self, Departure.HANDED_OFF, Departure.PASSIVATED)
+
+    def redelivers(self, *, gated: bool) -> bool:
+        """Whether messages that wait, and so never ran, go to the next activation here.
+
+        `gated`: there are other nodes. Then those of an actor that one of them has claimed are for it.
+        """
+        return self in _REDELIVERS and not (gated and self is Departure.LOST)
+
+    def waiting_error(self, address: Address, *, gated: bool) -> ActorError | Elsewhere:
+        """For a message that waits, and so never ran, and will not be redelivered here."""
         match self:
+            case Departure.LAPSED | Departure.HANDED_OFF:
+                return Elsewhere(address)
+            case Departure.LOST if gated:
+                return Elsewhere(address)
             case Departure.ENDED:
                 return ActorEnded(address)
             case Departure.GONE | Departure.UNBORN:

@@ -37,6 +37,9 @@ class Envelope:
     """Run the turn in a task of its own with this context; None: in the actor's own, which costs less."""
     cancelled: bool = False
     """Set by `cancel`: a turn that has not started never does; its reply fails with `CancelledError`."""
+    inner: bool = False
+    """Sent by a turn of the same actor that runs and waits for it, to save what that turn changed. So it is handled
+    even while the actor only finishes its turns before it leaves; the store judges what it saves."""
 
     def cancel(self) -> None:
         """Withdraw the message if its turn has not started. A running turn is the actor's own to stop."""

@@ -10,6 +10,7 @@ __all__ = [
     "ActorNotFound",
     "ActorUnavailable",
     "DeadlineExceeded",
+    "Elsewhere",
     "MailboxFull",
     "NodeDraining",
     "OwnershipLost",
@@ -39,6 +40,17 @@ class ActorEnded(ActorError):
 
     def __init__(self, address: Address) -> None:
         super().__init__(f"actor {address} ended before it came to this message", address)
+
+
+class Elsewhere(Exception):
+    """This node may not run a message for `address`; it surely did not run.
+
+    Control flow, not an `UnderstudyError`: whoever knows the other nodes sends the message to one of them.
+    """
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"this node may not act for {address} now; the message has not run")
+        self.address = address
 
 
 class _Retryable(ActorError):

@@ -14,6 +14,7 @@ from ..stores import RecordNotFound, StaleEpoch
 from .clock import Clock
 from .counters import Counters
 from .departure import Departure
+from .gate import Gate
 from .lifecycle import leave
 from .observer import Observer
 from .supervision import Supervision
@@ -58,7 +59,9 @@ class Host:
         "context",
         "counters",
         "departed",
+        "door_closed",
         "draining",
+        "gate",
         "idle",
         "leaving",
         "limits",
@@ -78,6 +81,7 @@ class Host:
         storage: Storage,
         supervision: Supervision,
         observer: Observer | None,
+        gate: Gate | None,
         departed: Callable[[LiveCell, bool | BaseException], None],
     ) -> None:
         self.clock = clock
@@ -86,6 +90,7 @@ class Host:
         self.storage = storage
         self.supervision = supervision
         self.observer = observer
+        self.gate = gate
         self.departed = departed
         """Called when a cell has left: it is to be removed from the registry's table."""
         self.spawn: Callable[..., asyncio.Task[Any]]
@@ -98,6 +103,8 @@ class Host:
         self.touching = 0
         self.draining = True
         """No actor is started: the registry stops, or has not begun."""
+        self.door_closed = False
+        """No actor is started, but those that live stay."""
 
     def rest(self, cell: LiveCell) -> None:
         """`cell` has nothing running and nothing waiting."""

@@ -13,13 +13,13 @@ from .actor import Actor
 from .answer import fail, resolve
 from .clock import within
 from .departure import Departure
-from .envelope import Reply
+from .envelope import Envelope, Reply
 from .errors import ActorNotFound, ActorUnavailable, OwnershipLost
 
 if TYPE_CHECKING:
     from .cell import LiveCell
 
-__all__ = ["State", "activate", "cut", "fail_waiting", "farewell", "fault", "go", "leave"]
+__all__ = ["State", "activate", "begin_leaving", "cut", "fail_waiting", "farewell", "fault", "go", "leave"]
 
 logger = logging.getLogger("understudy.actors")
 
@@ -58,21 +58,31 @@ async def activate(cell: LiveCell, seed: Any, *, fresh: bool) -> None:
 
 
 def leave(cell: LiveCell, departure: Departure) -> None:
-    """Have `cell` leave memory for this reason, unless it has one already: now, or when its exclusive turn is over.
+    """Have `cell` leave memory for this reason, unless it has one that stands: now, or when its exclusive turn is over.
 
-    An end cancels that turn; the others let it find out by itself that it cannot save. An activation under way is
-    finished first.
+    An end cancels that turn; the others let it find out by itself that it cannot save; a patient departure waits for
+    the shared turns too. An activation under way is finished first, and a new actor's first turn.
     """
-    if cell.departure is not None:
-        return
+    if begin_leaving(cell, departure):
+        cell.interrupt()
+        go(cell)
+
+
+def begin_leaving(cell: LiveCell, departure: Departure) -> bool:
+    """Note why `cell` leaves, unless it has a reason that stands: it takes nothing more. Whether it may `go` now."""
+    before = cell.departure
+    if before is not None and (cell.departing or not before.yields_to(departure)):
+        return False
     cell.departure = departure
-    if departure is Departure.ENDED:
+    patient = departure.patient
+    if patient or departure is Departure.ENDED:
         fail_waiting(cell, departure)
-    if cell.state is State.LIVE:
-        cell.state = State.LEAVING
-        if departure is Departure.ENDED or cell.task is None:
-            cell.interrupt()
-            go(cell)
+    if cell.state is State.ACTIVATING:
+        return False
+    cell.state = State.LEAVING
+    if patient:
+        return cell.task is None and not cell.shared_count
+    return cell.task is None or departure is Departure.ENDED
 
 
 def cut(cell: LiveCell) -> None:
@@ -122,8 +132,24 @@ def go(cell: LiveCell) -> None:
 
 
 def fail_waiting(cell: LiveCell, departure: Departure) -> None:
-    """Answer every message that waits with what `departure` means for it."""
-    _fail_all(cell, lambda: departure.waiting_error(cell.address))
+    """Answer every message that waits with what `departure` means for it.
+
+    A patient departure spares what is finished first: the opening of a new actor, and what running turns wait for.
+    """
+    gated = cell.host.gate is not None
+    mailbox = cell.mailbox
+    spared: list[Envelope] = []
+    if mailbox and departure.patient:
+        opening = mailbox[0] if cell.opening and cell.state is State.ACTIVATING else None
+        spared = [envelope for envelope in mailbox if envelope.inner or envelope is opening]
+        others = [envelope for envelope in mailbox if not (envelope.inner or envelope is opening)]
+        mailbox.clear()
+        mailbox.extend(others)
+    _fail_all(cell, lambda: departure.waiting_error(cell.address, gated=gated))
+    if mailbox is not None and spared:
+        mailbox.clear()
+        mailbox.extend(spared)
+        cell.mailbox = mailbox
 
 
 def _fail_all(cell: LiveCell, error: Callable[[], BaseException]) -> None:

@@ -11,13 +11,15 @@ from .cell import LiveCell
 from .counters import Counters
 from .departure import Departure
 from .envelope import Envelope
-from .errors import ActorError, NodeDraining, RegistryFull
+from .errors import ActorError, Elsewhere, NodeDraining, RegistryFull
 from .host import Host
-from .lifecycle import State, cut, fail_waiting, leave
+from .lifecycle import State, begin_leaving, cut, fail_waiting, go, leave
 
 __all__ = ["Population"]
 
 _RETRY_AFTER = 1.0
+_BATCH = 64
+"""Actors that begin to leave before the event loop gets to breathe."""
 
 
 class Population:
@@ -40,6 +42,10 @@ class Population:
         if host.draining:
             raise NodeDraining(
                 f"{address} is not started: this node stops, or has not begun", address, retry_after=_RETRY_AFTER
+            )
+        if host.door_closed:
+            raise NodeDraining(
+                f"{address} is not started: this node takes no more actors for now", address, retry_after=_RETRY_AFTER
             )
         if len(self.cells) - host.leaving < host.limits.max_live:
             return
@@ -69,31 +75,56 @@ class Population:
             self.host.supervision.forget(address)
         _announce(cell, outcome)
         if cell.mailbox:
-            if departure is not None and departure.redelivers:
+            if departure is not None and departure.redelivers(gated=self.host.gate is not None):
                 self._redeliver(cell, departure)
             else:
                 fail_waiting(cell, departure or Departure.FAULTED)
+        self.wake()
+
+    async def close(self) -> None:
+        """Put every actor to sleep, least recently used first, each as soon as it is idle. Ends when all have left, or
+        the node does not drain any longer.
+        """
+        host = self.host
+        while host.idle and host.draining:
+            leave(next(iter(host.idle)), Departure.PASSIVATED)
+            if host.leaving >= host.limits.max_leaving:
+                await self.next_departure()
+        if host.draining:
+            for cell in list(self.cells.values()):
+                if cell.quiet:
+                    leave(cell, Departure.PASSIVATED)
+        await self.emptied()
+
+    async def emptied(self) -> None:
+        """Return when no cell is left, or the node does not drain any longer."""
+        while self.cells and self.host.draining:
+            await self.next_departure()
+
+    def wake(self) -> None:
+        """Have all that wait for a departure look again."""
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def close(self) -> None:
-        """Put every actor to sleep, least recently used first, each as soon as it is idle. Ends when all have left."""
+    def lapse(self) -> None:
+        """Have everybody leave, because others may own them: from now on they take nothing, and go as they can."""
         host = self.host
-        while host.idle:
-            leave(next(iter(host.idle)), Departure.PASSIVATED)
-            if host.leaving >= host.limits.max_leaving:
-                await self.next_departure()
-        for cell in list(self.cells.values()):
-            if cell.quiet:
-                leave(cell, Departure.PASSIVATED)
-        await self.emptied()
+        host.idle.clear()
+        quiet = [cell for cell in list(self.cells.values()) if begin_leaving(cell, Departure.LAPSED)]
+        if quiet:
+            host.spawn(self._let_go(quiet), context=host.context.copy())
 
-    async def emptied(self) -> None:
-        """Return when no cell is left."""
-        while self.cells:
-            await self.next_departure()
+    async def _let_go(self, quiet: list[LiveCell]) -> None:
+        host = self.host
+        for number, cell in enumerate(quiet, 1):
+            if not cell.departing:
+                go(cell)
+            while host.leaving >= host.limits.max_leaving:
+                await self.next_departure()
+            if not number % _BATCH:
+                await asyncio.sleep(0)
 
     async def next_departure(self) -> None:
         """Return when some cell has left."""
@@ -116,9 +147,9 @@ class Population:
         for envelope in waiting:
             try:
                 if any(envelope is before for before in cell.redelivered):
-                    raise departure.waiting_error(address)
+                    raise departure.waiting_error(address, gated=self.host.gate is not None)
                 self._deliver(address, envelope)
-            except ActorError as error:
+            except (ActorError, Elsewhere) as error:
                 fail(envelope.reply, error)
             else:
                 once_more.append(envelope)
@@ -137,7 +168,7 @@ def _announce(cell: LiveCell, outcome: bool | BaseException) -> None:
         return
     if isinstance(outcome, asyncio.CancelledError):
         # Not to be mistaken for a cancellation of whoever waits.
-        outcome = Departure.CUT.waiting_error(cell.address)
+        outcome = Departure.CUT.waiting_error(cell.address, gated=False)
     left.set_exception(outcome)
     left.exception()
 
@@ -148,6 +179,10 @@ def _count(counters: Counters, departure: Departure) -> None:
             counters.passivated += 1
         case Departure.ENDED:
             counters.ended += 1
+        case Departure.LAPSED:
+            counters.lapsed += 1
+        case Departure.HANDED_OFF:
+            counters.handed_off += 1
         case Departure.LOST | Departure.GONE:
             counters.lost += 1
         case Departure.IN_DOUBT:

@@ -21,7 +21,9 @@ from .clock import Clock, SystemClock, within
 from .counters import Counters
 from .departure import Departure
 from .envelope import Envelope, FutureReply
-from .errors import ActorError, ActorUnavailable, TurnCancelled, UnknownKind
+from .errors import ActorError, ActorUnavailable, Elsewhere, OwnershipLost, TurnCancelled, UnknownKind
+from .gate import Gate
+from .glimpse import Glimpse, glimpse
 from .host import Host, Limits
 from .lifecycle import State, leave
 from .observer import Observer
@@ -59,6 +61,8 @@ class Registry:
         expire_every: Between two sweeps of expired records out of the store.
         memory_pressure: Asked at each sweep; while it says True the least recently used idle actors leave.
         observer: Told of arrivals and departures.
+        gate: Says what this node may do as one of a cluster; None: it is alone and may do everything. Where the gate
+            says no, messages are refused, or their replies fail, with `Elsewhere`.
         random: For jitter.
         wall: Seconds since the Unix epoch, as the store's clock has them.
     """
@@ -83,6 +87,7 @@ class Registry:
         expire_every: float = 60.0,
         memory_pressure: Callable[[], bool] | None = None,
         observer: Observer | None = None,
+        gate: Gate | None = None,
         random: Random | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -95,6 +100,7 @@ class Registry:
         lifetimes = [kind.ttl for kind in self._kinds.values() if kind.durable]
         idle_after = min([idle_after, *lifetimes])
         self._clock = clock
+        self._gate = gate
         self._counters = Counters()
         self._population = Population(self.deliver)
         self._cells = self._population.cells
@@ -114,12 +120,14 @@ class Registry:
             storage=self._storage,
             supervision=self._supervision,
             observer=observer,
+            gate=gate,
             departed=self._population.departed,
         )
         self._population.host = self._host
         self._drain_timeout = drain_timeout
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
+        self._running = False
         self._sweeper = Sweeper(
             self._host,
             self._population,
@@ -134,6 +142,7 @@ class Registry:
         self._host.context = contextvars.copy_context()
         self._host.spawn = self._tasks.create_task
         self._host.draining = False
+        self._running = True
         self._housekeeping = [
             self._tasks.create_task(self._sweeper.sweep_forever(), name="understudy-sweep"),
             self._tasks.create_task(self._sweeper.expire_forever(), name="understudy-expire"),
@@ -143,6 +152,7 @@ class Registry:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._running = False
         # A cancelled scope of anyio would cancel every await in here anew; the drain has its own bound.
         with anyio.CancelScope(shield=True):
             try:
@@ -172,8 +182,14 @@ class Registry:
             ActorUnavailable: The actor failed too often lately.
             ActorEnded: The actor is ending.
             UnknownKind: This node hosts no such actors.
+            Elsewhere: The gate does not let this node run it; or the actor leaves for another node.
         """
         cell = self._cells.get(address)
+        gate = self._gate
+        if gate is not None:
+            allowed = gate.may_run() and gate.may_claim(address) if cell is None else envelope.inner or gate.may_run()
+            if not allowed:
+                raise Elsewhere(address)
         if cell is not None:
             cell.accept(envelope)
             return
@@ -200,7 +216,10 @@ class Registry:
             RecordExists: An actor is live at `address`. (One that sleeps there is found by the first save.)
             ValueError: The envelope is not exclusive.
             RegistryFull, NodeDraining, UnknownKind: As `deliver`.
+            Elsewhere: The gate does not let this node run anything.
         """
+        if self._gate is not None and not self._gate.may_run():
+            raise Elsewhere(address)
         if envelope.access is not _EXCLUSIVE:
             raise ValueError(f"the first message to {address} must be exclusive: its turn creates the record")
         if address in self._cells:
@@ -214,15 +233,21 @@ class Registry:
     def tell(self, address: Address, message: Any, *, access: Access = _EXCLUSIVE) -> None:
         """Deliver a message that nobody waits for. Raises as `deliver`; what its turn raises is logged."""
         cell = self._cells.get(address)
-        if cell is not None:
+        if cell is not None and self._gate is None:
             cell.accept(Envelope(message, access))
         else:
             self.deliver(address, Envelope(message, access))
 
     async def ask(
-        self, address: Address, message: Any, *, access: Access = _EXCLUSIVE, timeout: float | None = None
+        self,
+        address: Address,
+        message: Any,
+        *,
+        access: Access = _EXCLUSIVE,
+        timeout: float | None = None,
+        inner: bool = False,
     ) -> Any:
-        """Deliver a message and wait for what its turn returns.
+        """Deliver a message and wait for what its turn returns. `inner`: see `Envelope.inner`.
 
         Cancellation withdraws the message if its turn has not started; a turn that runs goes on.
 
@@ -234,7 +259,7 @@ class Registry:
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        envelope = Envelope(message, access, _Asker(future, address), deadline)
+        envelope = Envelope(message, access, _Asker(future, address), deadline, inner=inner)
         self.deliver(address, envelope)
         try:
             return await future
@@ -283,14 +308,20 @@ class Registry:
         Raises:
             OwnershipLost: Another owner has claimed the record since; it is not deleted.
             ActorUnavailable: The record is, or may be, still there.
+            Elsewhere: The gate does not let this node end it, or another owner has claimed the record; it is there.
         """
+        gate = self._gate
+        if gate is not None and not gate.may_run():
+            raise Elsewhere(address)
         while (cell := self._cells.get(address)) is not None:
             leave(cell, Departure.ENDED)
             activating = cell.state is State.ACTIVATING
             try:
                 ended = await asyncio.shield(cell.when_left())
-            except ActorError:
+            except ActorError as error:
                 if cell.departure is Departure.ENDED and not activating:
+                    if gate is not None and isinstance(error, OwnershipLost):
+                        raise Elsewhere(address) from error
                     raise
             except Exception:
                 if not activating:
@@ -298,6 +329,8 @@ class Registry:
             else:
                 if cell.departure is Departure.ENDED:
                     return ended
+        if gate is not None and not (gate.may_run() and gate.may_claim(address)):
+            raise Elsewhere(address)
         if not self._kind(address).durable:
             return False
         try:
@@ -319,14 +352,72 @@ class Registry:
         await asyncio.shield(cell.when_left())
         return True
 
+    async def hand_off(self, address: Address) -> bool:
+        """Have the actor leave memory for another node; True when it has, False if it was not live.
+
+        The turns that run are finished and saved first, however long they take, a new actor's first turn included.
+        Messages that wait, or come meanwhile, fail with `Elsewhere`. Also False if it left for another reason: it
+        ended, say, or another owner has it already. Cancelling this call does not stop the actor from leaving.
+        """
+        cell = self._cells.get(address)
+        while cell is not None:
+            leave(cell, Departure.HANDED_OFF)
+            with suppress(Exception):
+                await asyncio.shield(cell.when_left())
+            if cell.departure is Departure.HANDED_OFF and cell.state is State.LEAVING:
+                return True
+            # What waited has brought it back, unless it is gone for good.
+            cell = self._cells.get(address)
+        return False
+
+    @property
+    def count(self) -> int:
+        """How many actors are in memory, or on their way in or out."""
+        return len(self._cells)
+
+    def addresses(self) -> list[Address]:
+        """Who is in memory and not about to leave it: least recently used first, and after the idle ones the busy."""
+        idle = self._host.idle
+        busy = [cell.address for cell in self._cells.values() if cell.departure is None and cell not in idle]
+        return [cell.address for cell in idle] + busy
+
+    def glimpse(self, address: Address) -> Glimpse | None:
+        """What can be seen of the actor at `address`; None if it is not in memory. Does not count as a use."""
+        cell = self._cells.get(address)
+        return None if cell is None else glimpse(cell)
+
     # The node.
+
+    def lapse(self) -> None:
+        """Drop every actor, because this node's lease has run out and others may own them by now. Never waits.
+
+        From this call on none of them takes anything: messages that wait, or come while it leaves, fail with
+        `Elsewhere`. Quiet actors are closed in the background. Turns that run are finished first, and the store judges
+        what they save.
+        """
+        self._population.lapse()
+
+    def close_door(self) -> None:
+        """Take no new actors, nor wake any that sleep, until `reopen`; those that live stay. `NodeDraining` says so."""
+        self._host.door_closed = True
+
+    def reopen(self) -> None:
+        """Take new actors again, after `close_door` or `drain`. A drain that is under way ends; who has left has left.
+
+        Raises:
+            RuntimeError: The registry has not started, or its block is being left.
+        """
+        if not self._running:
+            raise RuntimeError("the registry does not run: only inside `async with registry:` can it be reopened")
+        self._host.draining = self._host.door_closed = False
+        self._population.wake()
 
     async def drain(self, timeout: float) -> bool:
         """Take no new actors, finish the turns that run or wait, close all actors; True if that took no force.
 
         The least recently used ones are closed first, busy ones when they are done. After `timeout` seconds turns
         that still run are cancelled and messages that still wait fail with `NodeDraining`.
-        Cancelling this call leaves the registry draining.
+        Cancelling this call leaves the registry draining. False too if `reopen` has ended it.
         """
         self._host.draining = True
         try:
@@ -334,7 +425,9 @@ class Registry:
         except TimeoutError:
             pass
         else:
-            return True
+            return self._host.draining
+        if not self._host.draining:
+            return False
         self._population.cut()
         with suppress(TimeoutError):
             await within(self._clock, self._host.limits.close_timeout * 2, self._population.emptied())
@@ -356,6 +449,10 @@ class Registry:
 
     def __contains__(self, address: Address) -> bool:
         return address in self._cells
+
+    def __len__(self) -> int:
+        """Actors in memory, those on their way in or out included."""
+        return len(self._cells)
 
     def _kind(self, address: Address) -> ActorKind:
         kind = self._kinds.get(address.kind)

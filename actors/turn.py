@@ -12,7 +12,7 @@ from .answer import fail, resolve
 from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope, Reply
-from .errors import ActorNotFound, ActorUnavailable, DeadlineExceeded
+from .errors import ActorNotFound, ActorUnavailable, DeadlineExceeded, Elsewhere
 from .lifecycle import farewell, fault, leave
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
     if envelope.cancelled:
         fail(reply, asyncio.CancelledError())
         return
+    if cell.host.gate is not None and not cell.opening and _belongs_elsewhere(cell, envelope):
+        fail(reply, Elsewhere(cell.address))
+        return
     if envelope.deadline is not None and isinstance(reply, Deadline):
         deadline = reply
         if not deadline.begin(cell.task):
@@ -54,7 +57,7 @@ async def exclusive_turn(cell: LiveCell, envelope: Envelope) -> None:
         cell.interruptible = False
         if deadline is not None:
             deadline.leave_alone()
-        if cell.departure is not None:
+        if cell.departure is not None and not cell.departure.patient:
             raise _CutShort
         # The end of an actor is not preceded by a save: the record goes anyway.
         snapshot = None if writer is None or cell.end_after is not None else actor.snapshot()
@@ -82,7 +85,12 @@ async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
     """Let the actor handle `envelope` beside whatever else it does. Raises as `exclusive_turn`."""
     reply = envelope.reply
     task = asyncio.current_task()
-    if envelope.cancelled or cell.departure is not None or task is None:
+    if cell.host.gate is not None and not envelope.cancelled and _belongs_elsewhere(cell, envelope):
+        fail(reply, Elsewhere(cell.address))
+        cell.shared_over(None)
+        return
+    leaving = cell.departure is not None and not cell.departure.patient
+    if envelope.cancelled or leaving or task is None:
         fail(reply, _running_error(cell, exclusive=False))
         cell.shared_over(None)
         return
@@ -109,6 +117,14 @@ async def shared_turn(cell: LiveCell, envelope: Envelope) -> None:
     else:
         resolve(reply, result)
     cell.shared_over(task)
+
+
+def _belongs_elsewhere(cell: LiveCell, envelope: Envelope) -> bool:
+    """Whether a turn must not start, because another node may own the actor by now."""
+    if cell.departure is Departure.LOST:
+        return True
+    gate = cell.host.gate
+    return gate is not None and not envelope.inner and not gate.may_run()
 
 
 def save_failed(cell: LiveCell, error: BaseException) -> BaseException:

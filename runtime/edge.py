@@ -6,19 +6,25 @@ import asyncio
 import logging
 from typing import Final
 
-from mcp.shared.inbound import unsupported_protocol_version_rejection
+from mcp.shared.inbound import decode_header_value, unsupported_protocol_version_rejection
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request as HTTPRequest
 
-from ..actors.session import ANONYMOUS, TenantContext
-from ..actors.session.wire import SERVER_BUSY, Refusal
+from ..actors import Elsewhere
+from ..actors.session import ANONYMOUS, SESSION, TenantContext
+from ..actors.session.wire import SERVER_BUSY, Refusal, refusal_of
+from ..stores import Address, AddressError
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
+from .inbound import Inbound
 from .modern import ModernLeg
+from .posts import Posts
 from .refusals import Refused, refuse
+from .routing import Leg, NoRoom, Router
 from .security import HostGuard
 from .tenants import Forbidden, TenantResolver, Unauthenticated, resolve_tenant
+from .trace import TRACE, trace_of
 
 __all__ = ["Edge"]
 
@@ -30,7 +36,7 @@ RESOLVER_TIMEOUT: Final = 10.0
 
 
 class Edge:
-    """One MCP endpoint: checks that come before anything else, who is asking, and which era.
+    """One MCP endpoint: checks that come before anything else, who is asking, which era, and for whom it is.
 
     The order of the checks is PROTOCOL.md's: Host and Origin, credential, then the era's own.
     """
@@ -40,13 +46,18 @@ class Edge:
         *,
         guard: HostGuard,
         tenants: TenantResolver | None,
+        posts: Posts,
         handshake: HandshakeLeg | None,
         modern: ModernLeg | None,
+        router: Router | None = None,
     ) -> None:
+        """`router`: sends requests to other nodes; None: there are none."""
         self._guard = guard
         self._tenants = tenants
+        self._posts = posts
         self._handshake = handshake
         self._modern = modern
+        self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
@@ -84,7 +95,7 @@ class Edge:
                 await refuse(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
                 return
         try:
-            await self._route(scope, headers, tenant, receive, send)
+            await self._take(scope, headers, tenant, receive, send)
         except Refused as error:
             await refuse(send, error.refusal, request_id=error.request_id)
         except BodyTooLarge:
@@ -98,19 +109,69 @@ class Edge:
             await refuse(send, Refusal(PARSE_ERROR, "Request body did not arrive in time", status=408))
         except ClientGone:
             logger.debug("a client left before its request was complete")
+        except Elsewhere as error:
+            await refuse(send, refusal_of(error, modern=False))
 
-    async def _route(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+    async def serve_inbound(self, inbound: Inbound) -> None:
+        """Serve a request at this node that another node's edge has taken, and checked as far as its headers go.
+
+        Raises:
+            Elsewhere, NoRoom: As a `Leg`: the other node is to look further.
+        """
+        try:
+            await self._leg(inbound.headers)(inbound)
+        except NoRoom:
+            raise
+        except Refused as error:
+            await refuse(inbound.send, error.refusal, request_id=error.request_id)
+
+    async def _take(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+        TRACE.set(trace_of(headers))
+        leg = self._leg(headers)
+        method = scope["method"]
+        body = await self._posts.read(headers, receive) if method == "POST" else b""
+        inbound = Inbound(scope, headers, tenant, receive, send, body)
+        # A method that no leg knows is nobody else's business.
+        if self._router is None or method not in ("POST", "GET", "DELETE"):
+            await leg(inbound)
+        else:
+            await self._router.route(inbound, _named_session(headers), leg)
+
+    def _leg(self, headers: Headers) -> Leg:
+        """
+        Raises:
+            Refused: The request is of an era that is not served here.
+        """
         version = headers.get(b"mcp-protocol-version")
         if version is None or version in _HANDSHAKE:
             if self._handshake is not None:
-                await self._handshake(scope, headers, tenant, receive, send)
-                return
+                return self._handshake
             served = MODERN_PROTOCOL_VERSIONS
         else:
             if self._modern is not None:
-                await self._modern(scope, headers, tenant, receive, send)
-                return
+                return self._modern
             served = HANDSHAKE_PROTOCOL_VERSIONS
         rejection = unsupported_protocol_version_rejection((version or b"").decode("latin-1"), served)
         assert rejection is not None
-        await refuse(send, Refusal(rejection.code, rejection.message, rejection.data, status=400))
+        raise Refused(Refusal(rejection.code, rejection.message, rejection.data, status=400))
+
+
+def _named_session(headers: Headers) -> Address | None:
+    """The session that the headers of a request name, in the words of its era."""
+    version = headers.get(b"mcp-protocol-version")
+    if version is None or version in _HANDSHAKE:
+        line = headers.get(b"mcp-session-id")
+        name = None if line is None else line.decode("latin-1")
+    else:
+        line = headers.get(b"mcp-param-session")
+        try:
+            name = None if line is None else decode_header_value(line.decode("latin-1"))
+        except ValueError:
+            # The SDK's decoder raises where an encoded value holds bytes beyond ASCII.
+            return None
+    if name is None:
+        return None
+    try:
+        return Address.checked(SESSION, name)
+    except AddressError:
+        return None

@@ -15,6 +15,8 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+from .trace import TRACE
+
 __all__ = ["JSONFormatter", "TextFormatter", "configure_logging"]
 
 FIELDS = ("node", "tenant", "session", "request_id")
@@ -72,6 +74,8 @@ class _Formatter(logging.Formatter):
             value = getattr(record, name, None)
             if value is None and name == "node":
                 value = self.node
+            elif value is None and name == "request_id":
+                value = TRACE.get() or None
             if value is not None:
                 text = str(value)
                 found[name] = text[:SESSION_SHOWN] if name == "session" else text[:128]

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from .metric_names import GAUGES, HISTOGRAMS, TOTALS
 
-__all__ = ["Latency", "render_metrics"]
+__all__ = ["Latency", "render_metrics", "understudy_version"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,7 +63,9 @@ class _Numbers(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily(
-            "understudy_node", "The node that answers this scrape.", {"node": self.node_id, "version": _version()}
+            "understudy_node",
+            "The node that answers this scrape.",
+            {"node": self.node_id, "version": understudy_version()},
         )
         for name, value in sorted(self.stats.items()):
             if _NAME.fullmatch(name) is None:
@@ -97,7 +99,8 @@ def render_metrics(
     return generate_latest(registry), CONTENT_TYPE
 
 
-def _version() -> str:
+def understudy_version() -> str:
+    """This package's version, as installed."""
     try:
         return version("understudy")
     except PackageNotFoundError:

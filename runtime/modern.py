@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
+from time import perf_counter
 from typing import Any, Final, cast
 
 from mcp.shared.inbound import (
@@ -25,21 +25,24 @@ from mcp_types import HEADER_MISMATCH, INVALID_REQUEST
 from starlette.datastructures import Headers as StarletteHeaders
 from starlette.requests import Request as HTTPRequest
 
-from ..actors import Access, ActorError, Envelope, Registry
-from ..actors.session import SessionActor, TenantContext
+from ..actors import Access, ActorError, Elsewhere, Envelope, Registry
+from ..actors.session import SessionActor
 from ..actors.session.errors import DuplicateRequest
 from ..actors.session.exchange import Exchange
 from ..actors.session.handle_calls import HandleCalls
+from ..actors.session.handles import OPEN_SESSION
 from ..actors.session.hosting import HostedServer
 from ..actors.session.messages import Call
 from ..actors.session.servers import Servers
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..actors.task_owner import TaskOwner
-from .http import Headers, Receive, Scope, Send, answer, disconnected
-from .jsonrpc import Answer, Notification, Request
+from .http import Headers, Receive, Send, answer, disconnected
+from .inbound import Inbound
+from .jsonrpc import Answer, Notification, Request, read_message
 from .posts import Posts
-from .refusals import refuse
-from .sse import write_stream
+from .refusals import Refused, refuse
+from .routing import NoRoom
+from .sse import keep_alive_of, write_stream
 
 __all__ = ["ModernLeg"]
 
@@ -81,66 +84,53 @@ class ModernLeg:
         self._annotated: dict[int, tuple[Any, bool]] = {}
         self.running: set[Call] = set()
 
-    async def __call__(
-        self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send
-    ) -> None:
-        if scope["method"] != "POST":
-            text = f"Method {scope['method']} not allowed"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=405), (b"allow", b"POST"))
+    async def __call__(self, inbound: Inbound) -> None:
+        """A `Leg`."""
+        method = inbound.scope["method"]
+        if method != "POST":
+            refusal = Refusal(INVALID_REQUEST, f"Method {method} not allowed", status=405)
+            await refuse(inbound.send, refusal, (b"allow", b"POST"))
             return
-        message = await self._posts.read(headers, receive)
+        message = read_message(inbound.body)
         if type(message) is Notification:
-            await self._notification(headers, send)
+            await self._notification(inbound.headers, inbound.send)
         elif type(message) is Answer:
             text = "Invalid Request: this era has no requests of the server's to respond to"
-            await refuse(send, Refusal(INVALID_REQUEST, text, status=400))
+            raise Refused(Refusal(INVALID_REQUEST, text, status=400))
         else:
             assert isinstance(message, Request)
-            await self._request(message, scope, headers, tenant, receive, send)
+            await self._request(message, inbound)
 
     async def _notification(self, headers: Headers, send: Send) -> None:
         # This era defines none; one is acknowledged and dropped, as the SDK does, if its version is served.
         version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
         rejection = unsupported_protocol_version_rejection(version)
         if rejection is not None:
-            await refuse(send, _refusal(rejection))
-            return
+            raise Refused(_refusal(rejection))
         await answer(send, 202, headers=())
 
-    async def _request(
-        self,
-        message: Request,
-        scope: Scope,
-        headers: Headers,
-        tenant: TenantContext,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        started = time.perf_counter()
-        raw_headers = StarletteHeaders(raw=scope["headers"])
+    async def _request(self, message: Request, inbound: Inbound) -> None:
+        raw_headers = StarletteHeaders(raw=inbound.scope["headers"])
         route = self._classify(message, raw_headers)
         if isinstance(route, InboundLadderRejection):
-            await refuse(send, _refusal(route), request_id=message.id)
-            return
+            raise Refused(_refusal(route), message.id)
+        tenant = inbound.tenant
         exchange = Exchange(message.id, message.method, modern=True)
-        call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(scope), route)
+        call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(inbound.scope), route)
         try:
             hosted = await self._servers.for_surface(tenant)
         except Exception as error:
             call.fail(error)
         else:
-            mismatch = self._param_mismatch(message, headers, raw_headers, hosted)
+            mismatch = self._param_mismatch(message, inbound.headers, raw_headers, hosted)
             if mismatch is not None:
-                await refuse(send, _refusal(mismatch), request_id=message.id)
-                return
+                raise Refused(_refusal(mismatch), message.id)
             if len(self.running) >= self._max_calls:
                 text = f"{self._max_calls} calls are running, the limit of this node"
-                refusal = Refusal(SERVER_BUSY, text, status=503, retry_after=1.0)
-                await refuse(send, refusal, request_id=message.id)
-                return
+                raise Refused(Refusal(SERVER_BUSY, text, status=503, retry_after=1.0), message.id)
             self._start(call, hosted)
-        await self._respond(call, receive, send)
-        self._observe_call(time.perf_counter() - started)
+        await self._respond(call, inbound)
+        self._observe_call(perf_counter() - inbound.started)
 
     def _classify(self, message: Request, headers: StarletteHeaders) -> InboundModernRoute | InboundLadderRejection:
         duplicated = find_duplicated_routing_header(headers.items())
@@ -222,7 +212,7 @@ class ModernLeg:
             if isinstance(actor, SessionActor):
                 envelope.access = actor.accept(call)
             self._registry.deliver(address, envelope)
-        except (ActorError, DuplicateRequest) as error:
+        except (ActorError, DuplicateRequest, Elsewhere) as error:
             reply.fail(error)
 
     def end_listening(self) -> None:
@@ -237,22 +227,29 @@ class ModernLeg:
 
     # Answering
 
-    async def _respond(self, call: Call, receive: Receive, send: Send) -> None:
+    async def _respond(self, call: Call, inbound: Inbound) -> None:
         exchange = call.exchange
         try:
             await self._posts.first(exchange)
-            if exchange.quiet and not exchange.finished and await self._left_while_quiet(exchange, receive):
+            if exchange.quiet and not exchange.finished and await self._left_while_quiet(exchange, inbound.receive):
                 call.cancel()
                 return
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if exchange.elsewhere is not None:
+            raise Elsewhere(exchange.elsewhere)
         if exchange.quiet and exchange.finished:
-            await self._posts.answer(send, exchange)
+            if exchange.no_room is not None and exchange.refusal is not None:
+                address = None if _opens(call) else exchange.no_room.address
+                raise NoRoom(address, exchange.no_room, exchange.refusal, call.id)
+            await self._posts.answer(inbound.send, exchange)
             return
         gone = True
         try:
-            gone = await write_stream(exchange, receive, send, numbered=False)
+            gone = await write_stream(
+                exchange, inbound.receive, inbound.send, numbered=False, keep_alive=keep_alive_of(inbound)
+            )
         finally:
             if gone:
                 # In this era a closed connection is a cancellation.
@@ -277,6 +274,10 @@ class ModernLeg:
             finally:
                 watcher.cancel()
         return gone
+
+
+def _opens(call: Call) -> bool:
+    return call.method == "tools/call" and (call.params or {}).get("name") == OPEN_SESSION
 
 
 def _refusal(rejection: InboundLadderRejection) -> Refusal:

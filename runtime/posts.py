@@ -9,7 +9,6 @@ from mcp_types import INVALID_REQUEST
 from ..actors.session.exchange import Exchange
 from ..actors.session.wire import Refusal
 from .http import JSON_TYPE, BodyReader, Headers, Receive, Send, answer
-from .jsonrpc import Answer, Notification, Request, read_message
 from .media import MediaTypes
 from .patience import Patience
 from .refusals import Refused, with_retry_after
@@ -21,18 +20,18 @@ DEFERRAL: Final = 0.1
 
 
 class Posts:
-    """Reads a POST's message, and waits for its outcome."""
+    """Reads a POST's body, and waits for its outcome."""
 
     def __init__(self, bodies: BodyReader) -> None:
         self._bodies = bodies
         self._media = MediaTypes()
         self._deferral: Patience[Exchange] = Patience(DEFERRAL, Exchange.nudge)
 
-    async def read(self, headers: Headers, receive: Receive) -> Request | Notification | Answer:
-        """The message of a POST whose client accepts both forms of an answer.
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        """The body of a POST of JSON whose client accepts both forms of an answer.
 
         Raises:
-            Refused: The headers or the body will not do.
+            Refused: The headers will not do.
             BodyTooLarge, BodyTooSlow, EncodedBody, ClientGone: As `BodyReader.read`.
         """
         if self._media.accepts(headers.get(b"accept")) != (True, True):
@@ -41,7 +40,7 @@ class Posts:
         if not self._media.is_json(headers.get(b"content-type")):
             text = "Unsupported Media Type: the body must be application/json"
             raise Refused(Refusal(INVALID_REQUEST, text, status=415))
-        return read_message(await self._bodies.read(headers, receive))
+        return await self._bodies.read(headers, receive)
 
     def accepts_stream(self, headers: Headers) -> bool:
         """Whether the client takes server-sent events."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from ..actors import Elsewhere
 from ..actors.session.exchange import Exchange
 from ..actors.task_owner import TaskOwner
 from .http import SSE_HEADERS, Receive, Send, disconnected
+from .inbound import Inbound
 
-__all__ = ["KEEP_ALIVE", "priming_event", "retry_hint", "write_stream"]
+__all__ = ["KEEP_ALIVE", "keep_alive_of", "priming_event", "retry_hint", "write_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +38,21 @@ async def write_stream(
     *,
     after: int = 0,
     numbered: bool,
+    keep_alive: float | None,
     prelude: bytes = b"",
     headers: Sequence[tuple[bytes, bytes]] = (),
+    before_outcome: Callable[[], Awaitable[None]] | None = None,
 ) -> bool:
     """Send the messages of `exchange` after number `after` until it ends, is taken over, or the client leaves.
 
-    `numbered`: with event ids, so that the client may resume. `prelude`: what goes before the first message.
+    `numbered`: with event ids, so that the client may resume. `keep_alive`: seconds of silence before a comment; None:
+    whoever holds the client's connection sees to that. `prelude`: what goes before the first message.
+    `before_outcome` is awaited before the outcome is sent.
     True if the client left, or took nothing for `READER_PATIENCE` seconds. The exchange is detached in any case;
     cancellation detaches it too.
+
+    Raises:
+        Elsewhere: The stream is to go on at another node. The response is left open for that.
     """
     generation = exchange.attach(after)
     start: dict[str, object] = {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]}
@@ -67,11 +76,16 @@ async def write_stream(
             watcher = tasks.spawn(watch())
             try:
                 prefix = f"{exchange.id}-" if numbered else None
-                while (batch := await exchange.next(generation, KEEP_ALIVE)) is not None:
+                while (batch := await exchange.next(generation, keep_alive)) is not None:
+                    if before_outcome is not None and exchange.finished:
+                        await before_outcome()
+                        before_outcome = None
                     await take(_body(_events(batch, prefix) if batch else _COMMENT))
             finally:
                 watcher.cancel()
         if not gone:
+            if exchange.elsewhere is not None and generation == exchange.generation:
+                raise Elsewhere(exchange.elsewhere)
             await take({"type": "http.response.body", "body": b"", "more_body": False})
     except TimeoutError:
         # The response stays unfinished, upon which the server closes the connection.
@@ -80,6 +94,11 @@ async def write_stream(
     finally:
         exchange.detach(generation)
     return gone
+
+
+def keep_alive_of(inbound: Inbound) -> float | None:
+    """How much silence this node may let pass on the connection of `inbound`, in seconds."""
+    return None if inbound.remote else KEEP_ALIVE
 
 
 def priming_event(exchange: Exchange, after: int) -> bytes:

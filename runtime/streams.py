@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..actors import Elsewhere
 from ..actors.session.exchange import Exchange
 from ..stores import Address, UnderstudyError
 
@@ -57,6 +58,8 @@ class StreamTable:
         self._leaving_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self.resumed = 0
+        self.on_empty: Callable[[Address], None] | None = None
+        """Told of each session of which nothing is kept any more. Must not raise."""
 
     def _of(self, address: Address) -> _SessionStreams:
         streams = self._sessions.get(address)
@@ -109,6 +112,10 @@ class StreamTable:
         streams = self._sessions.get(address)
         if streams is None or not streams.holds(exchange):
             return
+        if exchange.elsewhere is not None:
+            # Its request was not served here, and so there is nothing to come back to.
+            self._drop(address, exchange.id)
+            return
         self._unleave(address, exchange.id)
         self._leaving[address, exchange.id] = (self._clock() + GRACE, exchange.size)
         self._leaving_bytes += exchange.size
@@ -157,8 +164,37 @@ class StreamTable:
             exchange, streams.standalone = streams.standalone, None
         if exchange is not None:
             exchange.cut()
-        if streams.standalone is None and not streams.requests:
+        self._forget_if_empty(address, streams)
+
+    def _forget_if_empty(self, address: Address, streams: _SessionStreams) -> None:
+        if streams.standalone is None and not streams.requests and self._sessions.get(address) is streams:
             del self._sessions[address]
+            self._emptied(address)
+
+    def _emptied(self, address: Address) -> None:
+        if self.on_empty is not None:
+            self.on_empty(address)
+
+    def holds(self, address: Address) -> bool:
+        """Whether anything is kept of the session: a client reads, or may come back to, a stream of it."""
+        return address in self._sessions
+
+    def move(self, address: Address) -> None:
+        """The session is another node's now. Its standalone stream ends, to go on there (`Exchange.elsewhere`).
+
+        Streams of requests are dropped, but for those that a turn still writes or a client still reads.
+        """
+        streams = self._sessions.get(address)
+        if streams is None:
+            return
+        standalone, streams.standalone = streams.standalone, None
+        if standalone is not None:
+            self._unleave(address, standalone.id)
+            standalone.fail(Elsewhere(address))
+        for exchange in list(streams.requests.values()):
+            if exchange.finished and not exchange.attached:
+                self._drop(address, exchange.id)
+        self._forget_if_empty(address, streams)
 
     def end(self, address: Address) -> None:
         """The session is over: its streams close, and nothing of them is kept."""
@@ -171,13 +207,16 @@ class StreamTable:
         for exchange in ended:
             self._unleave(address, exchange.id)
             exchange.close()
+        self._emptied(address)
 
     def close_standalone(self) -> None:
         """Close every standalone stream: the node is draining. Clients come back, here or elsewhere."""
-        for streams in self._sessions.values():
-            if streams.standalone is not None:
-                streams.standalone.close()
-                streams.standalone = None
+        for address, streams in list(self._sessions.items()):
+            standalone, streams.standalone = streams.standalone, None
+            if standalone is not None:
+                self._unleave(address, standalone.id)
+                standalone.close()
+                self._forget_if_empty(address, streams)
 
     # `StandaloneStreams` for the session kind
 

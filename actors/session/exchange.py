@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from mcp_types import RequestId
 
+from ...stores import Address
+from ..errors import Elsewhere, NodeDraining, RegistryFull
 from .errors import ReadOnlyTurn, RequestCancelled, SessionError, StateError
 from .wire import Refusal, encode, error_message, refusal_of, result_message
 
@@ -43,11 +45,14 @@ class Exchange:
         "_waiter",
         "_writer",
         "attached",
+        "can_move",
+        "elsewhere",
         "finished",
         "generation",
         "id",
         "method",
         "modern",
+        "no_room",
         "outcome",
         "read",
         "refusal",
@@ -66,6 +71,12 @@ class Exchange:
         """The encoded response, after the turn is over. For a reader it is one more message."""
         self.refusal: Refusal | None = None
         """Why there is no result, if there is none."""
+        self.elsewhere: Address | None = None
+        """The stream has ended without an outcome, because another node is to serve this address."""
+        self.can_move = True
+        """Whether somebody stands ready to send the request there; otherwise it fails instead."""
+        self.no_room: RegistryFull | NodeDraining | None = None
+        """There is no result because this node had no room for the session. The request has not run."""
         self.finished = False
         self.when_finished: Callable[[], None] | None = None
         self.generation = 0
@@ -134,9 +145,18 @@ class Exchange:
         self._finish(outcome)
 
     def fail(self, error: BaseException) -> None:
-        """End the stream with an error. What a tool may not do to its state is told to the model as a tool error."""
+        """End the stream with an error. What a tool may not do to its state is told to the model as a tool error.
+
+        `Elsewhere` is no outcome: see `elsewhere`.
+        """
         if self.finished:
             return
+        if isinstance(error, Elsewhere) and self.can_move:
+            self.elsewhere = error.address
+            self._end()
+            return
+        if isinstance(error, RegistryFull | NodeDraining):
+            self.no_room = error
         if isinstance(error, asyncio.CancelledError):
             error = RequestCancelled()
         if self.method == "tools/call" and isinstance(error, StateError | ReadOnlyTurn):
@@ -175,6 +195,9 @@ class Exchange:
         if self._events is not None or self.attached or self.id:
             # no-silent-loss: what came before need not make room for the outcome, however large it is.
             self._append(outcome, any_size=True)
+        self._end()
+
+    def _end(self) -> None:
         self.finished = True
         self._wake()
         self._wake_writer()
@@ -257,8 +280,8 @@ class Exchange:
             self.attached = False
             self._wake_writer()
 
-    async def next(self, generation: int, patience: float) -> list[tuple[int, bytes]] | None:
-        """The messages after those already read, with their numbers; [] after `patience` seconds without any.
+    async def next(self, generation: int, patience: float | None) -> list[tuple[int, bytes]] | None:
+        """The messages after those already read, with their numbers; [] after `patience` seconds, if any, without one.
 
         None when there is no more to come for this reader: the stream is finished and read to its end, another reader
         has taken over, or the messages it has yet to read were dropped.
@@ -281,12 +304,14 @@ class Exchange:
                 return None
             loop = asyncio.get_running_loop()
             waiter = self._waiter = loop.create_future()
-            timer = loop.call_later(patience, self._wake)
+            timer = None if patience is None else loop.call_later(patience, self._wake)
             try:
                 await waiter
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
                 if self._waiter is waiter:
                     self._waiter = None
-            if generation == self.generation and not self.finished and self.read == self.last:
+            idle = generation == self.generation and not self.finished and self.read == self.last
+            if idle and patience is not None:
                 return []

@@ -12,6 +12,7 @@ from ..actor import Access
 from ..envelope import Envelope, FutureReply, Reply
 from ..errors import ActorEnded, ActorNotFound
 from ..registry import Registry
+from .announcement import Announce, announced
 from .authorization import authorize
 from .errors import ForeignSession
 from .handles import (
@@ -35,16 +36,24 @@ class HandleCalls:
     """What a modern-era call means where the server's tools take sessions."""
 
     def __init__(
-        self, registry: Registry, *, ttl: float, ended: Callable[[Address], None], timeout: float = 30.0
+        self,
+        registry: Registry,
+        *,
+        ttl: float,
+        ended: Callable[[Address], None],
+        timeout: float = 30.0,
+        announce: Announce | None = None,
     ) -> None:
         """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one.
 
-        `ended` is told of each session that a client closes: its streams are somebody else's to end.
+        `ended` is told of each session that a client closes: its streams are somebody else's to end. `announce` is
+        awaited for each that is opened, before its handle is returned.
         """
         self._registry = registry
         self._ttl = ttl
         self._ended = ended
         self._timeout = timeout
+        self._announce = announce
 
     def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
         """Whether `tool` is one of the two session tools, on a server that takes sessions."""
@@ -74,6 +83,7 @@ class HandleCalls:
 
         Raises:
             ActorError: The store is out of reach, or the node takes no more sessions.
+            Elsewhere: The session is not this node's; nothing was done.
         """
         if tool == OPEN_SESSION:
             return await self._open(call, hosted)
@@ -98,6 +108,7 @@ class HandleCalls:
         self._registry.open(address, SessionSeed("handle", call.tenant), call.tenant.tenant, envelope)
         async with asyncio.timeout(self._timeout):
             await opened
+        await announced(self._announce, address)
         text = f"Session {address.id} is open. It lives for {_duration(self._ttl)} after its last use."
         return text_result(hosted.lowlevel, text, structured={"session": address.id, "expires_in_seconds": self._ttl})
 

@@ -17,10 +17,11 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary
 from mcp.server.runner import ServerRunner
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, SubscriptionBus
 from mcp.shared.dispatcher import DispatchContext
 from mcp_types import SubscriptionsListenRequestParams
 
+from .commons import Commons, seal_together
 from .errors import HostingError
 from .parameter import SESSION_ARGUMENT, fill_session_parameter
 from .sharing import share_equal_parts
@@ -48,8 +49,8 @@ class TenantShared:
 
     __slots__ = ("__weakref__", "boundaries", "bus", "listen")
 
-    def __init__(self) -> None:
-        self.bus = InMemorySubscriptionBus()
+    def __init__(self, bus: SubscriptionBus | None = None) -> None:
+        self.bus: SubscriptionBus = bus or InMemorySubscriptionBus()
         self.listen = ListenHandler(self.bus)
         self.boundaries: dict[str, RequestStateBoundary] = {}
 
@@ -91,8 +92,9 @@ class HostedServer:
         "name",
     )
 
-    def __init__(self, server: object, shared: TenantShared | None = None) -> None:
-        """`shared` for a server that a factory made; None for the one object that serves everybody.
+    def __init__(self, server: object, shared: TenantShared | None = None, commons: Commons | None = None) -> None:
+        """`shared` for a server that a factory made; None for the one object that serves everybody. `commons` where
+        other nodes serve the same.
 
         Raises:
             HostingError: `server` is no MCP server, or a tool of it cannot be hosted.
@@ -117,17 +119,24 @@ class HostedServer:
         for index, middleware in enumerate(lowlevel.middleware):
             if type(middleware) is OpenTelemetryMiddleware:
                 lowlevel.middleware[index] = cast("ServerMiddleware[Any]", _telemetry)
+        if commons is not None:
+            seal_together(self.lowlevel.middleware, commons.seal)
         if isinstance(server, MCPServer):
-            self._adopt_mcpserver(cast("MCPServer[Any]", server), shared)
+            self._adopt_mcpserver(cast("MCPServer[Any]", server), shared, commons)
 
-    def _adopt_mcpserver(self, server: MCPServer[Any], shared: TenantShared | None) -> None:
+    def _adopt_mcpserver(self, server: MCPServer[Any], shared: TenantShared | None, commons: Commons | None) -> None:
         # The manager's own dict, not a copy: tools added or removed later are seen.
         self._tools = server._tool_manager._tools  # pyright: ignore[reportPrivateUsage]
         for tool in self._tools.values():
             fill_session_parameter(tool)
         shorten_tool_calls(server, self.lowlevel, self._tools)
-        if shared is None:
-            return
+        if shared is not None:
+            self._share_bus(server, shared)
+            share_equal_parts(server, self.lowlevel, shared.boundaries)
+        elif commons is not None:
+            self._share_bus(server, TenantShared(commons.bus_for("")))
+
+    def _share_bus(self, server: MCPServer[Any], shared: TenantShared) -> None:
         # Only the SDK's in-process default is replaced; a bus that the author chose stays.
         if type(server._subscriptions) is InMemorySubscriptionBus:  # pyright: ignore[reportPrivateUsage]
             server._subscriptions = shared.bus  # pyright: ignore[reportPrivateUsage]
@@ -136,7 +145,6 @@ class HostedServer:
                 self.lowlevel.add_request_handler(
                     "subscriptions/listen", SubscriptionsListenRequestParams, shared.listen
                 )
-        share_equal_parts(server, self.lowlevel, shared.boundaries)
 
     @property
     def init_options(self) -> InitializationOptions:
@@ -214,6 +222,14 @@ class HostedServer:
             tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
             return tool is not None and tool.annotations is not None and bool(tool.annotations.read_only_hint)
         return self._read_only is not None and isinstance(tool_name, str) and self._read_only.get(tool_name, False)
+
+    def may_repeat(self, tool_name: object) -> bool:
+        """Whether a call of the tool may run twice: annotated `readOnlyHint` or `idempotentHint`."""
+        if self._tools is None:
+            return self.is_read_only(tool_name)
+        tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
+        hints = tool.annotations if tool is not None else None
+        return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
 
     def takes_session(self, tool_name: object) -> bool:
         """Whether the tool declared a `Session` parameter. Also fills it for a tool added since."""

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from mcp.server.lowlevel import Server
 
 from ..task_owner import TaskOwner
+from .commons import Commons
 from .errors import HostingError
 from .handles import check_names
 from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server
@@ -38,17 +39,25 @@ class Servers:
     """
 
     def __init__(
-        self, server_or_factory: object, *, factory_timeout: float = 10.0, lifespan_timeout: float = 30.0
+        self,
+        server_or_factory: object,
+        *,
+        commons: Commons | None = None,
+        factory_timeout: float = 10.0,
+        lifespan_timeout: float = 30.0,
     ) -> None:
         """Both timeouts in seconds: to make one server, and to start the lifespan of one that a factory has made.
+
+        `commons`: what the servers share with those of other nodes.
 
         Raises:
             HostingError: Neither an MCP server nor callable.
         """
         self._one: HostedServer | None = None
         self._factory: ServerFactory | None = None
+        self._commons = commons
         if is_server(server_or_factory):
-            self._one = HostedServer(server_or_factory)
+            self._one = HostedServer(server_or_factory, commons=commons)
         elif callable(server_or_factory):
             self._factory = cast("ServerFactory", server_or_factory)
         else:
@@ -147,7 +156,7 @@ class Servers:
     ) -> HostedServer:
         assert self._factory is not None
         server = await make_server(self._factory, tenant, timeout=self._factory_timeout)
-        hosted = HostedServer(server, self._shared_by(tenant.tenant))
+        hosted = HostedServer(server, self._shared_by(tenant.tenant), self._commons)
         if check is not None:
             check(hosted)
         if has_lifespan(hosted):
@@ -161,7 +170,8 @@ class Servers:
     def _shared_by(self, tenant: str) -> TenantShared:
         shared = self._shared.get(tenant)
         if shared is None:
-            shared = self._shared[tenant] = TenantShared()
+            bus = self._commons.bus_for(tenant) if self._commons is not None else None
+            shared = self._shared[tenant] = TenantShared(bus)
         self._recent[tenant] = shared
         self._recent.move_to_end(tenant)
         if len(self._recent) > MAX_TENANTS:

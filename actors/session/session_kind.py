@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ...stores import Address, Record
 from ..actor import Cell
+from ..errors import Elsewhere, OwnershipLost
 from .messages import Merge
 from .session_actor import SessionActor
 from .snapshot import Origin, SessionSnapshot
@@ -79,7 +80,12 @@ class SessionKind:
             ActorError: The store refused, or did not answer.
         """
         assert self.registry is not None
-        await self.registry.ask(address, Merge(before, after), timeout=self.answer_timeout)
+        try:
+            await self.registry.ask(address, Merge(before, after), timeout=self.answer_timeout, inner=True)
+        except Elsewhere as error:
+            # never-run-twice: only the merge has not run; the turn has.
+            text = f"{address} has left for another node; what this turn changed was not saved"
+            raise OwnershipLost(text, address, retry_after=0.1) from error
 
     @property
     def ttl(self) -> float:

@@ -19,6 +19,7 @@ from ..errors import (
     ActorNotFound,
     ActorUnavailable,
     DeadlineExceeded,
+    Elsewhere,
     MailboxFull,
     NodeDraining,
     OwnershipLost,
@@ -83,6 +84,8 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
             return Refusal(
                 SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, error.retry_after
             )
+        case Elsewhere():
+            return Refusal(SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, 1.0)
         case SnapshotTooNew():
             return Refusal(SERVER_BUSY, "The session cannot be served by this version", None, 503, 5.0)
         case SnapshotError() | StoreError():

@@ -1,0 +1,102 @@
+"""`Commons`: what the servers of all nodes have in common, so that a call may meet any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from mcp.server.request_state import (
+    AESGCMRequestStateCodec,
+    InvalidRequestState,
+    RequestStateBoundary,
+    RequestStateCodec,
+    RequestStateSecurity,
+    authenticated_principal,
+)
+from mcp.server.subscriptions import SubscriptionBus
+
+__all__ = ["Commons", "SharedSeal", "seal_together"]
+
+_DEFAULT_TTL: Final = 600.0
+
+
+class Commons(Protocol):
+    """Given to `Servers` by a runtime that is one of many."""
+
+    @property
+    def seal(self) -> SharedSeal:
+        """What `requestState` is sealed with at every node."""
+        ...
+
+    def bus_for(self, tenant: str) -> SubscriptionBus:
+        """The bus that carries list changes and resource updates of one tenant (or, empty, of all) to every node."""
+        ...
+
+
+class SharedSeal:
+    """Seals `requestState` with keys that all nodes have; until it is given some, as the SDK does by default."""
+
+    def __init__(self) -> None:
+        self._codec: AESGCMRequestStateCodec | None = None
+
+    def use(self, keys: Sequence[bytes]) -> None:
+        """The first seals, all open: see `RequestStateSecurity` for how to change them without breaking a call.
+
+        Raises:
+            ValueError: No key, or one of less than 32 bytes.
+        """
+        self._codec = AESGCMRequestStateCodec(keys)
+
+    def over(self, own: RequestStateCodec) -> RequestStateCodec:
+        """A codec that seals with the shared keys, and opens what `own` has sealed too."""
+        return _SharedCodec(self, own)
+
+    @property
+    def codec(self) -> AESGCMRequestStateCodec | None:
+        return self._codec
+
+
+class _SharedCodec:
+    def __init__(self, seal: SharedSeal, own: RequestStateCodec) -> None:
+        self._seal = seal
+        self._own = own
+
+    def seal(self, payload: bytes) -> str:
+        return (self._seal.codec or self._own).seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        shared = self._seal.codec
+        if shared is not None:
+            try:
+                return shared.unseal(token)
+            except InvalidRequestState:
+                pass
+        return self._own.unseal(token)
+
+
+def seal_together(middleware: list[Any], seal: SharedSeal) -> None:
+    """Have the SDK's default boundary among `middleware` seal with the shared keys. Idempotent.
+
+    A policy of the author's own (a codec, a time to live, an audience, another principal, several keys) stays as it is:
+    it is the same at every node that runs the same code.
+    """
+    for index, layer in enumerate(middleware):
+        if type(layer) is not RequestStateBoundary:
+            continue
+        policy = layer._security  # pyright: ignore[reportPrivateUsage]
+        if not _is_default(policy):
+            continue
+        shared = RequestStateSecurity(codec=seal.over(policy.codec))
+        middleware[index] = RequestStateBoundary(shared, default_audience=layer._audience)  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_default(policy: RequestStateSecurity) -> bool:
+    codec: Any = policy.codec
+    ring: dict[bytes, Any] = getattr(codec, "_ring", {})
+    return (
+        type(codec) is AESGCMRequestStateCodec
+        and len(ring) == 1
+        and policy.ttl == _DEFAULT_TTL
+        and policy.audience is None
+        and policy.bind_principal is authenticated_principal
+    )
