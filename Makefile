@@ -1,8 +1,10 @@
 # `make demo` and `make test` set up what they need in .venv; `make help` lists the rest.
 ARGS ?=
+SEEDS ?= 1000
+SEED ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types format setup clean
+.PHONY: help demo test check lint types format simulate setup clean
 
 help:
 	@echo "make demo    set up .venv and run the demo (ARGS=--exit ends after the scene)"
@@ -11,6 +13,7 @@ help:
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   pyright, strict"
 	@echo "make format  let ruff fix and format"
+	@echo "make simulate  play SEEDS=1000 schedules of faults against the ownership machine (SEED=7: that one, with its trace)"
 	@echo "make clean   remove .venv, caches and build leftovers"
 
 demo:
@@ -39,6 +42,9 @@ types: setup
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+simulate: setup
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 setup:
 	@.ci/setup dev

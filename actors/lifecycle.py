@@ -14,7 +14,7 @@ from .answer import fail, resolve
 from .clock import within
 from .departure import Departure
 from .envelope import Envelope, Reply
-from .errors import ActorNotFound, ActorUnavailable, OwnershipLost
+from .errors import ActorNotFound, ActorUnavailable, Elsewhere, OwnershipLost
 
 if TYPE_CHECKING:
     from .cell import LiveCell
@@ -189,6 +189,10 @@ async def _awaken(cell: LiveCell) -> Actor:
         raise ActorNotFound(cell.address)
     record = await writer.claim()
     cell.tenant = record.tenant
+    gate = cell.host.gate
+    answer = None if gate is None else gate.claimed(cell.address, record.epoch)
+    if answer is not None and not await answer:
+        raise Elsewhere(cell.address)
     return await within(cell.host.clock, cell.host.limits.activation_timeout, cell.kind.rehydrate(cell, record))
 
 
@@ -204,7 +208,10 @@ def _failed(cell: LiveCell, error: BaseException, *, remember: bool) -> None:
     if departure is Departure.CUT or not isinstance(error, Exception):
         fail_waiting(cell, Departure.CUT)
     elif isinstance(error, RecordNotFound):
+        host.notify(lambda observer: observer.absent(address))
         _fail_all(cell, lambda: ActorNotFound(address))
+    elif isinstance(error, Elsewhere):
+        _fail_all(cell, lambda: Elsewhere(address))
     else:
         host.counters.activation_failures += 1
         if remember:

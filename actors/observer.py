@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..stores import Address
 from .actor import Cell
 from .departure import Departure
 
@@ -19,4 +20,8 @@ class Observer(Protocol):
 
     def departed(self, cell: Cell, departure: Departure) -> None:
         """The actor has left memory. Not called for one that could not be activated."""
+        ...
+
+    def absent(self, address: Address) -> None:
+        """An actor was to be woken, and there is no record of it."""
         ...

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         current_session,
     )
     from ..stores import UnderstudyError
+    from .cluster import ClusterOptions
     from .errors import ConfigurationError, NotStarted
     from .runtime import Era, Runtime
     from .tenants import Forbidden, TenantResolver, Unauthenticated
 
 __all__ = [
     "ANONYMOUS",
+    "ClusterOptions",
     "ConfigurationError",
     "Era",
     "Forbidden",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "ClusterOptions": ".cluster",
     "ConfigurationError": ".errors",
     "Era": ".runtime",
     "Forbidden": ".tenants",

@@ -8,9 +8,10 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from ..actors import Registry
 from ..actors.session import SessionKind
@@ -28,9 +29,15 @@ from .metrics import Latency, render_metrics
 from .modern import ModernLeg
 from .posts import Posts
 from .pressure import memory_pressure
+from .routing import Placement
 from .security import HostGuard
 from .streams import StreamTable
 from .tenants import TenantResolver
+
+if TYPE_CHECKING:
+    from .cluster import ClusterOptions
+    from .cluster.cluster import Cluster
+    from .cluster.commons import ClusterCommons
 
 __all__ = ["Era", "Runtime"]
 
@@ -77,6 +84,8 @@ class Runtime:
         allowed_origins: Sequence[str] | None = None,
         turns: Literal["exclusive", "interleaved"] = "exclusive",
         node_id: str | None = None,
+        cluster: ClusterOptions | None = None,
+        placement: Placement | None = None,
     ) -> None:
         """
         Args:
@@ -102,6 +111,8 @@ class Runtime:
             turns: "exclusive": one changing call of a session at a time. "interleaved": all of them overlap, as in
                 the SDK, and of two that change one key of the state the later to end wins.
             node_id: A name for this node; None: host name and a random part.
+            cluster: The cluster that this node is part of; None: it is alone.
+            placement: In place of a cluster, its parts; for those who bring their own.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -148,8 +159,13 @@ class Runtime:
             "mailbox_size": mailbox_size,
             "store_timeout": store_timeout,
         }
+        self._placement = placement or Placement()
         self._guard = HostGuard(allowed_hosts, allowed_origins)
         self._latency = Latency()
+        self._cluster_options = cluster
+        self._commons: ClusterCommons | None = None
+        if cluster is not None:
+            self._commons = _cluster_module("commons").ClusterCommons(cluster.request_state_keys)
         self._servers: Servers | None = self._make_servers()
         self._stack: AsyncExitStack | None = None
         self._store: SessionStore | None = None
@@ -157,13 +173,15 @@ class Runtime:
         self._streams: StreamTable | None = None
         self._modern: ModernLeg | None = None
         self._draining = False
+        self.cluster: Cluster | None = None
+        """This node's part in its cluster while the runtime runs; None where it has none."""
         self.edge: Edge | None = None
         """The HTTP end while the runtime runs; None otherwise."""
         self.app = Application(self, path)
         """The ASGI application: the MCP endpoint at `path`, and `/healthz`, `/readyz`, `/metrics`."""
 
     def _make_servers(self) -> Servers:
-        servers = Servers(self._server)
+        servers = Servers(self._server, commons=self._commons)
         if servers.one is not None and "modern" in self._eras:
             check_names(servers.one)
         return servers
@@ -184,11 +202,19 @@ class Runtime:
             store = await open_store(source) if isinstance(source, str) else source
             stack.push_async_callback(store.aclose)
             await store.ping()
+            cluster = await self._connect(stack, store)
             servers = await stack.enter_async_context(self._servers or self._make_servers())
             tasks = await stack.enter_async_context(TaskOwner())
             streams = StreamTable(time.monotonic)
             kind = SessionKind(servers=servers, streams=streams, **self._session_options)
-            registry = Registry(store=store, kinds=[kind], **self._registry_options)
+            placement = cluster.placement(servers) if cluster is not None else self._placement
+            registry = Registry(
+                store=store,
+                kinds=[kind],
+                gate=placement.gate,
+                observer=placement.observer,
+                **self._registry_options,
+            )
             kind.registry = registry
             await stack.enter_async_context(registry)
             bodies = BodyReader(limit=self._max_body, timeout=self._body_timeout)
@@ -201,23 +227,52 @@ class Runtime:
                     posts=posts,
                     session_ttl=self._session_ttl,
                     observe_call=self._latency.observe,
+                    announce=placement.announce,
                 )
             if "modern" in self._eras:
                 modern = ModernLeg(
                     registry=registry,
                     servers=servers,
                     tasks=tasks,
-                    handles=HandleCalls(registry, ttl=self._session_ttl, ended=streams.end),
+                    handles=HandleCalls(
+                        registry, ttl=self._session_ttl, ended=streams.end, announce=placement.announce
+                    ),
                     posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
                     observe_call=self._latency.observe,
                 )
                 stack.callback(modern.cancel_all)
-            self.edge = Edge(guard=self._guard, tenants=self._tenants, handshake=handshake, modern=modern)
+            self.edge = Edge(
+                guard=self._guard,
+                tenants=self._tenants,
+                posts=posts,
+                handshake=handshake,
+                modern=modern,
+                router=placement.router,
+            )
+            if cluster is not None:
+                cluster.router.serve_here = self.edge.serve_inbound
+                await cluster.join(registry, streams)
+                stack.push_async_callback(cluster.leave)
+                self.cluster = cluster
             self._store, self._registry, self._streams, self._modern = store, registry, streams, modern
             self._draining = False
             self._stack = stack.pop_all()
         return self
+
+    async def _connect(self, stack: AsyncExitStack, store: SessionStore) -> Cluster | None:
+        if self._cluster_options is None or self._commons is None:
+            return None
+        made: Cluster = _cluster_module("cluster").Cluster(
+            self._cluster_options,
+            self,
+            node_id=self.node_id,
+            store=store,
+            commons=self._commons,
+            session_ttl=self._session_ttl,
+            capacity=self._registry_options["max_live"],
+        )
+        return await stack.enter_async_context(made)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -230,6 +285,7 @@ class Runtime:
                 await self.drain()
         finally:
             self.edge = None
+            self.cluster = None
             await stack.__aexit__(exc_type, exc, tb)
             # What was entered cannot be entered twice; another start makes it anew.
             self._servers = None
@@ -249,6 +305,12 @@ class Runtime:
         self._draining = True
         if self._registry is None or self._streams is None:
             return
+        if self.cluster is not None:
+            began = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self.cluster.drain()
+            timeout = max(timeout - (time.monotonic() - began), 0.1)
         self._streams.close_standalone()
         if self._modern is not None:
             self._modern.end_listening()
@@ -261,11 +323,18 @@ class Runtime:
 
     # Looking inside
 
+    @property
+    def latency(self) -> Latency:
+        """How long calls took that ran here."""
+        return self._latency
+
     async def not_ready(self) -> list[str]:
         """Why this node should get no new work, in words; empty if it should."""
         if self._store is None or self.edge is None:
             return ["not started"]
         reasons = ["draining"] if self._draining else []
+        if self.cluster is not None and not reasons:
+            reasons += self.cluster.not_ready()
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
                 await self._store.ping()
@@ -284,6 +353,8 @@ class Runtime:
             numbers |= self._streams.stats()
         if self._modern is not None:
             numbers["stateless_calls_running"] = len(self._modern.running)
+        if self.cluster is not None:
+            numbers |= self.cluster.stats()
         store_stats = getattr(self._store, "stats", None)
         if callable(store_stats):
             own = cast("dict[str, int | float]", store_stats())
@@ -292,10 +363,27 @@ class Runtime:
 
     def metrics(self) -> tuple[bytes, str]:
         """A scrape for Prometheus: body and content type."""
-        return render_metrics(self.stats(), self.node_id, {"call_seconds": self._latency})
+        latencies = {"call_seconds": self._latency}
+        if self.cluster is not None:
+            latencies["failover_seconds"] = self.cluster.failover
+        return render_metrics(self.stats(), self.node_id, latencies)
 
 
 _READY_TIMEOUT: Final = 2.0
+
+
+def _cluster_module(name: str) -> Any:
+    """A module that needs nats-py, which a node that is alone need not have.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        return import_module(f".cluster.{name}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("nats"):
+            raise
+        raise ConfigurationError("a cluster needs nats-py: pip install 'understudy[cluster]'") from error
 
 
 def _check_ranges(**values: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+from mcp.server.context import ServerRequestContext
 from mcp.server.request_state import (
     AESGCMRequestStateCodec,
     InvalidRequestState,
@@ -14,6 +16,8 @@ from mcp.server.request_state import (
     authenticated_principal,
 )
 from mcp.server.subscriptions import SubscriptionBus
+
+from .tenant import TenantContext
 
 __all__ = ["Commons", "SharedSeal", "seal_together"]
 
@@ -78,7 +82,8 @@ def seal_together(middleware: list[Any], seal: SharedSeal) -> None:
     """Have the SDK's default boundary among `middleware` seal with the shared keys. Idempotent.
 
     A policy of the author's own (a codec, a time to live, an audience, another principal, several keys) stays as it is:
-    it is the same at every node that runs the same code.
+    it is the same at every node that runs the same code. One that differs from the default in nothing but its key
+    cannot be told from it: what it has sealed is still opened, new state is sealed with the cluster's.
     """
     for index, layer in enumerate(middleware):
         if type(layer) is not RequestStateBoundary:
@@ -86,8 +91,16 @@ def seal_together(middleware: list[Any], seal: SharedSeal) -> None:
         policy = layer._security  # pyright: ignore[reportPrivateUsage]
         if not _is_default(policy):
             continue
-        shared = RequestStateSecurity(codec=seal.over(policy.codec))
+        # no-wrong-tenant: one key seals for all tenants here, so what it seals names its party.
+        shared = RequestStateSecurity(codec=seal.over(policy.codec), bind_principal=_party)
         middleware[index] = RequestStateBoundary(shared, default_audience=layer._audience)  # pyright: ignore[reportPrivateUsage]
+
+
+def _party(ctx: ServerRequestContext[Any, Any]) -> str:
+    """Whom the call is for: our tenant and principal, and the SDK's own idea of one where its middleware runs."""
+    call: Any = cast("Any", ctx.session._request_outbound)._call  # pyright: ignore[reportPrivateUsage]
+    tenant: TenantContext = call.tenant
+    return json.dumps([tenant.tenant, tenant.principal, authenticated_principal(ctx)])
 
 
 def _is_default(policy: RequestStateSecurity) -> bool:

@@ -59,6 +59,31 @@ async def test_only_what_may_be_claimed_is_woken(clock, store, kind, permits):
         assert (await store.load(other)).epoch == 1, "not claimed"
 
 
+async def test_a_claim_that_the_gate_does_not_confirm_runs_no_turn_and_leaves_no_actor(clock, store, kind, permits):
+    epochs: list[int] = []
+
+    async def refuse() -> bool:
+        return False
+
+    def claimed(address: Address, epoch: int):
+        epochs.append(epoch)
+        return refuse()
+
+    permits.claimed = claimed
+    async with a_registry(clock, store, kind, gate=permits) as registry:
+        address = await asleep(registry, 3)
+        waiting = [envelope(increment), envelope(count, access=SHARED)]
+        for message, _ in waiting:
+            registry.deliver(address, message)
+        await settle()
+        assert all(is_elsewhere(outcome, address) for _, outcome in waiting)
+        assert epochs == [2]
+        assert address not in registry
+        assert registry.stats()["activation_failures"] == registry.stats()["rehydrated"] == 0
+        permits.claimed = lambda address, epoch: None
+        assert await registry.ask(address, increment) == 4, "nothing ran, and nobody is refused for it"
+
+
 async def test_what_lives_is_served_though_it_could_not_be_claimed_now(clock, store, kind, permits):
     async with a_registry(clock, store, kind, gate=permits) as registry:
         address = await opened(registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -96,6 +96,9 @@ class Node:
 
     def may_claim(self, address: Address) -> bool:
         return self.fleet.owners.setdefault(address, self) is self
+
+    def claimed(self, address: Address, epoch: int) -> Awaitable[bool] | None:
+        return None
 
     async def route(self, inbound: Inbound, address: Address | None, run: Leg) -> None:
         self.routed.append((inbound.scope["method"], address))

@@ -1,0 +1,75 @@
+"""`Buckets`: the cluster's key-value buckets, opened or made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.errors import Error as NatsError
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import BadRequestError, BucketNotFoundError
+
+from .errors import ClusterError
+from .names import Names
+from .nats_api import create_bucket
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+    from nats.js.kv import KeyValue
+
+__all__ = ["Buckets"]
+
+SHORTEST_MEMORY: Final = 3600.0
+"""Seconds that the directory remembers at least where an address was."""
+
+
+class Buckets:
+    """Each is made by the first node that asks for it. On disk, so that a restart of NATS forgets nothing."""
+
+    def __init__(self, jetstream: JetStreamContext, names: Names, *, lease: float, ttl: float, replicas: int) -> None:
+        """`lease` and `ttl` (of sessions) in seconds."""
+        self._jetstream = jetstream
+        self._names = names
+        self._lease = lease
+        self._ttl = ttl
+        self._replicas = replicas
+
+    async def nodes(self) -> KeyValue:
+        """Leases, by node id. What is not renewed for long goes by itself."""
+        return await self._open(self._names.nodes_bucket, "leases of nodes", ttl=max(self._lease * 3, 10.0))
+
+    async def directory(self) -> KeyValue:
+        """Entries, by address. They outlive the sessions' own time, so that none is missed while its session lives."""
+        return await self._open(
+            self._names.directory_bucket, "which node owns which session", ttl=max(self._ttl * 2, SHORTEST_MEMORY)
+        )
+
+    async def settings(self) -> KeyValue:
+        """What all nodes must agree on."""
+        return await self._open(self._names.settings_bucket, "what all nodes agree on")
+
+    async def _open(self, bucket: str, description: str, **options: Any) -> KeyValue:
+        """
+        Raises:
+            ClusterError: NATS will not have it.
+        """
+        try:
+            return await self._jetstream.key_value(bucket)
+        except BucketNotFoundError:
+            pass
+        config = KeyValueConfig(
+            bucket=bucket,
+            description=f"understudy cluster {self._names.cluster}: {description}",
+            history=1,
+            storage=StorageType.FILE,
+            replicas=self._replicas,
+            direct=True,
+            **options,
+        )
+        try:
+            return await create_bucket(self._jetstream, config)
+        except BadRequestError as error:
+            # Another node has made it a moment ago, in its own way.
+            try:
+                return await self._jetstream.key_value(bucket)
+            except NatsError:
+                raise ClusterError(f"NATS does not make the bucket {bucket}: {error.description}") from error

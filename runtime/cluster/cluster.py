@@ -1,0 +1,341 @@
+"""`Cluster`: one node's part in its cluster, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ...actors.clock import Clock, SystemClock
+from ...actors.task_owner import TaskOwner
+from ...stores import Address, SessionStore
+from ...stores.nats_connection import close, connect, jetstream
+from ..link import OLDEST, VERSION, Link
+from ..link.nats_wire import NatsWire
+from ..metrics import Latency, understudy_version
+from ..routing import Placement
+from .buckets import Buckets
+from .client_watch import ClientWatch
+from .commons import ClusterCommons
+from .control import Control
+from .counts import Counts
+from .errors import StoreNotShared
+from .hand_off import HandOff
+from .holdings import Holdings
+from .keep_alive import KeepAlive
+from .kv_directory import KVDirectory
+from .membership import Membership
+from .names import Names, checked_node
+from .operations import operations
+from .options import ClusterOptions
+from .ownership import Ownership
+from .peers import NodeNews
+from .router import ClusterRouter
+
+if TYPE_CHECKING:
+    from ...actors import Registry
+    from ...actors.session.servers import Servers
+    from ..runtime import Runtime
+    from ..streams import StreamTable
+
+__all__ = ["Cluster"]
+
+logger = logging.getLogger("understudy.cluster")
+
+PATIENCE: Final = 10.0
+DIRECTORY_TIMEOUT: Final = 2.0
+
+
+class Cluster:
+    """Made and entered by `Runtime`, which then gives it what it needs with `join`.
+
+    Entering connects to NATS; `join` makes the node a member; `leave` undoes that, and leaving the block disconnects.
+    """
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        runtime: Runtime,
+        *,
+        node_id: str,
+        store: SessionStore,
+        commons: ClusterCommons,
+        session_ttl: float,
+        capacity: int,
+        clock: Clock | None = None,
+    ) -> None:
+        self.options = options
+        self.runtime = runtime
+        self.node_id = checked_node(node_id)
+        self.names = Names(options.name)
+        self.store = store
+        self.commons = commons
+        self.counts = Counts()
+        self.failover = Latency()
+        self.ownership = Ownership(f"{node_id}.none", lease=options.lease)
+        self.registry: Registry
+        self.streams: StreamTable
+        self.link: Link
+        self.connected = False
+        self._session_ttl = session_ttl
+        self._capacity = capacity
+        self._clock = clock or SystemClock()
+        self._versions = options.link_versions or (OLDEST, VERSION)
+        self._store_identity = _identity(store)
+        self._stack = AsyncExitStack()
+        self._left = True
+        """It is not, or no longer, a member."""
+
+    async def __aenter__(self) -> Self:
+        """Connect to NATS, and open what the nodes have in common.
+
+        Raises:
+            NatsUnavailable: No server, it refused us, or it has no JetStream; the message says what to do.
+        """
+        async with AsyncExitStack() as stack:
+            self.connection = await connect(
+                self.options.settings,
+                name=f"understudy {self.options.name} {self.node_id}",
+                on_disconnected=self._disconnected,
+                on_reconnected=self._reconnected,
+            )
+            stack.push_async_callback(close, self.connection)
+            self.connected = True
+            context = await jetstream(self.connection, timeout=DIRECTORY_TIMEOUT)
+            self._buckets = Buckets(
+                context,
+                self.names,
+                lease=self.options.lease,
+                ttl=self._session_ttl,
+                replicas=self.options.replicas,
+            )
+            self.directory = KVDirectory(await self._buckets.directory())
+            await self.commons.learn_keys(await self._buckets.settings())
+            self._tasks = await stack.enter_async_context(TaskOwner())
+            self.holdings = Holdings(self.ownership, self.directory, self._clock, self._tasks, in_use=self._in_use)
+            self.holdings.moved = self._moved
+            self._keep_alive = KeepAlive(self._tasks)
+            self._client_watch = ClientWatch(self._tasks)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def placement(self, servers: Servers) -> Placement:
+        """What makes the node one of this cluster."""
+        self.router = ClusterRouter(
+            self.ownership,
+            self.directory,
+            self.holdings,
+            store=self.store,
+            servers=servers,
+            clock=self._clock,
+            keep_alive=self._keep_alive,
+            client_watch=self._client_watch,
+            counts=self.counts,
+            failover=self.failover,
+            patience=max(PATIENCE, 2 * self.options.lease + 2.0),
+        )
+        return Placement(self.router, self.router, self.holdings, self.holdings.announce)
+
+    # Membership
+
+    async def join(self, registry: Registry, streams: StreamTable) -> None:
+        """Become a member: from here on other nodes send requests, and this one may own sessions.
+
+        Raises:
+            NodeIdTaken, StoreNotShared, ClusterError: The cluster does not take this node; the message says why.
+        """
+        self.registry = registry
+        self.streams = streams
+        streams.on_empty = self._streams_gone
+        self.router.registry = registry
+        self._drain = HandOff(
+            self.ownership,
+            registry,
+            self.holdings,
+            self._clock,
+            self.counts,
+            moved=self._moved,
+            rate=self.options.handoff_rate,
+        )
+        async with AsyncExitStack() as stack:
+            wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
+            self.link = await stack.enter_async_context(
+                Link(
+                    wire, me=f"{self.node_id}.{secrets.token_hex(4)}", serve=self.router.serve, versions=self._versions
+                )
+            )
+            self.router.link = self.link
+            self.membership = Membership(
+                self.connection,
+                self._buckets.nodes,
+                self.names,
+                self.ownership,
+                node=self.node_id,
+                news=self._news,
+                events=self,
+                clock=self._clock,
+            )
+            self.router.strike = self.membership.strike
+            await self.membership.join()
+            stack.push_async_callback(self.membership.leave)
+            self._check_stores()
+            await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
+            await self.commons.hub.attach(self.connection, self.names.bus)
+            stack.callback(self.commons.hub.detach)
+            tasks = await stack.enter_async_context(TaskOwner())
+            for work in (
+                self.membership.renew_forever(),
+                self.membership.watch_forever(),
+                self.holdings.sweep_forever(),
+            ):
+                stack.callback(tasks.spawn(work).cancel)
+            self._membership_stack = stack.pop_all()
+        self._left = False
+        logger.info("node %s is in cluster %s as %s", self.node_id, self.options.name, self.ownership.me)
+
+    async def leave(self) -> None:
+        """Be no member any more: the others find nobody here, and claim what is asked of them."""
+        self._left = True
+        await self._membership_stack.aclose()
+
+    def _check_stores(self) -> None:
+        for peer in self.ownership.peers.alive(self._clock.monotonic()):
+            theirs = peer.news.store
+            if theirs and self._store_identity and theirs != self._store_identity:
+                raise StoreNotShared(
+                    f"node {peer.news.node!r} of cluster {self.options.name!r} keeps sessions in another store "
+                    f"({theirs}) than this one ({self._store_identity}): give all nodes one that each of them reaches"
+                )
+
+    def _news(self, incarnation: str, serial: int) -> NodeNews:
+        return NodeNews(
+            incarnation,
+            self.options.lease,
+            url=self.options.url,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            sessions=len(self.registry),
+            capacity=self._capacity,
+            draining=self.ownership.draining,
+            versions=self._versions,
+            serial=serial,
+            build=understudy_version(),
+            store=self._store_identity,
+        )
+
+    # `MembershipEvents`
+
+    async def renamed(self, incarnation: str) -> None:
+        await self._listen_as(incarnation)
+
+    async def _listen_as(self, incarnation: str) -> None:
+        self.link.rename(incarnation)
+        # One or two turns of the event loop, unless NATS takes nothing; then the lease is late, not wrong.
+        while self.link.renaming:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    def lapsed(self, held: list[Address]) -> None:
+        self.counts.lease_losses += 1
+        self.registry.lapse()
+        self.holdings.forget()
+        for address in held:
+            self._moved(address)
+
+    def peer_news(self, news: NodeNews) -> None:
+        self.link.set_peer_versions(news.incarnation, news.versions)
+
+    def peer_dead(self, incarnation: str) -> None:
+        self.link.peer_gone(incarnation)
+
+    def _disconnected(self) -> None:
+        self.connected = False
+        if self._left:
+            return
+        logger.warning("the connection to NATS is lost; sessions go on while the lease lasts")
+
+    def _reconnected(self) -> None:
+        self.connected = True
+        if self._left:
+            return
+        self._wire.reconnected()
+        self.ownership.reconnected(self._clock.monotonic())
+        logger.info("connected to NATS again")
+        self.membership.renew_soon()
+
+    # What is where
+
+    def _in_use(self, address: Address) -> bool:
+        return address in self.registry or self.streams.holds(address)
+
+    def _streams_gone(self, address: Address) -> None:
+        self.holdings.rest(address)
+
+    def _moved(self, address: Address) -> None:
+        self.streams.move(address)
+
+    # Draining
+
+    async def drain(self) -> None:
+        """Take no new sessions and move all to other nodes. Idempotent; the node goes on as an edge.
+
+        Waits for turns that run: bound it from outside.
+        """
+        self.ownership.draining = True
+        self.registry.close_door()
+        self.membership.renew_soon()
+        await self._drain.run()
+
+    def undrain(self) -> None:
+        """Take new sessions again."""
+        self.ownership.draining = False
+        self.registry.reopen()
+        self.membership.renew_soon()
+
+    # Looking inside
+
+    def not_ready(self) -> list[str]:
+        """Why this node should get no new work."""
+        if self.ownership.draining:
+            return ["draining: its sessions move to other nodes"]
+        if not self.connected:
+            return [f"NATS is out of reach ({self.options.settings.where})"]
+        if not self.ownership.may_run(self._clock.monotonic()):
+            return [f"no lease: {self.membership.why_not or 'it ran out'}"]
+        return []
+
+    def stats(self) -> dict[str, int | float]:
+        """Plain numbers."""
+        now = self._clock.monotonic()
+        counts = self.counts
+        return {
+            "cluster_peers": sum(1 for _ in self.ownership.peers.alive(now)),
+            "cluster_lease_seconds_left": max(0.0, self.ownership.lease_left(now)),
+            "cluster_connected": int(self.connected),
+            **{f"cluster_{name}": value for name, value in self.ownership.stats().items()},
+            **{f"cluster_{name}": value for name, value in self.holdings.stats().items()},
+            **{f"cluster_directory_{name}": value for name, value in self.directory.stats().items()},
+            **{f"cluster_{name}": getattr(counts, name) for name in counts.__slots__},
+            **{f"link_{name}": value for name, value in self.link.stats().items()},
+            "cluster_lease_renewals": self.membership.renewals,
+            "cluster_lease_renewals_failed": self.membership.renewals_failed,
+            "cluster_bus_published": self.commons.hub.published,
+            "cluster_bus_heard": self.commons.hub.heard,
+        }
+
+
+def _identity(store: SessionStore) -> str:
+    """What tells a store from others; empty where it cannot be told."""
+    identity: Any = getattr(store, "identity", None)
+    if isinstance(identity, str):
+        return identity
+    return "" if store.shared else f"{type(store).__name__} of {socket.gethostname()}, process {os.getpid()}"

@@ -1,0 +1,131 @@
+"""`Control`: what operators ask a node, over NATS: request and reply, msgpack maps.
+
+A request is `{"op": name, ...}`; a reply `{"ok": value}` or `{"error": text}`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from ...actors.packing import pack, unpack
+from ...actors.task_owner import TaskOwner
+from ...stores import UnderstudyError
+from .names import Names
+from .nats_api import subscribe
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+__all__ = ["Control", "ControlError", "NobodyThere", "Operation", "ask"]
+
+logger = logging.getLogger("understudy.cluster")
+
+Operation = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+AT_ONCE: Final = 16
+TIMEOUT: Final = 5.0
+
+
+class ControlError(UnderstudyError):
+    """A node did not answer an operator's question, or refused it."""
+
+
+class Control:
+    """Answers on the node's control subject, at most `AT_ONCE` questions at a time."""
+
+    def __init__(self, connection: Client, names: Names, node: str, operations: Mapping[str, Operation]) -> None:
+        self._connection = connection
+        self._subject = names.control(node)
+        self._operations = dict(operations)
+        self._tasks = TaskOwner()
+        self._running = 0
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._subscription = await subscribe(self._connection, self._subject, self._on_message)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._subscription.unsubscribe()
+        except Exception:
+            logger.debug("the control subscription could not be ended", exc_info=True)
+        await self._tasks.__aexit__(kind, error, trace)
+
+    async def _on_message(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        if self._running >= AT_ONCE:
+            await self._reply(message, {"error": "too many questions at once; ask again in a moment"})
+            return
+        self._running += 1
+        self._tasks.spawn(self._answer(message))
+
+    async def _answer(self, message: Msg) -> None:
+        try:
+            await self._reply(message, await self._outcome(message.data))
+        except Exception:
+            logger.debug("an operator's question could not be answered", exc_info=True)
+        finally:
+            self._running -= 1
+
+    async def _outcome(self, packed: bytes) -> dict[str, Any]:
+        try:
+            question: Any = unpack(packed)
+        except ValueError:
+            return {"error": "the question is not msgpack"}
+        name: Any = cast("dict[Any, Any]", question).get("op") if isinstance(question, dict) else None
+        operation = self._operations.get(name) if isinstance(name, str) else None
+        if operation is None:
+            known = ", ".join(sorted(self._operations))
+            return {"error": f"this node knows no operation {str(name)[:40]!r}; it knows {known}"}
+        try:
+            return {"ok": await operation(cast("dict[str, Any]", question))}
+        except (UnderstudyError, ValueError) as error:
+            return {"error": str(error)}
+        except Exception as error:
+            logger.exception("operation %r failed", name)
+            return {"error": f"operation {name!r} failed: {type(error).__name__}"}
+
+    async def _reply(self, message: Msg, reply: dict[str, Any]) -> None:
+        await self._connection.publish(message.reply, pack(reply))
+
+
+async def ask(connection: Client, names: Names, node: str, op: str, *, timeout: float = TIMEOUT, **fields: Any) -> Any:
+    """What the node answers to one question.
+
+    Raises:
+        ControlError: It refused, nobody is there, or it did not answer within `timeout` seconds.
+    """
+    from nats.errors import Error as NatsError
+    from nats.errors import NoRespondersError
+
+    try:
+        message = await connection.request(names.control(node), pack({"op": op, **fields}), timeout=timeout)
+    except NoRespondersError:
+        raise NobodyThere(
+            f"no node {node!r} in cluster {names.cluster!r} answers; `understudy nodes` lists them"
+        ) from None
+    except (NatsError, TimeoutError, OSError) as error:
+        raise ControlError(f"node {node!r} did not answer within {timeout:g} s: {error!r}") from error
+    try:
+        reply: Any = unpack(message.data)
+    except ValueError:
+        reply = None
+    match reply:
+        case {"ok": value}:
+            return value
+        case {"error": str(text)}:
+            raise ControlError(f"node {node!r}: {text}")
+        case _:
+            raise ControlError(f"node {node!r} gave an answer that this version cannot read")
+
+
+class NobodyThere(ControlError):
+    """No process listens on the node's control subject."""

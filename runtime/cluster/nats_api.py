@@ -1,0 +1,37 @@
+"""nats-py, typed: the parts of its interface whose types it leaves open."""
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from nats.js.errors import NoKeysError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+    from nats.js import JetStreamContext
+    from nats.js.api import KeyValueConfig
+    from nats.js.kv import KeyValue
+
+__all__ = ["create_bucket", "keys_of", "subscribe"]
+
+
+async def subscribe(connection: Client, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
+    """Have `heard` called with each message, one after the other."""
+    return await connection.subscribe(subject, cb=heard)
+
+
+async def keys_of(bucket: KeyValue) -> list[str]:
+    """All keys that have a value."""
+    try:
+        return await bucket.keys()
+    except NoKeysError:
+        return []
+
+
+async def create_bucket(jetstream: JetStreamContext, config: KeyValueConfig) -> KeyValue:
+    """Make a bucket. Raises nats-py's errors."""
+    return await jetstream.create_key_value(config)

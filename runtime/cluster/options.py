@@ -1,0 +1,53 @@
+"""`ClusterOptions`: which cluster a node belongs to, and how it takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...stores.nats_settings import NatsSettings
+from ..errors import ConfigurationError
+
+__all__ = ["ClusterOptions"]
+
+SHORTEST_LEASE = 0.5
+LONGEST_LEASE = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """Given to `Runtime(cluster=...)`.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+        NatsSettingsError: `nats` is a URL that cannot be understood.
+    """
+
+    name: str
+    """Nodes of one name on one NATS are one cluster; those of different names never meet."""
+    nats: NatsSettings | str = "nats://127.0.0.1:4222"
+    """Settings, or a URL: `nats://user:password@host:4222`, several servers separated by commas."""
+    url: str = ""
+    """Where this node is reached over HTTP, for people to read (`understudy nodes`)."""
+    lease: float = 3.0
+    """Seconds: how long a node that hangs keeps its sessions, and how long one that is cut off goes on."""
+    link_versions: tuple[int, int] | None = None
+    """The oldest and newest link version to speak; None: all that this version knows. Pins a node during an upgrade."""
+    request_state_keys: Sequence[bytes] = field(default=(), repr=False)
+    """Keys of at least 32 bytes that seal `requestState`; none: the first node makes one for the cluster."""
+    handoff_rate: float = 1000.0
+    """Sessions a second that a draining node moves."""
+    replicas: int = 1
+    """Copies that a NATS cluster keeps of the directory and the leases."""
+
+    def __post_init__(self) -> None:
+        if not SHORTEST_LEASE <= self.lease <= LONGEST_LEASE:
+            raise ConfigurationError(
+                f"lease is {self.lease!r} s; it must be {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds"
+            )
+        if not self.handoff_rate > 0:
+            raise ConfigurationError(f"handoff_rate is {self.handoff_rate!r}; it must be greater than 0")
+
+    @property
+    def settings(self) -> NatsSettings:
+        return NatsSettings.from_url(self.nats) if isinstance(self.nats, str) else self.nats
