@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 __all__ = ["LIFELINE", "LISTEN", "ServeProcess"]
@@ -24,27 +24,36 @@ LISTEN = "UNDERSTUDY_LISTEN_FD"
 class ServeProcess:
     """A running `understudy` command; `args` as on the command line, `serve` included.
 
-    `listen` is passed on and stays open here: connections that come while no process serves wait in it.
+    `listen` is passed on and stays open here: connections that come while no process serves wait in it. `environment`
+    is put over this process's own; None takes a variable out.
     """
 
     def __init__(
-        self, args: Sequence[str], *, listen: socket.socket | None = None, stderr: IO[bytes] | None = None
+        self,
+        args: Sequence[str],
+        *,
+        listen: socket.socket | None = None,
+        stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
+        environment: Mapping[str, str | None] | None = None,
     ) -> None:
         self._asked = False
         theirs, self._lifeline = os.pipe()
-        environment = {**os.environ, LIFELINE: str(theirs)}
+        changed = {**os.environ, **(environment or {}), LIFELINE: str(theirs)}
+        passed_on = {name: value for name, value in changed.items() if value is not None}
         passed = [theirs]
         if listen is not None:
-            environment[LISTEN] = str(listen.fileno())
+            passed_on[LISTEN] = str(listen.fileno())
             passed.append(listen.fileno())
         try:
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then stops it in order.
             # -P: the working directory is the target's to add, not the interpreter's.
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our module
                 [sys.executable, "-P", "-m", MODULE, *args],
-                env=environment,
+                env=passed_on,
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
@@ -69,6 +78,11 @@ class ServeProcess:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it has been asked to stop."""
+        return self._asked
 
     def terminate(self) -> None:
         """Ask it to drain and stop. To ask twice is to have it stop at once."""

@@ -1,4 +1,4 @@
-"""The command line: `understudy serve`, `understudy demo`, `understudy bench`."""
+"""The command line: `understudy serve`, `demo`, `bench`, and the commands of a cluster."""
 
 from __future__ import annotations
 
@@ -6,59 +6,28 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from ..stores import StoreError, StoreURLError, UnderstudyError
 from .child import LIFELINE, LISTEN
+from .cli_options import CommaList, Parsed, nats_options, option
+from .cluster.errors import ClusterError, StoreNotShared
+from .cluster_commands import cluster, drain, nodes, session, sessions, top
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
+from .nats_options import LOGIN_VARIABLES
+from .operator_errors import OperatorError
 from .target import TargetError
 
-__all__ = ["main"]
-
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
-else:
-    # Generic for type checkers only: click 8.2 cannot be subscripted.
-    _ParamType = click.ParamType
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["main", "serve", "serve_options"]
 
 MACHINE_ERROR = 1
 USAGE_ERROR = 2
-
-
-class Parsed(_ParamType):
-    """An option's type from a function that raises `ConfigError` on what it cannot read."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self.parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self.parse(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
-
-
-class CommaList(_ParamType):
-    """Text whose environment variable holds several, separated by commas."""
-
-    name = "text"
-    envvar_list_splitter = ","
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value).strip()
-        if not text:
-            self.fail("an empty entry; remove the stray comma", param, ctx)
-        return text
 
 
 class OneLineErrors(click.Group):
@@ -84,7 +53,8 @@ class OneLineErrors(click.Group):
                 click.echo(error.details.rstrip(), err=True)
             _complain(str(error))
             # What the machine refuses (an address, a store) may be well tomorrow; what was asked for will not.
-            refused = isinstance(error, StoreError | OSError) and not isinstance(error, StoreURLError)
+            usage = isinstance(error, StoreURLError | StoreNotShared)
+            refused = isinstance(error, StoreError | OSError | ClusterError | OperatorError) and not usage
             code = MACHINE_ERROR if refused else USAGE_ERROR
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
@@ -94,14 +64,6 @@ class OneLineErrors(click.Group):
 
 def _complain(message: str) -> None:
     click.echo(f"understudy: {message}", err=True)
-
-
-def _option(name: str, *, type: Any = None, default: Any = None, help: str, **extra: Any) -> Callable[[F], F]:
-    """An option that its environment variable can set too, both named after it."""
-    variable = f"UNDERSTUDY_{name.removeprefix('--').partition('/')[0].replace('-', '_').upper()}"
-    return click.option(
-        name, type=type, default=default, help=help, envvar=variable, show_default=default is not None, **extra
-    )
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -115,6 +77,7 @@ def main() -> None:
     \b
       understudy demo                       see it happen, in half a minute
       understudy serve server.py:mcp        host your own server on http://127.0.0.1:8000/mcp
+      understudy cluster server.py:mcp      host it on three nodes of this machine, one of which may die
 
     Your server needs no change. To keep state, a tool takes the session:
 
@@ -130,32 +93,43 @@ def main() -> None:
 
 @main.command(short_help="Host an MCP server.")
 @click.argument("target", envvar="UNDERSTUDY_TARGET")
-@_option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for all (then see --allowed-host).")
-@_option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
-@_option("--path", default="/mcp", help="Path of the MCP endpoint.")
-@_option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://. "
-         "[default: a SQLite file of the target's own, said at start]")  # fmt: skip
-@_option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
+@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for all (then see --allowed-host).")
+@option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
+@option("--path", default="/mcp", help="Path of the MCP endpoint.")
+@option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket. "
+        "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
+@option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
          help="How long a session lives after its last use.")  # fmt: skip
-@_option("--idle-after", type=Parsed("duration", parse_duration), default="5m",
+@option("--idle-after", type=Parsed("duration", parse_duration), default="5m",
          help="How long an unused session stays in memory before it is only in the store.")  # fmt: skip
-@_option("--max-sessions", type=click.IntRange(min=1), metavar="N", default=10_000,
+@option("--max-sessions", type=click.IntRange(min=1), metavar="N", default=10_000,
          help="Sessions in memory at once; those not in use make room for others.")  # fmt: skip
-@_option("--max-body", type=Parsed("size", parse_size), default="4MiB", help="Largest request body taken.")
-@_option("--http", type=click.Choice(["hypercorn", "uvicorn", "granian"]), default="hypercorn",
+@option("--max-body", type=Parsed("size", parse_size), default="4MiB", help="Largest request body taken.")
+@option("--http", type=click.Choice(["hypercorn", "uvicorn", "granian"]), default="hypercorn",
          help="HTTP server. hypercorn and granian speak HTTP/2; uvicorn and granian are installed apart.")  # fmt: skip
-@_option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate (chain): serve https.")
-@_option("--tls-key", type=click.Path(path_type=Path), help="Its PEM key, not encrypted.")
-@_option("--allowed-host", type=CommaList(), multiple=True, metavar="HOST",
+@option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate (chain): serve https.")
+@option("--tls-key", type=click.Path(path_type=Path), help="Its PEM key, not encrypted.")
+@option("--allowed-host", type=CommaList(), multiple=True, metavar="HOST",
          help="Host header to answer, with or without :port; repeatable; * for any. [default: localhost]")  # fmt: skip
-@_option("--allowed-origin", type=CommaList(), multiple=True, metavar="ORIGIN",
+@option("--allowed-origin", type=CommaList(), multiple=True, metavar="ORIGIN",
          help="Browser origin to answer (https://app.example.com); repeatable. [default: localhost]")  # fmt: skip
-@_option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log lines on stderr.")
-@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False), default="info",
+@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log lines on stderr.")
+@option("--log-level", type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False), default="info",
          help="Least level that is logged.")  # fmt: skip
-@_option("--drain-timeout", type=Parsed("duration", parse_duration), default="30s",
+@option("--drain-timeout", type=Parsed("duration", parse_duration), default="30s",
          help="How long calls in flight may take to finish when the server is asked to stop.")  # fmt: skip
-@_option("--reload/--no-reload", default=False, help="Start anew when the target's Python files change; sessions stay.")
+@option("--reload/--no-reload", default=False, help="Start anew when the target's Python files change; sessions stay.")
+@option("--cluster", metavar="NAME", help="Be one node of this cluster: any node answers for any session.")
+@nats_options("Cluster: the NATS server that its nodes share, nats://user:password@host:4222, or several after commas.")
+@option("--node", metavar="ID", help="Cluster: this node's name. [default: host name and a random part]")
+@option("--advertise", metavar="URL", help="Cluster: where this node is reached, to be shown. [default: host and port]")
+@option("--lease", type=Parsed("duration", parse_duration), default="3s",
+        help="Cluster: how long a node that hangs keeps its sessions from the others.")  # fmt: skip
+@option("--lame-duck", type=Parsed("duration", partial(parse_duration, or_none=True)),
+        help="How long a node that is asked to stop answers on at least, /readyz saying 503, so that balancers turn "
+        "away in time. [default: 2s in a cluster, else 0]")  # fmt: skip
+@option("--link-version", type=click.IntRange(min=1), metavar="N",
+        help="Cluster: speak no newer format than this to the other nodes, while some of them are older.")  # fmt: skip
 def serve(target: str, **given: Any) -> None:
     """Host the MCP server TARGET over Streamable HTTP, in both protocol eras.
 
@@ -169,15 +143,18 @@ def serve(target: str, **given: Any) -> None:
       understudy serve server.py:mcp --host 0.0.0.0 --allowed-host mcp.example.com
       understudy serve server.py:mcp --tls-cert cert.pem --tls-key key.pem --log-format json
       understudy serve server.py:mcp --reload
+      understudy serve server.py:mcp --cluster shop --nats nats://nats.internal:4222 --host 0.0.0.0
 
     Every option can be set as UNDERSTUDY_<NAME> in the environment (UNDERSTUDY_PORT=9000,
     UNDERSTUDY_ALLOWED_HOST=a.example,b.example), TARGET as UNDERSTUDY_TARGET; the command line wins. Durations
-    are seconds or 30m, 24h, 7d; sizes bytes or 512KiB, 4MiB.
+    are seconds or 30m, 24h, 7d; sizes bytes or 512KiB, 4MiB. What NATS wants to know and others should not see can
+    stay off the command line: UNDERSTUDY_NATS, UNDERSTUDY_NATS_USER, UNDERSTUDY_NATS_PASSWORD, UNDERSTUDY_NATS_TOKEN.
 
     Beside the endpoint: /healthz (alive), /readyz (store reachable, not draining), /metrics (Prometheus).
     SIGTERM or Ctrl-C: no new sessions, calls in flight finish and are saved, exit code 0; a second one: at once.
+    In a cluster the sessions move to other nodes first, and their clients notice nothing.
     """
-    options = _options(given)
+    options = serve_options(given)
     for name in misspelt_variables(os.environ):
         click.echo(f"understudy: {name} in the environment is no option's variable and is ignored", err=True)
     if options.reload:
@@ -192,18 +169,24 @@ def serve(target: str, **given: Any) -> None:
 
 def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     """The names in `environment` that look like variables of `serve` but are none of its."""
-    known = {str(parameter.envvar) for parameter in serve.params} | {LIFELINE, LISTEN}
+    known = {str(parameter.envvar) for parameter in serve.params} | {LIFELINE, LISTEN, *LOGIN_VARIABLES}
     return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
+
+
+for command in (cluster, nodes, sessions, session, drain, top):
+    main.add_command(command)
 
 
 @main.command(short_help="Kill a server in mid-conversation and see the conversation go on.")
 @click.option("--exit", "leave", is_flag=True, help="End after the scene instead of serving on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP port; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65533), default=0, metavar="N",
+              help="TCP port of the first of three nodes; 0 takes free ones.")  # fmt: skip
 def demo(leave: bool, port: int) -> None:
     """Kill a server in the middle of a conversation and see the conversation go on.
 
-    Starts the demo server, opens a session with the MCP SDK's own client, changes its state, kills the server
-    process outright, starts it again and goes on with the same session. Then keeps serving until Ctrl-C.
+    Starts the demo server on three nodes and a nats-server of its own, opens a session with the MCP SDK's own client,
+    changes its state, kills the process that owns the session outright, and goes on with the same client. Then one
+    node is stopped in order, and its sessions move first. In the end it keeps serving until Ctrl-C.
     """
     import anyio
 
@@ -229,7 +212,8 @@ def bench(ctx: click.Context) -> None:
     group.main(args=list(ctx.args), prog_name=ctx.command_path, standalone_mode=False)
 
 
-def _options(given: dict[str, Any]) -> ServeOptions:
+def serve_options(given: dict[str, Any]) -> ServeOptions:
+    """From the parameters of the command `serve`. Raises as `ServeOptions`."""
     renamed = {"allowed_host": "allowed_hosts", "allowed_origin": "allowed_origins"}
     values = {renamed.get(name, name): value for name, value in given.items()}
     known = {field.name for field in fields(ServeOptions)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..stores import UnderstudyError
+from .nats_options import NatsOptions, require_nats
 
 __all__ = ["ConfigError", "ServeOptions", "parse_duration", "parse_size"]
 
@@ -22,6 +24,21 @@ _HOST = re.compile(
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", re.ASCII)
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics")
 
+LAME_DUCK = 2.0
+"""Seconds that a cluster's node answers on by default once it was asked to stop: two looks of a balancer at /readyz."""
+
+_CLUSTER_ONLY = (
+    "nats",
+    "nats_creds",
+    "nats_nkey",
+    "nats_ca",
+    "nats_cert",
+    "nats_key",
+    "node",
+    "advertise",
+    "link_version",
+)
+
 LONGEST = 10 * 365 * 86400.0
 """The longest duration taken, in seconds: ten years. Longer ones are typing errors."""
 
@@ -30,8 +47,8 @@ class ConfigError(UnderstudyError, ValueError):
     """An option, or the environment variable of that name, that cannot be used."""
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from `90`, `1.5h`, `30m`, `24h`, `7d` or `250ms`.
+def parse_duration(text: str, *, or_none: bool = False) -> float:
+    """Seconds from `90`, `1.5h`, `30m`, `24h`, `7d` or `250ms`. With `or_none`, `0` is one too.
 
     Raises:
         ConfigError: Not a number with a known unit, zero, or more than ten years.
@@ -41,7 +58,7 @@ def parse_duration(text: str) -> float:
     if match is None or unit is None:
         raise ConfigError(f"{text[:64]!r} is no duration: write seconds (90) or a number with ms, s, m, h or d (24h)")
     seconds = float(match[1]) * unit
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= LONGEST and not (or_none and seconds == 0):
         raise ConfigError(f"duration {text[:64]!r} must be more than nothing and at most ten years")
     return seconds
 
@@ -79,7 +96,8 @@ class ServeOptions:
     port: int = 8000
     path: str = "/mcp"
     store: str | None = None
-    """A store URL; None: a SQLite file of the target's own (see `understudy.runtime.target.default_store_path`)."""
+    """A store URL; None: a SQLite file of the target's own (see `understudy.runtime.target.default_store_path`), or in
+    a cluster the bucket that the cluster's NATS keeps."""
     session_ttl: float = 86400.0
     idle_after: float = 300.0
     max_sessions: int = 10_000
@@ -93,13 +111,37 @@ class ServeOptions:
     log_level: str = "info"
     drain_timeout: float = 30.0
     reload: bool = False
+    cluster: str | None = None
+    """The cluster's name; None: one node, without NATS."""
+    nats: str | None = None
+    nats_creds: Path | None = None
+    nats_nkey: Path | None = None
+    nats_ca: Path | None = None
+    nats_cert: Path | None = None
+    nats_key: Path | None = None
+    node: str | None = None
+    advertise: str | None = None
+    """The URL under which this node is shown to people; None: from host and port."""
+    lease: float = 3.0
+    lame_duck: float | None = None
+    """How long a node that was asked to stop answers on as a mere edge; None: 2 s in a cluster, else not at all."""
+    link_version: int | None = None
 
     def __post_init__(self) -> None:
         """Check what one option alone cannot know.
 
         Raises:
-            ConfigError: A path, host, origin or TLS pair that cannot be used.
+            ConfigError: A path, host, origin, TLS pair, or mixture of cluster options, that cannot be used.
+            ConfigurationError, NatsSettingsError: A cluster's name, a node's id or a NATS URL that is none.
         """
+        if self.cluster is None:
+            for name in _CLUSTER_ONLY:
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} is for a node of a cluster: name the cluster with --cluster NAME"
+                    )
+        else:
+            self._check_cluster(self.cluster)
         if _PATH.fullmatch(self.path) is None:
             raise ConfigError(f"--path {self.path[:128]!r} must start with / and end without one, such as /mcp")
         if self.path in _OWN_PATHS:
@@ -114,6 +156,53 @@ class ServeOptions:
         if self.tls_cert is not None and self.tls_key is not None:
             _check_tls(self.tls_cert, self.tls_key)
 
+    def _check_cluster(self, cluster: str) -> None:
+        from .cluster import ClusterOptions
+        from .cluster.names import Names, checked_node
+        from .link.versions import OLDEST, checked_versions
+
+        Names(cluster)
+        if self.node is not None:
+            checked_node(self.node)
+        if self.advertise is not None:
+            _check_advertised(self.advertise)
+        if self.link_version is not None:
+            checked_versions((OLDEST, self.link_version))
+        if self.nats is None:
+            raise ConfigError(
+                f"--cluster {cluster} needs --nats nats://host:4222, the NATS server that its nodes share"
+            )
+        if self.reload:
+            raise ConfigError(
+                "--reload is for one node at work on its code; a cluster's nodes are restarted one by one"
+            )
+        require_nats()
+        settings = self.nats_options.settings()
+        ClusterOptions(cluster, settings, lease=self.lease)
+        scheme = (self.store or "").partition(":")[0]
+        if scheme == "memory":
+            raise ConfigError(
+                "--store memory:// is one node's own, and the nodes of a cluster must share their sessions: leave "
+                "--store out to keep them in NATS, or name a store that all nodes reach"
+            )
+        if scheme == "sqlite" and not all(is_loopback(urlsplit(server).hostname or "") for server in settings.servers):
+            raise ConfigError(
+                "--store sqlite: is a file of one machine, and a cluster's NATS elsewhere means nodes elsewhere: leave "
+                "--store out to keep sessions in NATS, or name a store that all nodes reach"
+            )
+
+    @property
+    def nats_options(self) -> NatsOptions:
+        """How to reach the cluster's NATS."""
+        return NatsOptions(self.nats, self.nats_creds, self.nats_nkey, self.nats_ca, self.nats_cert, self.nats_key)
+
+    @property
+    def lame_duck_time(self) -> float:
+        """Seconds that the node answers on at least after it was asked to stop."""
+        if self.lame_duck is not None:
+            return self.lame_duck
+        return 0.0 if self.cluster is None else LAME_DUCK
+
     @property
     def scheme(self) -> str:
         return "https" if self.tls_cert else "http"
@@ -122,6 +211,21 @@ class ServeOptions:
         """The address to give to a client, with `port` as bound (which `--port 0` leaves to the system)."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}{self.path}"
+
+    def advertised_url(self, port: int) -> str:
+        """The address that other machines know this node by, as far as it can be told."""
+        if self.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+            return f"{self.scheme}://{socket.gethostname()}:{port}{self.path}"
+        return self.url(port)
+
+    def store_warning(self) -> str | None:
+        """What to say of a store that will do for a cluster on one machine only."""
+        if self.cluster is None or not (self.store or "").startswith("sqlite:"):
+            return None
+        return (
+            "sessions are kept in a SQLite file: every node of this cluster must run on this machine and name the same "
+            "file; leave --store out to keep them in NATS"
+        )
 
     def host_warning(self) -> str | None:
         """What to say when the server will listen where its own Host check refuses everybody."""
@@ -157,6 +261,12 @@ def _check_origin(origin: str) -> None:
         raise ConfigError(
             f"--allowed-origin {origin[:128]!r} is no origin: write https://app.example.com, without a path, or *"
         )
+
+
+def _check_advertised(url: str) -> None:
+    parts = urlsplit(url) if url.isascii() and url.isprintable() and len(url) <= 512 else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ConfigError(f"--advertise {url[:128]!r} is no URL of a node: write http://host:8000/mcp")
 
 
 def _check_tls(cert: Path, key: Path) -> None:

@@ -109,7 +109,7 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
     log: dict[str, Any] = {"handlers": {}, "loggers": {"_granian": {}}}
     host, port = sock.getsockname()[:2]
     server = embed.Server(
-        app,
+        _with_numbers(app),
         address=host,
         port=port,
         interface=constants.Interfaces.ASGINL,
@@ -170,6 +170,20 @@ def without_lifespan(app: ASGIApp) -> ASGIApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     return answered
+
+
+def _with_numbers(app: ASGIApp) -> ASGIApp:
+    """`app`, for a server that gives ports as text where ASGI wants numbers: granian 2.8."""
+
+    async def numbered(scope: Scope, receive: Receive, send: Send) -> None:
+        for end in ("client", "server"):
+            address = scope.get(end)
+            if address is not None:
+                host, port = address
+                scope[end] = (host, int(port) if isinstance(port, str) and port.isdecimal() else port)
+        await app(scope, receive, send)
+
+    return numbered
 
 
 @contextmanager

@@ -311,6 +311,8 @@ class Runtime:
                 async with asyncio.timeout(timeout):
                     await self.cluster.drain()
             timeout = max(timeout - (time.monotonic() - began), 0.1)
+        if self.cluster is not None:
+            self.cluster.router.end_listening()
         self._streams.close_standalone()
         if self._modern is not None:
             self._modern.end_listening()

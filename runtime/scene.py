@@ -1,4 +1,4 @@
-"""`understudy demo`: a session that outlives its server process, played step by step."""
+"""`understudy demo`: a session that outlives the nodes it lives on, played step by step."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
+from urllib.parse import urlsplit
 
 import anyio
 from mcp.client import Client
 from mcp_types import CallToolResult
 
-from .serve import bind
-from .stage import HOST, SceneError, Stage
+from ..stores import UnderstudyError
+from .stage import SceneError, Stage
 
 __all__ = ["play"]
 
-STEP_DEADLINE = 30.0
+STEP_DEADLINE = 45.0
 """Seconds one step may take before the demo says that it failed."""
 
 FACT = "the show must go on"
@@ -38,50 +37,64 @@ class Shown(NamedTuple):
 async def play(*, port: int = 0, stay: bool = True, out: TextIO | None = None) -> int:
     """Play the scene, then (with `stay`) serve until Ctrl-C. Exit code: 0, 1 if a step failed, 130 if interrupted.
 
-    Starts server processes and makes a temporary directory, and leaves neither behind.
+    Starts processes and makes a temporary directory, and leaves neither behind.
     """
     say = Narrator(out or sys.stdout)
-    if port == 0:
-        with bind(HOST, 0) as probe:
-            port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="understudy-demo-") as directory, Stage(Path(directory), port) as stage:
+    async with Stage(port) as stage:
         try:
             async with _until_interrupted() as interrupted:
-                say.title("understudy demo: one conversation, two processes")
-                await perform(stage, say)
+                say.title("understudy demo: one conversation, three nodes")
+                urls = await perform(stage, say)
                 if stay:
-                    say.line(f"Still serving {stage.url} (connect any MCP client; Ctrl-C ends it)")
+                    say.line(f"Still serving (connect any MCP client; Ctrl-C ends it): {' '.join(urls)}")
+                    say.line("In another terminal: understudy nodes, understudy sessions, understudy top")
                     await stage.watch()
             if interrupted() and not say.ended:
                 say.line("interrupted")
                 return 130
-        except SceneError as error:
+        except (SceneError, UnderstudyError) as error:
             say.failed(str(error), stage.last_words())
             return 1
     return 0
 
 
-async def perform(stage: Stage, say: Narrator) -> None:
-    """The scene itself.
+async def perform(stage: Stage, say: Narrator) -> list[str]:
+    """The scene itself; the nodes' URLs.
 
     Raises:
         SceneError: A step failed, took too long, or showed that something was lost.
     """
     try:
-        await say.step("start a server that keeps sessions in a SQLite file", lambda: start(stage))
-        async with Client(stage.url, mode="legacy", read_timeout_seconds=STEP_DEADLINE) as client:
-            before = (await say.step("open a session with the SDK's client", lambda: whoami(client))).value
+        nodes = (await say.step("start three nodes and a nats-server", lambda: start(stage))).value
+        names = [node.name for node in nodes]
+        first = nodes[0]
+        async with Client(first.url, mode="legacy", read_timeout_seconds=STEP_DEADLINE) as client:
+            opened = await say.step(f"open a session at {first.name} with the SDK's client", lambda: whoami(client))
+            session = opened.value["session"]
             await say.step("increment, three times", lambda: increments(client, 3))
             await say.step(f"remember {FACT!r}", lambda: call(client, "remember", fact=FACT))
-            await say.step("kill -9 the server", lambda: kill(stage))
-            await say.step("start another on the same file", lambda: start(stage))
+            await say.step("ask each node for the count", lambda: ask_all(stage, names, session, "count", 3))
+            await say.step("ask each node who answers", lambda: ask_all(stage, names, session, "whoami", opened.value))
+            await say.step(f"drain {first.name}: its session moves", lambda: drain(stage, first.name))
+            moved = await say.step(f"the client stays at {first.name}, which forwards", lambda: whoami(client))
+            owner = _elsewhere(moved, opened.value["node"])
+            await say.step(f"kill -9 {owner}", lambda: kill(stage, owner))
             await say.step("same client, same session: count", lambda: expect(client, "count", 3))
             await say.step("recall", lambda: expect(client, "recall", [FACT]))
             await say.step("and on it goes: increment", lambda: expect(client, "increment", 4))
-            after = await say.step("still the same session, elsewhere", lambda: whoami(client))
-            if after.value["session"] != before["session"]:
-                raise SceneError(f"the session changed from {before['session']} to {after.value['session']}")
-        say.end("Nothing was lost: the session outlived its process.")
+            taken = await say.step("another node has taken the part", lambda: whoami(client))
+            successor = _elsewhere(taken, owner)
+            await say.step(f"have {first.name} take sessions again", lambda: undrain(stage, first.name))
+            await say.step(
+                f"stop {successor} in order, calling all the while", lambda: stop(stage, successor, client, 4)
+            )
+            last = await say.step("the session has moved before", lambda: whoami(client))
+            _elsewhere(last, successor)
+            if last.value["session"] != session:
+                raise SceneError(f"the session changed from {session} to {last.value['session']}")
+            await say.step("what was stopped or killed is back", lambda: back(stage))
+        say.end("Nothing was lost: the session outlived two of its nodes, and its client had to wait for a moment.")
+        return [node.url for node in nodes]
     except* SceneError as group:
         raise _first(group) from None
     except* Exception as group:
@@ -89,14 +102,61 @@ async def perform(stage: Stage, say: Narrator) -> None:
         raise SceneError(f"{type(error).__name__}: {error}") from error
 
 
+def _elsewhere(shown: Shown, before: str) -> str:
+    """The node that answered, which must not be the one `before`."""
+    node: str = shown.value["node"]
+    if node == before:
+        raise SceneError(f"{node} still answers for the session, which should have moved")
+    return node
+
+
 async def start(stage: Stage) -> Shown:
-    pid = await stage.raise_curtain()
-    return Shown(pid, f"process {pid} at {stage.url}")
+    nodes = await stage.raise_curtain()
+    return Shown(nodes, ", ".join(f"{node.name} at :{urlsplit(node.url).port}" for node in nodes))
 
 
-async def kill(stage: Stage) -> Shown:
-    pid = stage.kill()
-    return Shown(pid, f"process {pid} is gone")
+async def kill(stage: Stage, node: str) -> Shown:
+    pid = stage.node(node).kill()
+    return Shown(pid, f"process {pid}, which had the session in memory, is gone")
+
+
+async def ask_all(stage: Stage, nodes: Sequence[str], session: str, tool: str, wanted: Any) -> Shown:
+    for node in nodes:
+        found = await stage.call_at(node, session, tool)
+        if found != wanted:
+            raise SceneError(f"{tool} at {node} gave {found!r}, not {wanted!r}")
+    shown = (
+        f"{wanted['node']} at each of them" if isinstance(wanted, dict) else ", ".join(f"{n}: {wanted}" for n in nodes)
+    )
+    return Shown(wanted, shown)
+
+
+async def drain(stage: Stage, node: str) -> Shown:
+    answer = await stage.ask(node, "drain")
+    if answer["left"]:
+        raise SceneError(f"{node} still has {answer['left']} sessions")
+    return Shown(answer, f"{node} has none left")
+
+
+async def undrain(stage: Stage, node: str) -> Shown:
+    answer = await stage.ask(node, "undrain")
+    return Shown(answer, "it does")
+
+
+async def stop(stage: Stage, name: str, client: Client, count: int) -> Shown:
+    """Ask the node's process to end, and count on in the session until it has."""
+    node = stage.node(name)
+    pid = node.terminate()
+    calls = 0
+    while node.pid == pid:
+        calls += 1
+        await expect(client, "increment", count + calls)
+    return Shown(calls, f"process {pid} has ended; {calls} calls meanwhile, none failed")
+
+
+async def back(stage: Stage) -> Shown:
+    await stage.all_ready()
+    return Shown(None, "three nodes are ready")
 
 
 async def whoami(client: Client) -> Shown:
@@ -169,7 +229,7 @@ class Narrator:
     def failed(self, why: str, log: str) -> None:
         self.line("\n" + self._painted(f"FAILED: {why}", "1;31"))
         if log:
-            self.line(f"The server's last words:\n{log}")
+            self.line(f"The nodes' last words:\n{log}")
 
     def line(self, text: str) -> None:
         print(text, file=self._out, flush=True)

@@ -6,38 +6,37 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
-import ssl
 import sys
-import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from ..stores import UnderstudyError
-from .child import LIFELINE, LISTEN
+from .child import LISTEN
 from .config import ServeOptions, format_duration
+from .console import shown_url
 from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
 from .logs import configure_logging
+from .nats_options import nats_url
+from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
 from .target import Target, default_store_path, load_target
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from .cluster import ClusterOptions
     from .runtime import Runtime
 
-__all__ = ["BindError", "Node", "bind", "serve", "serve_until_stopped"]
+__all__ = ["BindError", "Node", "StopSignals", "bind", "default_store", "make_runtime", "serve", "serve_until_stopped"]
 
 logger = logging.getLogger("understudy.serve")
 
 BACKLOG = 1024
-
-OVERTIME = 15.0
-"""Seconds, after the drain's own, that cancelled turns, lifespans and the HTTP server have before the process ends."""
 
 
 class BindError(UnderstudyError, OSError):
@@ -75,17 +74,20 @@ def serve(spec: str, options: ServeOptions) -> None:
     configure_logging(options.log_format, options.log_level)
     target = load_target(spec)
     sock = _inherited_socket() or bind(options.host, options.port)
-    store = options.store or f"sqlite:///{quote(str(default_store_path(target)))}"
-    runtime = make_runtime(target, store, options)
+    store = options.store or default_store(target, options)
+    runtime = make_runtime(target, store, options, sock.getsockname()[1])
     configure_logging(options.log_format, options.log_level, node=runtime.node_id)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(runtime, store, options, sock, spec))
 
 
-def make_runtime(target: Target, store: str, options: ServeOptions) -> Runtime:
-    """The `Runtime` that the options describe, not started yet."""
+def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -> Runtime:
+    """The `Runtime` that the options describe, not started yet. `port` is the one that is bound."""
     from .runtime import Runtime
 
+    cluster: dict[str, Any] = {}
+    if options.cluster is not None:
+        cluster = {"cluster": _cluster_options(options.cluster, options, port), "node_id": options.node}
     return Runtime(
         target.server,
         store=store,
@@ -96,14 +98,36 @@ def make_runtime(target: Target, store: str, options: ServeOptions) -> Runtime:
         max_body=options.max_body,
         allowed_hosts=options.allowed_hosts or None,
         allowed_origins=options.allowed_origins or None,
+        **cluster,
     )
+
+
+def _cluster_options(name: str, options: ServeOptions, port: int) -> ClusterOptions:
+    from .cluster import ClusterOptions
+    from .link.versions import OLDEST
+
+    return ClusterOptions(
+        name,
+        options.nats_options.settings(),
+        url=options.advertise or options.advertised_url(port),
+        lease=options.lease,
+        link_versions=None if options.link_version is None else (OLDEST, options.link_version),
+    )
+
+
+def default_store(target: Target, options: ServeOptions) -> str:
+    """The URL of the store that sessions are kept in if none was named."""
+    if options.cluster is None:
+        return f"sqlite:///{quote(str(default_store_path(target)))}"
+    return nats_url(options.nats_options.settings(), f"understudy-{options.cluster}")
 
 
 async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: socket.socket, spec: str) -> None:
     port = sock.getsockname()[1]
     tls = TLS(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     async with AsyncExitStack() as stack:
-        signals = stack.enter_context(StopSignals(longest=options.drain_timeout + OVERTIME))
+        longest = max(options.drain_timeout, options.lame_duck_time) + OVERTIME
+        signals = stack.enter_context(StopSignals(longest=longest))
         try:
             await stack.enter_async_context(runtime)
         except UnderstudyError:
@@ -114,15 +138,25 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
             logger.warning("sessions are kept in memory (%s): they end with this process", store)
         else:
             ttl = format_duration(options.session_ttl)
-            logger.info("sessions are kept in %s for %s after their last use", store, ttl)
-        if warning := options.host_warning():
-            logger.warning("%s", warning)
+            logger.info("sessions are kept in %s for %s after their last use", shown_url(store), ttl)
+        for warning in (options.store_warning(), options.host_warning()):
+            if warning:
+                logger.warning("%s", warning)
         logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
         # What start-up made stays for good: the collector need not walk it again with every full collection.
         gc.collect()
         gc.freeze()
         run = HTTP_SERVERS[options.http]
-        await serve_until_stopped(runtime, run, sock, tls, signals.asked, drain_timeout=options.drain_timeout)
+        await serve_until_stopped(
+            runtime,
+            run,
+            sock,
+            tls,
+            signals.asked,
+            drain_timeout=options.drain_timeout,
+            lame_duck=options.lame_duck_time,
+            has_successor=lambda: _has_successor(runtime),
+        )
     logger.info("stopped: every finished turn is saved")
 
 
@@ -134,10 +168,13 @@ async def serve_until_stopped(
     asked: asyncio.Event,
     *,
     drain_timeout: float = 30.0,
+    lame_duck: float = 0.0,
+    has_successor: Callable[[], bool] = lambda: True,
 ) -> None:
     """Serve the node's app until `asked` is set, then drain the node, then stop the HTTP server.
 
-    The order matters: draining answers what is in flight, so the server must still be there to carry the answers.
+    The order matters: draining answers what is in flight, so the server must still be there to carry the answers. It
+    is there for `lame_duck` seconds at least, while `has_successor` says that there is another node to turn to.
 
     Raises:
         RuntimeError: The HTTP server ended without having been asked to.
@@ -149,7 +186,7 @@ async def serve_until_stopped(
             waiting = tasks.create_task(asked.wait())
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
             if asked.is_set():
-                await _drain_and_stop(node, serving, stop, drain_timeout)
+                await _drain_and_stop(node, drain_timeout, lame_duck, has_successor, serving, stop)
             else:
                 waiting.cancel()
                 # Lets an error of the server itself through as it is.
@@ -162,10 +199,21 @@ async def serve_until_stopped(
         raise
 
 
-async def _drain_and_stop(node: Node, serving: asyncio.Task[None], stop: asyncio.Event, drain_timeout: float) -> None:
+async def _drain_and_stop(
+    node: Node,
+    drain_timeout: float,
+    lame_duck: float,
+    has_successor: Callable[[], bool],
+    serving: asyncio.Task[None],
+    stop: asyncio.Event,
+) -> None:
     logger.info("stopping: no new sessions, finishing turns (up to %s)", format_duration(drain_timeout))
+    until = time.monotonic() + lame_duck
     try:
         await node.drain(drain_timeout)
+        # The last node need not wait: nobody could turn anywhere else.
+        while (left := until - time.monotonic()) > 0 and not serving.done() and has_successor():  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 0.1))
     finally:
         stop.set()
         _hush_loop()
@@ -175,62 +223,11 @@ async def _drain_and_stop(node: Node, serving: asyncio.Task[None], stop: asyncio
             serving.cancel()
 
 
-def _leave_without() -> None:
-    logger.error("some turns did not stop within their time and %g s more: leaving without them", OVERTIME)
-    logging.shutdown()
-    os._exit(1)
-
-
-class StopSignals:
-    """SIGTERM and SIGINT inside a `with`: the first sets `asked`, the second ends the process at once.
-
-    So does the end of the process that started this one, where that one holds a lifeline (see `child`).
-    """
-
-    def __init__(self, longest: float | None = None) -> None:
-        """`longest`: seconds after the first signal at which the process ends whatever still runs; None: never."""
-        self._longest = longest
-        self.asked = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._lifeline = _inherited_fd(LIFELINE)
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal, number)
-        if self._lifeline is not None:
-            self._loop.add_reader(self._lifeline, self._on_lifeline)
-        self._loop.set_exception_handler(_on_loop_error)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.remove_signal_handler(number)
-        self._drop_lifeline()
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self.asked.is_set():
-            logger.warning("second %s: leaving at once", number.name)
-            os._exit(128 + number)
-        self._ask()
-
-    def _on_lifeline(self) -> None:
-        self._drop_lifeline()
-        self._ask()
-
-    def _ask(self) -> None:
-        self.asked.set()
-        if self._longest is not None:
-            # A tool that swallows its cancellation, or a thread that works on, must not keep the process for ever. A
-            # thread, since the loop may be what is kept busy.
-            watchdog = threading.Timer(self._longest, _leave_without)
-            watchdog.daemon = True
-            watchdog.start()
-
-    def _drop_lifeline(self) -> None:
-        if self._lifeline is not None:
-            self._loop.remove_reader(self._lifeline)
-            os.close(self._lifeline)
-            self._lifeline = None
+def _has_successor(runtime: Runtime) -> bool:
+    """Whether a balancer that turns away from this node has another to turn to, as far as this one knows."""
+    if runtime.cluster is None:
+        return True
+    return any(not peer.news.draining for peer in runtime.cluster.ownership.peers.alive(time.monotonic()))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -257,21 +254,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _inherited_socket() -> socket.socket | None:
-    fd = _inherited_fd(LISTEN)
+    fd = inherited_fd(LISTEN)
     if fd is None:
         return None
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     return sock
-
-
-def _inherited_fd(name: str) -> int | None:
-    """A descriptor that `child` passed on, taken out of the environment so that it goes no further."""
-    text = os.environ.pop(name, "")
-    if not text.isdecimal():
-        return None
-    os.set_inheritable(int(text), False)
-    return int(text)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -282,19 +270,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # A client that breaks off its TLS handshake is its own business; hypercorn and uvicorn let it reach the loop.
-    if isinstance(context.get("exception"), ssl.SSLError):
-        logger.debug("TLS handshake failed: %s", context["exception"])
-        return
-    loop.default_exception_handler(context)
-
-
 def _hush_loop() -> None:
     """While the HTTP server is torn down, futures it has given up are resolved late (granian): no news to anybody."""
 
     def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not isinstance(context.get("exception"), asyncio.InvalidStateError | asyncio.CancelledError):
-            _on_loop_error(loop, context)
+            on_loop_error(loop, context)
 
     asyncio.get_running_loop().set_exception_handler(handler)

@@ -1,21 +1,30 @@
-"""`Stage`: the server process of the demo, started, killed and started again on one port and one store."""
+"""`Stage`: the cluster that the demo plays on: three nodes and their nats-server, all of this machine."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
-from pathlib import Path
-from typing import IO, Self
-from urllib.parse import quote
+import json
+from collections import deque
+from contextlib import AsyncExitStack
+from typing import Any, Self
+from urllib.parse import urlsplit
 
-import anyio
-import anyio.to_thread
-
-from .child import ServeProcess
+from ..stores import UnderstudyError
+from .finding import Found
+from .local_cluster import LocalCluster, LocalClusterOptions
+from .local_node import LocalNode
+from .operator import Operator
 
 __all__ = ["HOST", "SceneError", "Stage"]
 
 TARGET = "understudy.runtime.demo:server"
 HOST = "127.0.0.1"
+NAME = "demo"
+
+# Each option that matters here is given, and none is taken from the environment: the demo is the demo everywhere.
+_OPTIONS = ("--http", "hypercorn", "--log-level", "warning", "--log-format", "text", "--lame-duck", "1s")
+MOST_WORDS = 40
 
 
 class SceneError(Exception):
@@ -23,75 +32,111 @@ class SceneError(Exception):
 
 
 class Stage:
-    """The server process of the moment, its port, its store and its log. Leaving it as a context ends the process."""
+    """The cluster, what its nodes said last, and ways to treat it badly. Leaving it as a context ends all processes."""
 
-    def __init__(self, directory: Path, port: int) -> None:
-        self.port = port
-        self.url = f"http://{HOST}:{port}/mcp"
-        self._store = f"sqlite:///{quote(str(directory / 'sessions.db'))}"
-        self._log_path = directory / "server.log"
-        self._log: IO[bytes] = self._log_path.open("ab")
-        self._server: ServeProcess | None = None
+    def __init__(self, port: int) -> None:
+        """`port`: of the first node; 0: free ones."""
+        self._words: deque[str] = deque(maxlen=MOST_WORDS)
+        self._cluster = LocalCluster(
+            LocalClusterOptions(
+                TARGET,
+                base_port=port,
+                host=HOST,
+                name=NAME,
+                serve=_OPTIONS,
+                drain_timeout=10.0,
+                inherit=False,
+            ),
+            lambda who, line: self._words.append(f"{who}: {line}"),
+        )
+        self._stack = AsyncExitStack()
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close(10.0)
-        self._log.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
 
-    async def raise_curtain(self) -> int:
-        """Start a server and wait until it is ready; its process id. The caller sets the deadline.
+    async def raise_curtain(self) -> list[LocalNode]:
+        """Start everything and wait until all nodes are ready. The caller sets the deadline.
 
         Raises:
-            SceneError: It ended instead.
+            SceneError: Something could not be started.
         """
-        # Each option that the environment could set is given, so that the demo is the demo everywhere.
-        args = ["serve", TARGET, "--host", HOST, "--port", str(self.port), "--path", "/mcp", "--store", self._store]
-        args += ["--http", "hypercorn", "--log-level", "warning", "--log-format", "text", "--no-reload"]
-        self._server = server = ServeProcess(args, stderr=self._log)
-        while not await anyio.to_thread.run_sync(_is_ready, self.port):
-            if server.exit_code is not None:
-                raise SceneError(f"the server ended with exit code {server.exit_code}")
-            await anyio.sleep(0.02)
-        return server.pid
+        try:
+            await self._stack.enter_async_context(self._cluster)
+            await self._cluster.ready()
+        except UnderstudyError as error:
+            raise SceneError(str(error)) from error
+        return self._cluster.nodes
 
-    def kill(self) -> int:
-        """End the server outright; its process id.
+    def node(self, name: str) -> LocalNode:
+        """
+        Raises:
+            SceneError: There is none of this name.
+        """
+        for node in self._cluster.nodes:
+            if node.name == name:
+                return node
+        raise SceneError(f"there is no node {name!r}")
+
+    async def ask(self, name: str, what: str) -> dict[str, Any]:
+        """What a node answers to an operator."""
+        async with Operator.reach(Found(NAME, self._cluster.settings)) as operator:
+            return await operator.ask(name, what)
+
+    async def call_at(self, name: str, session: str, tool: str) -> Any:
+        """Call a tool of a session at a certain node, over a connection of its own.
 
         Raises:
-            SceneError: There is none.
+            SceneError: It does not answer with a result.
         """
-        server = self._server
-        if server is None:
-            raise SceneError("there is no server to kill")
-        server.kill()
-        server.close(0.0)
-        self._server = None
-        return server.pid
+        return await asyncio.to_thread(_call_at, self.node(name).url, session, tool)
+
+    async def all_ready(self) -> None:
+        """Return when every node takes new work: those that were ended have been started again by then."""
+        await self._cluster.ready()
 
     async def watch(self) -> None:
-        """Wait for ever, or until the server ends by itself.
+        """Never returns; nodes that end are started again.
 
         Raises:
-            SceneError: It did.
+            UnderstudyError: No node can run any more.
         """
-        while self._server is not None and await anyio.to_thread.run_sync(self._server.wait, 0.2) is None:
-            pass
-        raise SceneError("the server ended by itself")
+        await self._cluster.run()
 
     def last_words(self) -> str:
-        """The end of what the servers wrote to stderr."""
-        return self._log_path.read_text(errors="replace")[-2000:].strip()
+        """The end of what the nodes wrote."""
+        return "\n".join(self._words)
 
 
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
+def _call_at(url: str, session: str, tool: str) -> Any:
+    parts = urlsplit(url)
+    body: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": {}},
+    }
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp-session-id": session,
+        "mcp-protocol-version": "2025-11-25",
+    }
+    connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=10.0)
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        connection.request("POST", parts.path, json.dumps(body), headers)
+        response = connection.getresponse()
+        text = response.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise SceneError(f"{url} does not answer: {error}") from error
     finally:
         connection.close()
+    # A result that took its time comes as an event stream.
+    lines = [line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:")] or [text]
+    try:
+        value = json.loads(lines[-1])["result"]["structuredContent"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SceneError(f"{url} answers {response.status}: {text[:200]}") from error
+    return value["result"] if set(value) == {"result"} else value

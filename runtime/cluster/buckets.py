@@ -8,6 +8,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BadRequestError, BucketNotFoundError
 
+from ...stores.nats_connection import translated
 from .errors import ClusterError
 from .names import Names
 from .nats_api import create_bucket
@@ -51,7 +52,14 @@ class Buckets:
         """
         Raises:
             ClusterError: NATS will not have it.
+            NatsUnavailable: It does not answer, or has no room.
         """
+        try:
+            return await self._opened_or_made(bucket, description, options)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise translated(error, f"opening the bucket {bucket}") from error
+
+    async def _opened_or_made(self, bucket: str, description: str, options: dict[str, Any]) -> KeyValue:
         try:
             return await self._jetstream.key_value(bucket)
         except BucketNotFoundError:

@@ -11,10 +11,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from nats.errors import Error as NatsError
+
 from ...actors.clock import Clock, SystemClock
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, SessionStore
-from ...stores.nats_connection import close, connect, jetstream
+from ...stores.nats_connection import close, connect, jetstream, translated
 from ..link import OLDEST, VERSION, Link
 from ..link.nats_wire import NatsWire
 from ..metrics import Latency, understudy_version
@@ -115,7 +117,11 @@ class Cluster:
                 replicas=self.options.replicas,
             )
             self.directory = KVDirectory(await self._buckets.directory())
-            await self.commons.learn_keys(await self._buckets.settings())
+            settings = await self._buckets.settings()
+            try:
+                await self.commons.learn_keys(settings)
+            except (NatsError, OSError, TimeoutError) as error:
+                raise translated(error, "reading what all nodes agree on") from error
             self._tasks = await stack.enter_async_context(TaskOwner())
             self.holdings = Holdings(self.ownership, self.directory, self._clock, self._tasks, in_use=self._in_use)
             self.holdings.moved = self._moved

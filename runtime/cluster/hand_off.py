@@ -49,7 +49,8 @@ class HandOff:
         self._rate = rate
 
     async def run(self) -> int:
-        """Move all that is held, least recently used first; how many went. Ends when nothing is held any more.
+        """Move all that is held, least recently used first; how many went. Ends when nothing is held any more, or the node
+        drains no longer.
 
         A turn that runs is waited for, however long: bound it from outside. Cancellation leaves those that have not
         moved where they are.
@@ -58,7 +59,7 @@ class HandOff:
         while True:
             live = self._registry.addresses()
             waiting = deque(dict.fromkeys((*live, *self._ownership.addresses)))
-            if not waiting:
+            if not waiting or not self._ownership.draining:
                 return moved
             moved += await self._round(waiting)
             # Sessions may have been opened, or given to this node, meanwhile.
@@ -70,7 +71,7 @@ class HandOff:
 
         async def worker() -> None:
             nonlocal moved
-            while waiting:
+            while waiting and self._ownership.draining:
                 early = moved / self._rate - (self._clock.monotonic() - began)
                 if early > 0:
                     await self._clock.sleep(early)

@@ -29,12 +29,15 @@ class KeepAlive:
     def watch(self, response: Response) -> Send:
         """`response.send`, which from the start of a stream on is watched for silence. Until `leave`."""
         self._watched.add(response)
+        if response.stream:
+            response.share()
 
         async def send(message: MutableMapping[str, Any]) -> None:
             if not response.stream:
-                if message["type"] == "http.response.start":
-                    response.share()
                 await response.send(message)
+                if response.stream:
+                    # A comment may be sent beside what follows.
+                    response.share()
             else:
                 self._silent.end(response)
                 await response.send(message)

@@ -14,6 +14,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from ...actors.clock import Clock
 from ...stores import Address
+from ...stores.nats_connection import translated
 from .control import ControlError, NobodyThere, ask
 from .directory import DirectoryUnavailable
 from .entry import node_of
@@ -115,10 +116,14 @@ class Membership:
         Raises:
             NodeIdTaken: A living process has this node's id.
             ClusterError: No lease within its own length.
+            NatsUnavailable: The others' leases cannot be read.
         """
         self._bucket = await self._open_bucket()
         self._subscription = await subscribe(self._connection, self._names.leases, self._on_lease)
-        await self._hear_of_all()
+        try:
+            await self._hear_of_all()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise translated(error, "reading the leases of the nodes") from error
         try:
             async with asyncio.timeout(max(self._ownership.lease, 5.0)):
                 await self._take_over()
@@ -268,7 +273,7 @@ class Membership:
         except KeyWrongLastSequenceError:
             await self._disputed()
         except (NatsError, TimeoutError, OSError) as error:
-            self._why_not = f"NATS does not answer ({type(error).__name__})"
+            self._why_not = str(translated(error, "renewing it"))
         self.renewals_failed += 1
         return False
 
@@ -308,7 +313,7 @@ class Membership:
                     self._let_go(self._ownership.struck())
                     return
         except (NatsError, TimeoutError, OSError) as error:
-            self._why_not = f"NATS does not answer ({type(error).__name__})"
+            self._why_not = str(translated(error, "reading it"))
             return
         self._revision = found.revision or 0
         other = unpack_news(found.value or b"")

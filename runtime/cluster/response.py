@@ -15,6 +15,8 @@ __all__ = ["Interrupted", "Response"]
 
 _STREAM: Final = b"text/event-stream"
 COMMENT: Final = b": keep-alive\n\n"
+AT_ONCE: Final = 32 * 1024
+"""Bytes of a body that no reader has to be waited for."""
 
 
 class Interrupted(Exception):
@@ -78,6 +80,10 @@ class Response:
             await self._out({"type": "http.response.body", "body": event, "more_body": False})
 
     async def _out(self, message: MutableMapping[str, Any]) -> None:
+        if not self.stream and not message.get("more_body", False) and len(message.get("body", b"")) <= AT_ONCE:
+            # Nearly every answer. It fits what servers buffer, and a timer costs more than all else that is done here.
+            await self._send(message)
+            return
         if self._lock is None:
             async with asyncio.timeout(READER_PATIENCE):
                 await self._send(message)
@@ -112,6 +118,12 @@ class Response:
             if request_id is not None:
                 event = b"event: message\ndata: " + error_message(request_id, refusal) + b"\n\n"
             await self._out({"type": "http.response.body", "body": event, "more_body": False})
+
+    async def finish(self) -> None:
+        """End a stream that has begun and would go on."""
+        if self.started and self.stream and not self.ended:
+            self.ended = True
+            await self._out({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def accept(self) -> None:
         """End with 202: what was sent asks for no answer."""

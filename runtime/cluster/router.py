@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
 from mcp_types import INVALID_REQUEST
@@ -28,6 +27,7 @@ from .counts import Counts
 from .directory import Directory, DirectoryUnavailable, EntryChanged
 from .entry import Entry
 from .holdings import Holdings
+from .interruptible import Interruptible
 from .journey import Journey
 from .keep_alive import KeepAlive
 from .ownership import Ownership
@@ -120,6 +120,7 @@ class ClusterRouter:
         self._counts = counts
         self._failover = failover
         self._patience = patience
+        self._listeners = Interruptible()
         self._asked_in_vain: dict[Address, int] = {}
         self.registry: Registry
         self.link: ForwardingLink
@@ -148,7 +149,14 @@ class ClusterRouter:
     async def route(self, inbound: Inbound, address: Address | None, run: RunHere) -> None:
         """See `Router.route`."""
         response = Response(inbound.send)
-        inbound = replace(inbound, send=response.send)
+        inbound.send = response.send
+        if inbound.scope["method"] == "GET":
+            await self._listeners.during(self._route(inbound, address, response, run))
+            await response.finish()
+        else:
+            await self._route(inbound, address, response, run)
+
+    async def _route(self, inbound: Inbound, address: Address | None, response: Response, run: RunHere) -> None:
         try:
             if address is None:
                 await self._unaddressed(inbound, response, run)
@@ -267,6 +275,10 @@ class ClusterRouter:
             return Loaded(None)
         peer = self._ownership.peers.get(record.owner)
         return Loaded(peer.incarnation if peer is not None else "", record.epoch)
+
+    def end_listening(self) -> None:
+        """End the streams of clients that only listen: this node is about to leave, and they would never end."""
+        self._listeners.interrupt()
 
     # Here
 
@@ -443,6 +455,8 @@ def _head(inbound: Inbound, address: Address | None, purpose: str, hops: int) ->
         scheme=scope.get("scheme", "http"),
         client=scope.get("client"),
         server=scope.get("server"),
+        http_version=scope.get("http_version", "1.1"),
+        root_path=scope.get("root_path", ""),
         tenant=tenant,
         address=address,
         purpose=purpose,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,10 @@ def test_readme_stays_under_250_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 250
 
 
-async def test_the_python_of_readme_runs_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_python_of_readme_runs_and_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nats_url: str
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_NATS", nats_url)
     names = run_python(blocks("README.md", "python"), tmp_path, monkeypatch)
     monkeypatch.delitem(sys.modules, "notes", raising=False)
     app = names["app"]
@@ -55,6 +61,25 @@ async def test_the_python_of_readme_runs_and_serves(tmp_path: Path, monkeypatch:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             assert (await http.get("/readyz")).status_code == 200
             assert (await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)).status_code == 200
+    # The cluster's block made one node of many: another, made the same way, knows the session that it opens.
+    node = names["node"]
+    other = names["Runtime"](
+        names["server"],
+        store=f"{nats_url}/shop-sessions",
+        cluster=names["ClusterOptions"]("shop", nats=nats_url),
+    )
+    async with (
+        node,
+        other,
+        httpx.AsyncClient(transport=httpx.ASGITransport(node.app), base_url="http://localhost") as here,
+        httpx.AsyncClient(transport=httpx.ASGITransport(other.app), base_url="http://localhost") as there,
+    ):
+        opened = await here.post("/mcp", json=INITIALIZE, headers=ACCEPT)
+        session = {**ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+        await there.post("/mcp", json=call("remember", fact="tea at four"), headers=session)
+        recalled = await here.post("/mcp", json=call("recall"), headers=session)
+        assert recalled.json()["result"]["structuredContent"] == {"result": ["tea at four"]}
+        assert other.stats()["cluster_forwards"] == 1
     # The last block's runtime asks for a credential.
     runtime = names["runtime"]
     async with (
@@ -105,6 +130,36 @@ async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: P
         assert process.wait(timeout=20) == 0
 
 
+async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_node(
+    tmp_path: Path, nats_server: object
+) -> None:
+    (command,) = [line for line in shell_lines() if line.startswith("understudy cluster")]
+    (notes,) = [code for code in blocks("README.md", "python") if code.startswith("# notes.py")]
+    (tmp_path / "notes.py").write_text(notes)
+    base = three_free_ports()
+    words = shlex.split(command.replace("8000", str(base)))
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
+        [sys.executable, "-m", "understudy.runtime", *words[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for port in range(base, base + 3):
+            await until_ready(f"http://127.0.0.1:{port}")
+        async with httpx.AsyncClient() as http:
+            urls = [f"http://127.0.0.1:{port}/mcp" for port in range(base, base + 3)]
+            opened = await http.post(urls[0], json=INITIALIZE, headers=ACCEPT)
+            session = {**ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+            await http.post(urls[1], json=call("remember", fact="tea at four"), headers=session)
+            recalled = await http.post(urls[2], json=call("recall"), headers=session)
+            assert recalled.json()["result"]["structuredContent"] == {"result": ["tea at four"]}
+    finally:
+        process.terminate()
+        assert process.wait(timeout=40) == 0
+
+
 def test_the_demo_command_of_readme_plays_its_scene() -> None:
     assert "make demo" in shell_lines()
     # `make demo` may have to install first; where CI has done so, the command itself is run.
@@ -123,6 +178,19 @@ def test_the_test_command_of_readme_is_what_ci_runs() -> None:
 
 def shell_lines() -> list[str]:
     return [line for block in blocks("README.md", "bash") for line in block.splitlines()]
+
+
+def three_free_ports() -> int:
+    """The first of three ports in a row that nobody listened on a moment ago."""
+    for base in range(21_000, 32_000, 7):
+        with ExitStack() as stack:
+            try:
+                for port in range(base, base + 3):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return base
+    raise AssertionError("no three free ports in a row")
 
 
 async def until_ready(base: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from understudy.runtime import cli, serve
 from understudy.runtime.config import ServeOptions
+
+NATS = ("--nats", "nats://127.0.0.1:4222")
 
 
 @pytest.fixture
@@ -80,6 +84,53 @@ EVERYTHING = ServeOptions(
 )
 
 
+def test_every_option_of_a_clusters_node_can_be_given(served: list[tuple[str, ServeOptions]], tmp_path: Path) -> None:
+    given = (
+        "--cluster shop --nats nats://127.0.0.1:1 --nats-creds a --nats-ca d --nats-cert e --nats-key f --node n1 "
+        "--advertise https://n1.example/mcp --lease 5s --lame-duck 0 --link-version 1 --store nats://127.0.0.1:2/b"
+    )
+    result = run("serve", "m:a", *given.split())
+    assert result.exit_code == 0, result.output
+    assert served[0][1] == CLUSTERED
+
+
+def test_every_option_of_a_clusters_node_can_be_set_in_the_environment(served: list[tuple[str, ServeOptions]]) -> None:
+    result = run(
+        "serve",
+        UNDERSTUDY_TARGET="m:a",
+        UNDERSTUDY_CLUSTER="shop",
+        UNDERSTUDY_NATS="nats://127.0.0.1:1",
+        UNDERSTUDY_NATS_CREDS="a",
+        UNDERSTUDY_NATS_CA="d",
+        UNDERSTUDY_NATS_CERT="e",
+        UNDERSTUDY_NATS_KEY="f",
+        UNDERSTUDY_NODE="n1",
+        UNDERSTUDY_ADVERTISE="https://n1.example/mcp",
+        UNDERSTUDY_LEASE="5",
+        UNDERSTUDY_LAME_DUCK="0",
+        UNDERSTUDY_LINK_VERSION="1",
+        UNDERSTUDY_STORE="nats://127.0.0.1:2/b",
+    )
+    assert result.exit_code == 0, result.output
+    assert served == [("m:a", CLUSTERED)]
+
+
+CLUSTERED = ServeOptions(
+    cluster="shop",
+    nats="nats://127.0.0.1:1",
+    nats_creds=Path("a"),
+    nats_ca=Path("d"),
+    nats_cert=Path("e"),
+    nats_key=Path("f"),
+    node="n1",
+    advertise="https://n1.example/mcp",
+    lease=5.0,
+    lame_duck=0.0,
+    link_version=1,
+    store="nats://127.0.0.1:2/b",
+)
+
+
 def test_the_command_line_wins_over_the_environment(served: list[tuple[str, ServeOptions]]) -> None:
     run("serve", "m:a", "--port", "1", UNDERSTUDY_PORT="2")
     assert served[0][1].port == 1
@@ -106,6 +157,19 @@ def test_every_option_of_the_dataclass_is_on_the_command_line() -> None:
         (["--allowed-host", "https://a.example"], "--allowed-host"),
         (["--allowed-host", ""], "stray comma"),
         (["--frobnicate"], "--frobnicate"),
+        (["--nats", "nats://a"], "--nats is for a node of a cluster: name the cluster with --cluster NAME"),
+        (["--node", "n1"], "--node is for a node of a cluster"),
+        (["--cluster", "a"], "--cluster a needs --nats nats://host:4222"),
+        (["--cluster", "a b", *NATS], "cluster name 'a b' must be"),
+        (["--cluster", "a", "--nats", "http://a"], "a NATS URL starts with nats:// or tls://"),
+        (["--cluster", "a", *NATS, "--node", "n.1"], "node id 'n.1' must be"),
+        (["--cluster", "a", *NATS, "--advertise", "n1"], "--advertise 'n1' is no URL"),
+        (["--cluster", "a", *NATS, "--link-version", "99"], "link versions (1, 99) must be"),
+        (["--cluster", "a", *NATS, "--store", "memory://"], "--store memory:// is one node's own"),
+        (["--cluster", "a", "--nats", "nats://nats.example", "--store", "sqlite:///a.db"], "a file of one machine"),
+        (["--cluster", "a", *NATS, "--reload"], "--reload is for one node"),
+        (["--cluster", "a", *NATS, "--nats-cert", "c"], "NATS option 'cert' needs 'key' beside it"),
+        (["--lame-duck", "-1s"], "'-1s' is no duration"),
     ],
 )
 @pytest.mark.usefixtures("served")
@@ -180,3 +244,30 @@ def test_bench_is_found_by_name_only_when_it_is_called(monkeypatch: pytest.Monke
 def test_a_misspelt_variable_is_told_and_a_right_one_is_not() -> None:
     environment = {"UNDERSTUDY_PORT": "1", "UNDERSTUDY_ALLOWED_HOSTS": "a", "UNDERSTUDY_TARGET": "b", "HOME": "/"}
     assert cli.misspelt_variables(environment) == ["UNDERSTUDY_ALLOWED_HOSTS"]
+
+
+def test_the_variables_of_nats_are_no_misspelling() -> None:
+    environment = {"UNDERSTUDY_NATS_USER": "u", "UNDERSTUDY_NATS_PASSWORD": "p", "UNDERSTUDY_NATS_TOKEN": "t"}
+    assert cli.misspelt_variables(environment) == []
+
+
+def test_one_node_needs_no_nats_and_does_not_import_it() -> None:
+    program = """
+import sys
+sys.modules["nats"] = None
+from click.testing import CliRunner
+from understudy.runtime import cli, runtime, serve
+serve.serve = lambda spec, options: None
+for args in (["--help"], ["serve", "--help"], ["serve", "m:a"]):
+    assert CliRunner().invoke(cli.main, args, catch_exceptions=False).exit_code == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("served")
+def test_a_cluster_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.runtime.nats_options.find_spec", lambda name: None)
+    for args in (("serve", "m:a", "--cluster", "a", *NATS), ("cluster", "m:a"), ("nodes",), ("top", "--once")):
+        result = run(*args)
+        assert (result.exit_code, "pip install 'understudy[cluster]'" in result.stderr) == (2, True), args

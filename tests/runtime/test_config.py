@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,46 @@ def test_listening_to_strangers_without_allowed_hosts_is_warned_about() -> None:
     assert ServeOptions(host="0.0.0.0", allowed_hosts=("mcp.example.com",)).host_warning() is None
     for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
         assert ServeOptions(host=host).host_warning() is None
+
+
+def test_a_time_that_may_be_none_may_be_0() -> None:
+    assert parse_duration("0", or_none=True) == 0.0
+    with pytest.raises(ConfigError):
+        parse_duration("-1", or_none=True)
+
+
+def test_a_lame_duck_has_time_in_a_cluster_only_unless_told_otherwise() -> None:
+    cluster = {"cluster": "shop", "nats": "nats://127.0.0.1:1"}
+    assert ServeOptions().lame_duck_time == 0.0
+    assert ServeOptions(lame_duck=1.0).lame_duck_time == 1.0
+    assert ServeOptions(**cluster).lame_duck_time == 2.0  # type: ignore[arg-type]
+    assert ServeOptions(**cluster, lame_duck=0.0).lame_duck_time == 0.0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("nats", "fits"),
+    [
+        ("nats://127.0.0.1:4222", True),
+        ("tls://localhost", True),
+        ("nats://[::1]:4222", True),
+        ("nats://10.0.0.1", False),
+        ("nats://127.0.0.1,nats.example", False),
+    ],
+)
+def test_a_sqlite_file_fits_a_cluster_whose_nats_is_on_this_machine_alone(nats: str, fits: bool) -> None:
+    def options() -> ServeOptions:
+        return ServeOptions(cluster="shop", nats=nats, store="sqlite:///a.db")
+
+    if not fits:
+        with pytest.raises(ConfigError, match="--store sqlite: is a file of one machine"):
+            options()
+        return
+    warning = options().store_warning()
+    assert warning is not None
+    assert "every node of this cluster must run on this machine" in warning
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_node_that_listens_everywhere_is_shown_by_its_machines_name(host: str) -> None:
+    assert ServeOptions(host=host).advertised_url(80) == f"http://{socket.gethostname()}:80/mcp"
+    assert ServeOptions(host="10.0.0.1").advertised_url(80) == "http://10.0.0.1:80/mcp"

@@ -23,12 +23,14 @@ class App:
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
+        self.ends: list[Any] = []
         self.go_on = asyncio.Event()
         self.cancelled = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.kinds.append(scope["type"])
         assert scope["type"] == "http"
+        self.ends += [scope["client"], scope["server"]]
         body = scope["http_version"].encode()
         if scope["path"] == "/echo":
             body, more = b"", True
@@ -84,6 +86,15 @@ async def test_a_server_carries_requests_and_stops_when_asked(name: str) -> None
             await server.task
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
+
+
+@EVERY
+async def test_the_ends_of_a_connection_are_a_host_and_a_number(name: str) -> None:
+    async with running(HTTP_SERVERS[name]) as server:
+        async with httpx.AsyncClient() as client:
+            await client.get(server.url())
+        assert server.app.ends[1] == ("127.0.0.1", server.port)
+        assert [type(part) for part in server.app.ends[0]] == [str, int]
 
 
 @EVERY

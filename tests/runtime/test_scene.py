@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,10 +25,15 @@ async def demo(directory: Path, *args: str) -> asyncio.subprocess.Process:
         "understudy.runtime",
         "demo",
         *args,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env=environment(directory),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """In which the demo keeps everything in `directory`, and heeds nothing of the developer's."""
+    return {**os.environ, "TMPDIR": str(directory), "XDG_RUNTIME_DIR": str(directory), "UNDERSTUDY_PATH": "/elsewhere"}
 
 
 async def test_the_scene_ends_well_and_leaves_no_process_and_no_file(tmp_path: Path) -> None:
@@ -37,51 +43,73 @@ async def test_the_scene_ends_well_and_leaves_no_process_and_no_file(tmp_path: P
     assert err == b""
     lines = [line for line in out.decode().splitlines() if " ms  " in line]
     assert [line.rpartition(": ")[2] for line in lines if "increment" in line] == ["1, 2, 3", "4"]
-    assert [line.rpartition(": ")[2] for line in lines if "count" in line] == ["3"]
-    assert "kill -9" in out.decode()
+    assert [line.rpartition(": ")[2] for line in lines if "client, same session" in line] == ["3"]
+    assert any("node-1: 3, node-2: 3, node-3: 3" in line for line in lines)
+    assert "kill -9 node-" in out.decode()
+    assert "calls meanwhile, none failed" in out.decode()
     assert b"\x1b" not in out
-    assert os.listdir(tmp_path) == []
-    assert not servers_in(tmp_path)
+    assert left_in(tmp_path) == []
+    assert not processes_of(tmp_path)
 
 
-async def test_it_serves_on_until_interrupted(tmp_path: Path) -> None:
+async def test_it_serves_on_until_interrupted_and_can_be_looked_at(tmp_path: Path) -> None:
     process = await demo(tmp_path)
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
-        while b"Still serving http://127.0.0.1:" not in (line := await process.stdout.readline()):
+        while b"Still serving" not in (line := await process.stdout.readline()):
             assert line, await process.communicate()
-        assert servers_in(tmp_path)
+        assert line.count(b"http://127.0.0.1:") == 3
+        assert processes_of(tmp_path)
+        seen = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "understudy.runtime", "nodes", env=environment(tmp_path), stdout=subprocess.PIPE
+        )
+        nodes, _ = await seen.communicate()
+        assert [line.split()[:2] for line in nodes.decode().splitlines()[1:]] == [
+            ["node-1", "up"],
+            ["node-2", "up"],
+            ["node-3", "up"],
+        ]
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
-    assert os.listdir(tmp_path) == []
-    assert not servers_in(tmp_path)
+    assert left_in(tmp_path) == []
+    assert not processes_of(tmp_path)
 
 
-async def test_a_server_does_not_outlive_a_demo_that_is_killed(tmp_path: Path) -> None:
+async def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     process = await demo(tmp_path)
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
         await process.stdout.readuntil(b"open a session")
-        (server,) = servers_in(tmp_path)
+        running = processes_of(tmp_path)
+        assert len(running) >= 4
         process.kill()
         await process.communicate()
-        await asyncio.to_thread(server.wait, PATIENCE)
+        for one in running:
+            await asyncio.to_thread(one.wait, PATIENCE)
+    # But for the note of which cluster runs here, which counts for nothing without the process that holds its lock.
+    assert [Path(path).suffix for path in left_in(tmp_path)] == [".json"]
 
 
-async def test_a_failed_step_is_said_with_the_servers_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_step_is_said_with_the_nodes_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stage, "TARGET", "understudy.runtime.demo:sever")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     out = io.StringIO()
     assert await scene.play(stay=False, out=out) == 1
-    assert "FAILED: start a server" in out.getvalue()
+    assert "FAILED: start three nodes" in out.getvalue()
     assert "has no attribute 'sever'; did you mean 'server'?" in out.getvalue()
+    assert left_in(tmp_path) == []
 
 
-def servers_in(directory: Path) -> list[psutil.Process]:
-    """The servers whose store is in `directory`."""
+def left_in(directory: Path) -> list[str]:
+    return [str(path) for path in directory.rglob("*") if not path.is_dir() or path.name != "understudy"]
+
+
+def processes_of(directory: Path) -> list[psutil.Process]:
+    """Those that were started by a demo whose files are in `directory`: its nodes, nats-server and helpers."""
     found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if " serve " in command and str(directory) in command:
-            found.append(process)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(directory):
+                found.append(process)
     return found

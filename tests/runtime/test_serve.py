@@ -25,7 +25,7 @@ from support.certificates import self_signed
 from understudy.runtime.child import LIFELINE
 from understudy.runtime.config import ConfigError, ServeOptions
 from understudy.runtime.http_servers import HTTP_SERVERS, TLS
-from understudy.runtime.serve import BindError, StopSignals, bind, make_runtime, serve_until_stopped
+from understudy.runtime.serve import BindError, StopSignals, bind, default_store, make_runtime, serve_until_stopped
 from understudy.runtime.serve import serve as run_serve
 from understudy.runtime.target import Target
 
@@ -109,6 +109,39 @@ async def test_the_server_stops_even_if_draining_fails() -> None:
     assert said[-1] == "stopped"
 
 
+@pytest.mark.parametrize(("lame_duck", "others", "least"), [(0.3, True, 0.3), (600.0, False, 0.0), (0.0, True, 0.0)])
+async def test_a_lame_duck_answers_on_until_its_time_is_over_or_it_is_the_last(
+    lame_duck: float, others: bool, least: float
+) -> None:
+    said: list[str] = []
+    asked = asyncio.Event()
+    asked.set()
+    began = time.monotonic()
+    with bind("127.0.0.1", 0) as sock:
+        async with asyncio.timeout(30):
+            await serve_until_stopped(
+                FakeNode(said), server(said), sock, None, asked, lame_duck=lame_duck, has_successor=lambda: others
+            )
+    assert time.monotonic() - began >= least
+    assert said[-2:] == ["drained", "stopped"]
+
+
+def test_a_clusters_node_gets_its_options_and_keeps_sessions_in_the_clusters_nats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("understudy.runtime.runtime.Runtime", lambda server, **given: (server, given))
+    monkeypatch.setenv("UNDERSTUDY_NATS_TOKEN", "to/ken")
+    options = ServeOptions(
+        cluster="shop", nats="nats://127.0.0.1:1", node="n1", lease=5.0, link_version=1, host="0.0.0.0", path="/x"
+    )
+    made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 9000)
+    cluster = made[1]["cluster"]
+    assert (cluster.name, cluster.lease, cluster.link_versions) == ("shop", 5.0, (1, 1))
+    assert (made[1]["node_id"], cluster.settings.token) == ("n1", "to/ken")
+    assert cluster.url == f"http://{socket.gethostname()}:9000/x"
+    assert default_store(Target("m:a", "s", None), options) == "nats://to%2Fken@127.0.0.1:1/understudy-shop"
+
+
 async def test_a_server_that_breaks_or_ends_by_itself_is_an_error() -> None:
     breaks, ends = server([], error=ValueError("bad certificate")), server([], ends=True)
     with bind("127.0.0.1", 0) as sock:
@@ -174,7 +207,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         allowed_hosts=("a.example",),
         allowed_origins=("https://a.example",),
     )
-    made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options)
+    made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 8000)
     assert made == (
         "the server",
         {
@@ -188,7 +221,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "allowed_origins": ("https://a.example",),
         },
     )
-    localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions())
+    localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions(), 8000)
     assert (localhost_only[1]["allowed_hosts"], localhost_only[1]["allowed_origins"]) == (None, None)
 
 

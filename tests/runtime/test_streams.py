@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from understudy.actors import Elsewhere
 from understudy.actors.session.exchange import Exchange
 from understudy.runtime import streams
 from understudy.runtime.streams import StreamTable
@@ -24,3 +25,108 @@ async def test_a_finished_stream_is_forgotten_in_time_though_nothing_else_happen
         while table.stats()["streams_kept"]:
             await asyncio.sleep(0.01)
     assert table.stats()["streams_sessions"] == 0
+
+
+def a_table() -> tuple[StreamTable, list[Address]]:
+    """A table, and the sessions of which it says that nothing is kept."""
+    table = StreamTable(asyncio.get_running_loop().time)
+    emptied: list[Address] = []
+    table.on_empty = emptied.append
+    return table, emptied
+
+
+async def test_a_moved_session_takes_its_standalone_stream_along_and_leaves_nothing() -> None:
+    table, emptied = a_table()
+    address = Address.new("session")
+    standalone = table.open_standalone(address)
+    generation = standalone.attach(0)
+    finished = Exchange(1, "tools/call")
+    table.name(address, finished)
+    finished.resolve({})
+    table.move(address)
+    assert standalone.elsewhere == address
+    assert await standalone.next(generation, 1) is None
+    assert not table.holds(address)
+    assert emptied == [address]
+    assert table.stats() == {
+        "streams_sessions": 0,
+        "streams_kept": 0,
+        "streams_kept_bytes": 0,
+        "streams_resumed_total": 0,
+    }
+    table.left(address, standalone)
+    table.move(address)
+    assert emptied == [address]
+
+
+async def test_what_a_turn_still_writes_or_a_client_still_reads_outlives_the_move() -> None:
+    table, emptied = a_table()
+    address = Address.new("session")
+    written, read = Exchange(1, "tools/call"), Exchange(2, "tools/call")
+    for exchange in (written, read):
+        table.name(address, exchange)
+    generation = read.attach(0)
+    read.resolve({})
+    table.move(address)
+    assert [number for number, _ in await read.next(generation, 1) or []] == [1]
+    assert table.find(address, f"{written.id}-0") == (written, 0)
+    written.resolve({})
+    assert table.holds(address)
+    assert emptied == []
+
+
+async def test_a_stream_whose_request_went_elsewhere_is_not_kept() -> None:
+    table, emptied = a_table()
+    address = Address.new("session")
+    unread, attached = Exchange(1, "tools/call"), Exchange(2, "tools/call")
+    for exchange in (unread, attached):
+        table.name(address, exchange)
+    generation = attached.attach(0)
+    unread.fail(Elsewhere(address))
+    attached.fail(Elsewhere(address))
+    assert table.holds(address), "somebody reads"
+    attached.detach(generation)
+    table.left(address, attached)
+    assert emptied == [address]
+    assert table.stats()["streams_kept"] == 0
+
+
+async def test_the_owner_is_told_when_nothing_is_kept_of_a_session_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GRACE", 0.02)
+    table, emptied = a_table()
+    ended, expired, drained = (Address.new("session") for _ in range(3))
+    for address in (ended, expired, drained):
+        table.open_standalone(address)
+        assert table.holds(address)
+    table.end(ended)
+    table.end(ended)
+    assert emptied == [ended]
+    table.left(expired, table.open_standalone(expired))
+    async with asyncio.timeout(5):
+        while table.holds(expired):
+            await asyncio.sleep(0.01)
+    assert emptied == [ended, expired]
+    table.close_standalone()
+    assert emptied == [ended, expired, drained]
+    assert not any(table.holds(address) for address in (ended, expired, drained))
+
+
+async def test_a_stream_without_keep_alive_is_silent_and_has_no_timer() -> None:
+    exchange = Exchange(1, "tools/call")
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    call_later = loop.call_later
+    loop.call_later = lambda delay, *rest, **options: timers.append(delay) or call_later(delay, *rest, **options)  # type: ignore[method-assign]
+    try:
+        generation = exchange.attach(0)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(exchange.next(generation, None))
+            await asyncio.sleep(0)
+            exchange.nudge()
+            await asyncio.sleep(0)
+            assert not reading.done(), "there is nothing to read"
+            exchange.resolve({})
+        assert len(reading.result() or []) == 1
+        assert timers == []
+    finally:
+        del loop.call_later

@@ -1,0 +1,104 @@
+"""What `understudy session end` and `understudy drain` do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import click
+
+from .console import plural, short_id
+from .finding import Found
+from .looking import find_session
+from .operator import Operator
+from .operator_errors import OperatorError
+
+__all__ = ["drain_node", "end_session"]
+
+TRIES: Final = 10
+PAUSE: Final = 0.3
+LOOK_EVERY: Final = 0.25
+TELL_EVERY: Final = 1.0
+BEGIN: Final = 1.0
+"""Seconds in which a drain has begun; the answer comes when it is over."""
+
+
+async def end_session(found: Found, given: str, *, as_json: bool) -> None:
+    """End a session, wherever it is.
+
+    Raises:
+        NoCluster, NatsUnavailable, OperatorError: There is none, or its node does not answer.
+    """
+    async with Operator.reach(found) as operator:
+        living = [seen.news.node for seen in await operator.living()]
+        id = await find_session(operator, living, given)
+        ended = await _end(operator, living, id)
+    if not ended:
+        raise OperatorError(f"there is no session {short_id(id)}")
+    click.echo(json.dumps({"ended": short_id(id)}) if as_json else f"ended {short_id(id)}")
+
+
+async def _end(operator: Operator, living: list[str], id: str) -> bool:
+    node = living[0]
+    error: OperatorError | None = None
+    for attempt in range(TRIES):
+        try:
+            answer = await operator.ask(node, "end", id=id)
+        except OperatorError as failed:
+            # Its node may have died just now; others know that sooner or later.
+            error, node = failed, living[attempt % len(living)]
+            await asyncio.sleep(PAUSE)
+            continue
+        if "ended" in answer:
+            return bool(answer["ended"])
+        node = str(answer.get("elsewhere") or living[0])
+    raise error or OperatorError(f"session {short_id(id)} keeps moving; try again in a moment")
+
+
+async def drain_node(found: Found, node: str, *, undo: bool, wait: bool, as_json: bool) -> None:
+    """Have a node move its sessions away, or take new ones again. With `wait`, tell how it goes until it is done.
+
+    Raises:
+        NoCluster, NatsUnavailable, OperatorError: There is no such node, or it refuses.
+    """
+    async with Operator.reach(found) as operator:
+        if undo:
+            status = await operator.ask(node, "undrain")
+            _tell(as_json, {"node": node, **status}, f"{node} takes new sessions again")
+            return
+        before = await operator.ask(node, "status")
+        with suppress(OperatorError):
+            # It answers when all have moved, which may take longer than anybody waits for an answer.
+            await operator.ask(node, "drain", timeout=BEGIN)
+        status = await operator.ask(node, "status")
+        if not status["draining"]:
+            raise OperatorError(f"node {node!r} does not drain: {status['not_ready'] or 'it took the order back'}")
+        if wait:
+            status = await _until_empty(operator, node, status, quiet=as_json)
+    moved = before["left"] - status["left"]
+    done = status["left"] == 0
+    words = f"{node} is empty: {plural(moved, 'session')} moved" if done else (
+        f"{node} drains: {plural(status['left'], 'session')} to go (--wait tells when it is done)"
+    )  # fmt: skip
+    result = {"node": node, "draining": True, "left": status["left"]}
+    _tell(as_json, result, f"{words}; `understudy drain {node} --undo` has it take new ones" if done else words)
+
+
+async def _until_empty(operator: Operator, node: str, status: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    told = time.monotonic()
+    while status["left"]:
+        await asyncio.sleep(LOOK_EVERY)
+        status = await operator.ask(node, "status")
+        if not status["draining"]:
+            raise OperatorError(f"node {node!r} does not drain any more: somebody took the order back")
+        if not quiet and time.monotonic() - told >= TELL_EVERY:
+            told = time.monotonic()
+            click.echo(f"{node}: {plural(status['left'], 'session')} to go")
+    return status
+
+
+def _tell(as_json: bool, value: dict[str, Any], words: str) -> None:
+    click.echo(json.dumps(value) if as_json else words)

@@ -1,0 +1,235 @@
+"""Looking at a running cluster and treating it as its operator may."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from understudy.runtime.finding import find_cluster
+from understudy.runtime.nats_options import NatsOptions
+from understudy.runtime.operator import Operator
+from understudy.runtime.operator_errors import OperatorError
+
+Cluster = Any
+
+PATIENCE = 30.0
+
+
+def eventually(condition: Callable[[], object]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+    return found
+
+
+def test_nodes_are_listed_with_what_an_operator_asks_first(three: Cluster) -> None:
+    nodes = three.nodes()
+    assert list(nodes) == ["node-1", "node-2", "node-3"]
+    for node in nodes.values():
+        assert (node["state"], node["draining"], node["lease"]) == ("up", False, 3.0)
+        assert 0 <= node["lease_age"] < 3.0
+        assert httpx.get(node["url"].replace("/mcp", "/healthz")).status_code == 200
+        os.kill(node["pid"], 0)
+    lines = three.run("nodes").stdout.splitlines()
+    assert re.split(r"  +", lines[0]) == [
+        "NODE", "STATE", "PID", "URL", "SESSIONS", "LEASE AGE", "INCARNATION", "VERSION",
+    ]  # fmt: skip
+    assert [line.split()[:2] for line in lines[1:]] == [["node-1", "up"], ["node-2", "up"], ["node-3", "up"]]
+
+
+def test_a_session_is_listed_where_it_lives_and_its_id_stays_secret(three: Cluster) -> None:
+    session = three.open("node-2")
+    session.call("increment")
+    (row,) = [row for row in three.said("sessions")["sessions"] if session.id.startswith(row["id"])]
+    assert row["id"] == session.id[:8]
+    assert (row["node"], row["state"], row["tenant"], row["waiting"]) == ("node-2", "idle", "anonymous", 0)
+    assert row["expires"] - row["updated"] == pytest.approx(86400.0, abs=5.0)
+    for args in (("sessions",), ("sessions", "--node", "node-2"), ("session", "show", session.id)):
+        shown = three.run(*args).stdout
+        assert session.id[:8] in shown
+        assert session.id not in shown
+        assert session.id in three.run(*args, "--full").stdout
+
+
+def test_sessions_are_narrowed_to_a_node_a_tenant_or_a_number(three: Cluster) -> None:
+    here, there = three.open("node-1"), three.open("node-3")
+    listed = {row["id"] for row in three.said("sessions", "--node", "node-1", "--full")["sessions"]}
+    assert here.id in listed
+    assert there.id not in listed
+    assert three.run("sessions", "--tenant", "nobody").stdout == "no sessions\n"
+    few = three.said("sessions", "--limit", "1")
+    assert (len(few["sessions"]), few["more"]) == (1, True)
+    assert "there are more than these 1 session" in three.run("sessions", "--limit", "1").stdout
+
+
+def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(three: Cluster) -> None:
+    session = three.open("node-1")
+    said = three.said("session", "show", session.id[:8])
+    assert (said["id"], said["node"], said["state"]) == (session.id[:8], "node-1", "idle")
+    for given, words in (
+        (session.id[:5], "give at least 6 characters"),
+        ("zzzzzzzz", "there is no session that begins with 'zzzzzzzz'"),
+        ("z" * 32, "there is no session zzzzzzzz"),
+        ("-hzzzzzz", "there is no session that begins with '-hzzzzzz'"),
+        ("--zzZzzz_1", "there is no session that begins with '--zzZzzz_1'"),
+        ("\x00" * 40, "visible ASCII"),
+    ):
+        refused = three.run("session", "show", given)
+        assert (refused.exit_code, words in refused.stderr) == (1, True), refused.output
+    for option in ("--jsn", "--ful-l", "-x"):
+        misspelt = three.run("session", "show", session.id, option)
+        assert (misspelt.exit_code, "No such option" in misspelt.stderr) == (2, True), misspelt.output
+
+
+def test_a_session_ends_wherever_it_is_and_its_client_is_told(three: Cluster) -> None:
+    for node in ("node-1", "node-3"):
+        session = three.open(node)
+        assert session.call("increment") == 1
+        assert three.run("session", "end", session.id[:10]).stdout == f"ended {session.id[:8]}\n"
+        assert session.call("increment") == 404
+        again = three.run("session", "end", session.id)
+        assert (again.exit_code, again.stderr) == (1, f"understudy: there is no session {session.id[:8]}\n")
+
+
+def test_a_drained_node_moves_its_sessions_and_forwards_until_that_is_undone(three: Cluster) -> None:
+    sessions = [three.open("node-1") for _ in range(20)]
+    assert [session.call("increment") for session in sessions] == [1] * 20
+    url = three.nodes()["node-1"]["url"]
+    done = three.run("drain", "node-1", "--wait")
+    assert (done.exit_code, "node-1 is empty: " in done.stdout) == (0, True), done.output
+    assert three.nodes()["node-1"]["state"] == "draining"
+    assert httpx.get(url.replace("/mcp", "/readyz")).status_code == 503
+    assert three.said("sessions", "--node", "node-1")["sessions"] == []
+    assert [session.call("increment", url=url) for session in sessions] == [2] * 20
+    assert three.open("node-1").call("whoami")["node"] != "node-1"
+
+    undone = three.run("drain", "node-1", "--undo")
+    assert undone.stdout == "node-1 takes new sessions again\n"
+    assert httpx.get(url.replace("/mcp", "/readyz")).status_code == 200
+    assert three.open("node-1").call("whoami")["node"] == "node-1"
+
+
+def test_a_node_that_is_not_there_is_told_with_those_that_are(three: Cluster) -> None:
+    for args in (("drain", "node-9"), ("sessions", "--node", "node-9")):
+        refused = three.run(*args)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == (
+            "understudy: no node 'node-9' answers in cluster 'shop'; it has node-1, node-2, node-3\n"
+        )
+
+
+def test_top_shows_each_node_once_without_a_terminal(three: Cluster) -> None:
+    shown = three.run("top", "--once", "--interval", "200ms")
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith("cluster shop at nats://127.0.0.1:")
+    assert lines[0].endswith(": 3 nodes")
+    assert [line.split()[0] for line in lines[2:]] == ["NODE", "node-1", "node-2", "node-3", "all"]
+    assert three.run("top").stderr == "understudy: there is no terminal to show a live page on: use --once\n"
+
+
+def test_top_is_a_live_page_that_leaves_the_terminal_as_it_was(three: Cluster) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(three.environment)
+        os.execv(sys.executable, [sys.executable, "-m", "understudy.runtime", "top", "--interval", "100ms"])
+    before = termios.tcgetattr(terminal)
+    shown = b""
+    deadline = time.monotonic() + PATIENCE
+    pressed = False
+    while time.monotonic() < deadline:
+        try:
+            chunk = os.read(terminal, 65536) if select.select([terminal], [], [], 0.1)[0] else None
+        except OSError:
+            break
+        if chunk == b"":
+            break
+        shown += chunk or b""
+        if not pressed and shown.count(b"q ends") >= 2:
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 4, 20, 0, 0))
+            os.write(terminal, b"q")
+            pressed = True
+    assert pressed, shown
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert shown.startswith(b"\x1b[?1049h")
+    assert shown.endswith(b"\x1b[?1049l")
+    assert b"node-3  up" in shown
+    assert termios.tcgetattr(terminal)[:4] == before[:4]
+    os.close(terminal)
+
+
+def test_a_node_refuses_what_makes_no_sense_and_goes_on(three: Cluster) -> None:
+    questions: list[tuple[str, dict[str, Any], str]] = [
+        ("dance", {}, "knows no operation 'dance'"),
+        ("sessions", {"limit": 10**6}, "limit must be"),
+        ("sessions", {"limit": True}, "limit must be"),
+        ("sessions", {"ids": ["a"] * 501}, "ids must be"),
+        ("sessions", {"ids": "abc"}, "ids must be"),
+        ("sessions", {"ids": ["\n"]}, "visible ASCII"),
+        ("sessions", {"tenant": 1}, "tenant must be text"),
+        ("records", {"limit": 0}, "limit must be"),
+        ("records", {"cursor": "nonsense"}, "cursor"),
+        ("records", {"prefix": 1}, "prefix must be text"),
+        ("session", {}, "id must be"),
+        ("end", {"id": None}, "id must be"),
+    ]
+
+    async def ask() -> Any:
+        found = find_cluster(NatsOptions(), None, three.environment)
+        async with Operator.reach(found) as operator:
+            for op, fields, words in questions:
+                with pytest.raises(OperatorError, match=words):
+                    await operator.ask("node-1", op, **fields)
+            return await operator.ask("node-1", "ping")
+
+    assert asyncio.run(ask())["pid"] == three.nodes()["node-1"]["pid"]
+
+
+def test_a_killed_node_is_started_again_and_its_sessions_can_still_be_ended(three: Cluster) -> None:
+    asleep, woken = three.open("node-2"), three.open("node-2")
+    assert (asleep.call("increment"), woken.call("increment")) == (1, 1)
+    before = three.nodes()["node-2"]
+    os.kill(before["pid"], signal.SIGKILL)
+    assert woken.call("increment", url=three.nodes()["node-1"]["url"]) == 2
+    eventually(lambda: three.nodes().get("node-2", before)["incarnation"] != before["incarnation"])
+    assert "node-2 was ended by SIGKILL; starting it again in" in three.output, three.output
+    assert three.said("session", "show", asleep.id)["state"] == "asleep"
+    assert three.said("session", "end", asleep.id) == {"ended": asleep.id[:8]}
+    assert asleep.call("increment") == 404
+    assert woken.call("count") == 2
+
+
+def test_a_killed_nats_server_is_started_again_and_nothing_is_lost(three: Cluster) -> None:
+    session = three.open("node-3")
+    assert session.call("increment") == 1
+    (nats,) = [process for process in three.processes() if process.name() == "nats-server"]
+    nats.kill()
+    three.wait_until_said("nats-server has ended; starting it again")
+    eventually(lambda: three.run("nodes").exit_code == 0)
+    assert eventually(lambda: session.call("count") == 1)
+    eventually(lambda: all(node["state"] == "up" for node in three.nodes().values()))
+
+
+def test_what_is_secret_is_in_no_argument_that_others_could_read(three: Cluster) -> None:
+    (file,) = three.directory.glob("understudy/cluster-*.json")
+    found = re.search(r"understudy:([^@]+)@", file.read_text())
+    assert found is not None
+    password = found[1]
+    assert len(password) >= 32
+    for process in three.processes():
+        assert password not in " ".join(process.cmdline())
+    assert password not in three.output
