@@ -16,6 +16,7 @@ from mcp.shared.subscriptions import (
     ServerEvent,
     ToolsListChanged,
 )
+from nats.errors import Error as NatsError
 
 from ...actors.packing import pack, unpack
 from .nats_api import subscribe
@@ -36,6 +37,7 @@ _PLAIN: Final[dict[str, ServerEvent]] = {
 _NAMES: Final = {type(event): name for name, event in _PLAIN.items()}
 _UPDATED: Final = "updated"
 MAX_URI: Final = 64 * 1024
+FLUSH_TIMEOUT: Final = 2
 
 
 class BusHub:
@@ -62,6 +64,11 @@ class BusHub:
         self._connection = connection
         self._subject = subject
         await subscribe(connection, subject, self._on_message)
+        try:
+            # Who is told that he listens is to hear what happens from then on: NATS must know by then.
+            await connection.flush(FLUSH_TIMEOUT)
+        except NatsError as error:
+            logger.warning("NATS does not answer; changes at other nodes are heard when it does: %r", error)
 
     def detach(self) -> None:
         """Only this node hears of it."""

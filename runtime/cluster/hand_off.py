@@ -49,8 +49,9 @@ class HandOff:
         self._rate = rate
 
     async def run(self) -> int:
-        """Move all that is held, least recently used first; how many went. Ends when nothing is held any more, or the node
-        drains no longer.
+        """Move all that is held, least recently used first; how many went.
+
+        Ends when nothing is held any more, or the node drains no longer.
 
         A turn that runs is waited for, however long: bound it from outside. Cancellation leaves those that have not
         moved where they are.

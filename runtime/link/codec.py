@@ -1,0 +1,200 @@
+"""How each wire version writes frames: small msgpack arrays that begin with a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from ...actors.packing import strict_packer
+from .errors import Unsendable
+from .frames import (
+    LOOSE,
+    MAX_NUMBER,
+    MAX_REASON,
+    Body,
+    Call,
+    Cancel,
+    Failed,
+    Frame,
+    GrantRequest,
+    GrantResponse,
+    NotRunFrame,
+    Ping,
+    Pong,
+    RequestBody,
+    Start,
+)
+from .head import decode_head, decode_headers, encode_head, encode_headers
+from .tenant_book import TenantBook
+
+__all__ = ["decode_frame", "encode_frame"]
+
+_KINDS: Final[dict[type[Frame], int]] = {
+    Call: 1,
+    RequestBody: 2,
+    GrantRequest: 3,
+    Cancel: 4,
+    Start: 5,
+    Body: 6,
+    GrantResponse: 7,
+    NotRunFrame: 8,
+    Failed: 9,
+    Ping: 10,
+    Pong: 11,
+}
+
+
+def encode_frame(frame: Frame, version: int, book: TenantBook) -> bytes:
+    """`frame` as wire version `version` writes it.
+
+    Raises:
+        Unsendable: It holds what msgpack cannot carry.
+    """
+    try:
+        kind = type(frame)
+        if kind is Call:
+            call: Any = frame
+            channel, head, part, more = call
+            return _pack([1, channel, encode_head(head, version, book), part, more])
+        if kind is Start:
+            start: Any = frame
+            channel, status, headers, part, more = start
+            return _pack([5, channel, status, encode_headers(headers), part, more])
+        if kind is NotRunFrame:
+            _check_refusal(frame)
+        elif version == 1 and kind in LOOSE:
+            return _pack([_KINDS[kind]])
+        return _pack([_KINDS[kind], *frame])
+    except Unsendable:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unsendable(f"a {type(frame).__name__} frame cannot be packed: {error}") from error
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise Unsendable(f"a frame cannot hold a {type(value).__name__}")
+
+
+_pack: Final = strict_packer(_refuse)
+
+
+def _check_refusal(frame: Any) -> None:
+    if len(frame.reason) > MAX_REASON or not all(type(key) is str for key in frame.data):
+        raise Unsendable(f"a refusal needs a reason of at most {MAX_REASON} characters and a map of names")
+
+
+def decode_frame(raw: Any, version: int, book: TenantBook) -> Frame:
+    """The inverse of `encode_frame`, after msgpack.
+
+    Raises:
+        ValueError: It is no frame of this version.
+    """
+    if raw.__class__ is not list:
+        raise ValueError("a frame is no list")
+    fields: list[Any] = raw
+    if not fields or type(fields[0]) is not int:
+        raise ValueError("a frame has no kind")
+    decode = _DECODERS.get(fields[0])
+    if decode is None:
+        raise ValueError(f"a frame of the unknown kind {fields[0]}")
+    return decode(fields, version, book)
+
+
+def _number(raw: Any) -> int:
+    if type(raw) is not int or not 0 < raw < MAX_NUMBER:
+        raise ValueError("a number in a frame is out of range")
+    return raw
+
+
+def _piece(part: Any, more: Any) -> tuple[bytes, bool]:
+    if type(part) is not bytes or type(more) is not bool:
+        raise ValueError("a piece of a body is no bytes and whether others follow")
+    return part, more
+
+
+def _reason(raw: Any) -> str:
+    if type(raw) is not str or len(raw) > MAX_REASON:
+        raise ValueError("a reason is no short text")
+    return raw
+
+
+def _call(fields: list[Any], version: int, book: TenantBook) -> Call:
+    _, channel, head, part, more = fields
+    return Call(_number(channel), decode_head(head, version, book), *_piece(part, more))
+
+
+def _request_body(fields: list[Any], _: int, __: TenantBook) -> RequestBody:
+    _, channel, part, more = fields
+    return RequestBody(_number(channel), *_piece(part, more))
+
+
+def _grant_request(fields: list[Any], _: int, __: TenantBook) -> GrantRequest:
+    _, channel, size = fields
+    return GrantRequest(_number(channel), _number(size))
+
+
+def _cancel(fields: list[Any], _: int, __: TenantBook) -> Cancel:
+    _, channel = fields
+    return Cancel(_number(channel))
+
+
+def _start(fields: list[Any], _: int, __: TenantBook) -> Start:
+    _, channel, status, headers, part, more = fields
+    if type(status) is not int or not 100 <= status <= 999:
+        raise ValueError("a status is no number of three digits")
+    return Start(_number(channel), status, decode_headers(headers), *_piece(part, more))
+
+
+def _body(fields: list[Any], _: int, __: TenantBook) -> Body:
+    _, channel, part, more = fields
+    return Body(_number(channel), *_piece(part, more))
+
+
+def _grant_response(fields: list[Any], _: int, __: TenantBook) -> GrantResponse:
+    _, channel, size = fields
+    return GrantResponse(_number(channel), _number(size))
+
+
+def _not_run(fields: list[Any], _: int, __: TenantBook) -> NotRunFrame:
+    _, channel, reason, data = fields
+    if data.__class__ is not dict or not all(type(key) is str for key in data):
+        raise ValueError("what comes with a refusal is no map")
+    return NotRunFrame(_number(channel), _reason(reason), data)
+
+
+def _failed(fields: list[Any], _: int, __: TenantBook) -> Failed:
+    _, channel, reason = fields
+    return Failed(_number(channel), _reason(reason))
+
+
+def _ping(fields: list[Any], version: int, _: TenantBook) -> Ping:
+    return Ping(_nonce(fields, version))
+
+
+def _pong(fields: list[Any], version: int, _: TenantBook) -> Pong:
+    return Pong(_nonce(fields, version))
+
+
+def _nonce(fields: list[Any], version: int) -> int:
+    if version == 1:
+        (_,) = fields
+        return 0
+    _, nonce = fields
+    if type(nonce) is not int or not 0 <= nonce < MAX_NUMBER:
+        raise ValueError("a nonce is out of range")
+    return nonce
+
+
+_DECODERS: Final[dict[int, Callable[[list[Any], int, TenantBook], Frame]]] = {
+    1: _call,
+    2: _request_body,
+    3: _grant_request,
+    4: _cancel,
+    5: _start,
+    6: _body,
+    7: _grant_response,
+    8: _not_run,
+    9: _failed,
+    10: _ping,
+    11: _pong,
+}

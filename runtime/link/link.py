@@ -1,0 +1,367 @@
+"""`Link`: forwards calls to other nodes, and serves theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from types import TracebackType
+from typing import Final, Self
+
+from ...actors.clock import Clock, SystemClock
+from ...actors.task_owner import TaskOwner
+from ..errors import ConfigurationError
+from .batch import CorruptBatch, ForeignBatch, decode_batch, encode_batch
+from .counters import LinkCounters
+from .errors import CallFailed, LinkClosed, NotRun, PeerGone, Unsendable
+from .head import CallHead
+from .inbound import InboundCall
+from .incarnation import checked_incarnation
+from .lives import Lives
+from .outbound import Send
+from .path import Path
+from .publisher import Publisher
+from .session import PeerSession
+from .tenant_book import TenantBook
+from .versions import OLDEST, VERSION, Versions, checked_versions, negotiate
+from .wire import Wire
+
+__all__ = ["Link"]
+
+logger = logging.getLogger(__name__)
+
+MIN_PAYLOAD: Final = 16 * 1024
+MAX_PATHS: Final = 4096
+MAX_ASSEMBLING: Final = 256 * 1024 * 1024
+"""Bytes of request bodies that are not complete, of all peers; a call beyond them is refused as busy."""
+REGROUP: Final = 3.0
+"""Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
+PATIENCE: Final = 30.0
+"""Seconds after which a peer that answers nothing is taken for gone, whatever membership says."""
+
+
+class Link:
+    """The path between this node and all others. `async with link:` runs it and owns its tasks.
+
+    Leaving it cancels the calls that are served, tells their callers, and ends forwards with `PeerGone`.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        me: str,
+        serve: Callable[[InboundCall], Awaitable[None]],
+        clock: Clock | None = None,
+        versions: Versions = (OLDEST, VERSION),
+        max_calls: int = 10_000,
+        patience: float = PATIENCE,
+        regroup: float = REGROUP,
+    ) -> None:
+        """`me`: this node's incarnation. `serve` answers the calls of peers. `max_calls`, in each direction.
+
+        Raises:
+            ConfigurationError: `me` or `versions` is none, or `max_calls` is below 1.
+        """
+        if max_calls < 1:
+            raise ConfigurationError(f"max_calls {max_calls} must be at least 1")
+        self.clock: Clock = clock or SystemClock()
+        self.counters = LinkCounters()
+        self._wire = wire
+        self._publisher = Publisher(wire, self.counters, self.clock.monotonic)
+        self._me = checked_incarnation(me)
+        self._handler = serve
+        self._versions = checked_versions(versions)
+        self._max_calls = max_calls
+        self._patience = patience
+        self._regroup = regroup
+        self._paths: dict[str, Path] = {}
+        self._lives = Lives()
+        self._book = TenantBook()
+        self._peer_versions: dict[str, Versions] = {}
+        self._closing = True
+        self._stopped = False
+        self._forwarding = 0
+        self._serving: dict[InboundCall, asyncio.Task[None]] = {}
+        self._assembling = 0
+        self._regrouping_until = 0.0
+        self._tasks = TaskOwner()
+
+    async def __aenter__(self) -> Self:
+        """
+        Raises:
+            ConfigurationError: The wire carries too little at once.
+        """
+        if self._wire.max_payload < MIN_PAYLOAD:
+            raise ConfigurationError(
+                f"NATS carries {self._wire.max_payload} bytes at once; set its max_payload to at least {MIN_PAYLOAD}"
+            )
+        await self._wire.listen(self._me, self)
+        await self._tasks.__aenter__()
+        self._closing = False
+        self._tasks.spawn(self._publisher.run())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._closing = True
+        serving = list(self._serving.values())
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
+        for path in list(self._paths.values()):
+            self._say_farewell(path, "this node stops")
+        self._stopped = True
+        self._publisher.stop()
+        await self._tasks.__aexit__(exc_type, exc, tb)
+        await self._wire.close()
+
+    async def forward(self, peer: str, head: CallHead, body: bytes, send: Send) -> None:
+        """Have `peer` answer a request, and play its response into `send` (ASGI messages) until it is complete.
+
+        A slow `send` slows the peer's handler down, and no other call.
+
+        Raises:
+            NotRun: The peer refused; surely nothing ran.
+            PeerGone: The peer died, was declared gone, or answers no more; `maybe_ran` tells what is known.
+            CallFailed: The peer's handler ended without a complete response.
+            Unsendable: The head does not fit a frame, or holds what cannot be packed. Nothing was sent.
+            LinkClosed: The link does not run.
+
+        What `send` raises passes through. Then, and when cancelled, the peer is told that nobody waits any more.
+        """
+        if self._closing:
+            raise LinkClosed
+        if self._forwarding >= self._max_calls:
+            raise NotRun(peer, "busy", {"forwarding": self._forwarding})
+        path = self._paths.get(peer) or self._open(peer)
+        self._forwarding += 1
+        self.counters.forwarded += 1
+        began = self.clock.monotonic()
+        try:
+            while True:
+                call = path.open(body)
+                try:
+                    await call.run(head, send, began)
+                    return
+                except PeerGone as gone:
+                    if gone.maybe_ran or not path.replaced:
+                        raise
+                    # The peer is there and has only lost, or given up on, an earlier life of this path.
+                    path = self._paths.get(peer) or self._open(peer)
+                finally:
+                    call.leave()
+        except NotRun:
+            self.counters.not_run += 1
+            raise
+        except CallFailed:
+            self.counters.failed += 1
+            raise
+        except PeerGone:
+            self.counters.gone += 1
+            raise
+        finally:
+            self._forwarding -= 1
+
+    def peer_gone(self, peer: str) -> None:
+        """Membership says that this incarnation is no more. Forwards to it end, and its callers wait no more."""
+        self._peer_versions.pop(peer, None)
+        path = self._paths.get(peer)
+        if path is not None:
+            self.lost(path, "its lease is over")
+
+    def rename(self, me: str) -> None:
+        """This node has a new incarnation. Everything that the old one did is over; what is addressed to it is dropped.
+
+        Raises:
+            ConfigurationError: `me` is no incarnation.
+        """
+        checked_incarnation(me)
+        if me == self._me:
+            return
+        for path in list(self._paths.values()):
+            self._say_farewell(path, "this node has a new incarnation")
+        self._me = me
+        self._lives = Lives()
+        self._publisher.rename(me, self)
+
+    @property
+    def renaming(self) -> bool:
+        """Whether peers cannot reach the new incarnation yet."""
+        return self._publisher.renaming
+
+    def set_peer_versions(self, peer: str, versions: Versions) -> None:
+        """The oldest and newest wire version that `peer` has announced."""
+        if len(self._peer_versions) >= MAX_PATHS and peer not in self._peer_versions:
+            del self._peer_versions[next(iter(self._peer_versions))]
+        self._peer_versions[peer] = versions
+        path = self._paths.get(peer)
+        version = negotiate(self._versions, versions)
+        if path is not None and version is not None:
+            path.session.speak(version)
+
+    def stats(self) -> dict[str, int]:
+        """Plain numbers, for metrics."""
+        total = replace(self.counters)
+        for path in self._paths.values():
+            path.session.count_into(total)
+        numbers: dict[str, int] = asdict(total)
+        numbers["paths"] = len(self._paths)
+        numbers["forwarding"] = self._forwarding
+        numbers["serving"] = len(self._serving)
+        numbers["assembling_bytes"] = self._assembling
+        numbers["backlog_bytes"] = sum(path.session.backlog for path in self._paths.values())
+        numbers["unacknowledged_bytes"] = sum(path.session.in_flight for path in self._paths.values())
+        return numbers
+
+    # What the wire tells.
+
+    def on_payload(self, peer: str, payload: bytes) -> None:
+        """`peer` has published to us. What is no batch, or damaged, is counted and dropped."""
+        if self._stopped or self._publisher.renaming:
+            return
+        self.counters.batches_in += 1
+        self.counters.bytes_in += len(payload)
+        try:
+            batch = decode_batch(payload, self._versions, self._book)
+        except ForeignBatch:
+            self.counters.foreign += 1
+            return
+        except CorruptBatch as error:
+            self.counters.corrupt += 1
+            logger.debug("a batch from %s was dropped: %s", peer, error)
+            return
+        path = self._paths.get(peer)
+        if path is not None and batch.path > path.session.path:
+            path.replaced = True
+            self.lost(path, "it has given up on this node")
+            path = None
+        number = self._lives.next(peer) if path is None else path.session.path
+        if batch.path < number:
+            self.counters.stale += 1
+            self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, []))
+            return
+        if path is None:
+            if batch.seq == 0 and not batch.frames:
+                # A farewell: it says which life comes next, and begins none.
+                self._lives.over(peer, batch.path - 1)
+                return
+            path = self._begin(peer, batch.path, batch.version)
+        if batch.version > path.session.version and peer not in self._peer_versions:
+            path.session.speak(batch.version)
+        path.on_batch(batch, self.clock.monotonic())
+
+    def on_no_responders(self, peer: str, tag: str) -> None:
+        """What was published with `tag` reached nobody."""
+        if self._stopped or self._publisher.renaming:
+            return
+        self.counters.no_responders += 1
+        path = self._paths.get(peer)
+        number, _, seq = tag.partition("-")
+        if path is None or not number.isdecimal() or not seq.isdecimal() or int(number) != path.session.path:
+            return
+        path.on_undelivered(int(seq), lost=self.clock.monotonic() >= self._regrouping_until)
+
+    def on_reconnect(self) -> None:
+        """The wire was interrupted and is there again: what is not acknowledged goes once more."""
+        now = self.clock.monotonic()
+        self._regrouping_until = now + self._regroup
+        for path in self._paths.values():
+            path.on_reconnect(now)
+
+    # What paths ask.
+
+    def mark(self, path: Path) -> None:
+        """`path` has something to publish."""
+        self._publisher.mark(path)
+
+    async def publish_now(self) -> None:
+        """Do not wait for others that might add to what is published."""
+        await self._publisher.publish_now()
+
+    def refusal(self) -> str | None:
+        """Why no call of a peer can be taken now."""
+        if self._closing:
+            return "closing"
+        return "busy" if len(self._serving) >= self._max_calls else None
+
+    def assembling(self, size: int) -> bool:
+        """Count `size` bytes of unfinished request bodies, if there is room for them."""
+        if size > 0 and self._assembling + size > MAX_ASSEMBLING:
+            return False
+        self._assembling += size
+        return True
+
+    def serve(self, call: InboundCall) -> None:
+        """Run the handler on `call`, in a task of its own."""
+        self.counters.served += 1
+        self._serving[call] = self._tasks.spawn(self._run(call))
+
+    def lost(self, path: Path, why: str) -> None:
+        """`path` cannot go on."""
+        if path.over:
+            return
+        self.counters.paths_lost += 1
+        del self._paths[path.peer]
+        self._publisher.forget(path)
+        self._lives.over(path.peer, path.session.path)
+        path.end(why)
+
+    # How it is done.
+
+    def _open(self, peer: str) -> Path:
+        """
+        Raises:
+            NotRun: No wire version is common.
+            Unsendable: `peer` is no other node.
+        """
+        if peer == self._me:
+            raise Unsendable(f"{peer} is this node; a call to it needs no link")
+        checked_incarnation(peer)
+        theirs = self._peer_versions.get(peer)
+        # Of a peer that has not announced itself, only that it speaks what the oldest of us do can be hoped for.
+        version = self._versions[0] if theirs is None else negotiate(self._versions, theirs)
+        if version is None:
+            raise NotRun(peer, "version", {"ours": list(self._versions), "theirs": list(theirs or ())})
+        return self._begin(peer, self._lives.next(peer), version)
+
+    def _begin(self, peer: str, number: int, version: int) -> Path:
+        if len(self._paths) >= MAX_PATHS:
+            idle = next((path for path in self._paths.values() if path.idle), None)
+            self.lost(idle or next(iter(self._paths.values())), "there are too many paths")
+        theirs = self._peer_versions.get(peer)
+        common = None if theirs is None else negotiate(self._versions, theirs)
+        session = PeerSession(
+            path=number,
+            version=common or version,
+            max_payload=self._wire.max_payload,
+            book=self._book,
+            give_up=self._patience,
+        )
+        path = self._paths[peer] = Path(self, peer, session, patience=self._patience)
+        return path
+
+    def _say_farewell(self, path: Path, why: str) -> None:
+        self._publisher.note(path.peer, path.session.farewell())
+        self.lost(path, why)
+
+    async def _run(self, call: InboundCall) -> None:
+        try:
+            await self._handler(call)
+            if not call.over:
+                logger.error("the handler of a call from %s ended without a complete response", call.peer)
+                self.counters.given_up += 1
+                call.give_up("incomplete")
+        except asyncio.CancelledError:
+            self.counters.given_up += 1
+            call.give_up("closing" if self._closing else "cancelled")
+            raise
+        except Exception:
+            logger.exception("the handler of a call from %s failed", call.peer)
+            self.counters.given_up += 1
+            call.give_up("error")
+        finally:
+            self._serving.pop(call, None)

@@ -1,0 +1,156 @@
+"""`NatsWire`: the link's wire over a connected nats-py client. Needs the extra `cluster`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from .incarnation import checked_incarnation, from_token, to_token
+from .wire import WireEvents
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+__all__ = ["NatsWire"]
+
+logger = logging.getLogger(__name__)
+
+PENDING_MESSAGES: Final = 64 * 1024
+PENDING_BYTES: Final = 64 * 1024 * 1024
+"""What nats-py keeps for us before it drops; what it drops comes again."""
+CROWDED: Final = 1024 * 1024
+"""Unflushed bytes from which a publish may have to wait for the socket."""
+FLUSH_TIMEOUT: Final = 5.0
+LARGE: Final = 4096
+"""Bytes of a batch that holds many calls, or many answers."""
+NO_RESPONDERS: Final = "503"
+
+
+class NatsWire:
+    """Each incarnation subscribes once, to `<prefix>.link.<me>.>`.
+
+    A batch is published to `<prefix>.link.<peer>.<me>` with the reply subject `<prefix>.link.<me>.<peer>.<tag>`: if
+    nobody listens, the server says so to that subject, and so on the same subscription, with peer and batch.
+
+    Who owns the connection calls `reconnected` from its `reconnected_cb`. Where nobody does, a reconnect is noticed
+    with the next publish.
+    """
+
+    def __init__(self, client: Client, *, prefix: str) -> None:
+        """`prefix` of subjects, the cluster's own: `understudy.<cluster>`."""
+        self._client = client
+        self._prefix = f"{prefix}.link."
+        self._events: WireEvents | None = None
+        self._subscription: Subscription | None = None
+        self._from_peers = self._to_me = ""
+        self._me_token = ""
+        self._heard = 0
+        self._heard_before = 0
+        self._dropped_before = 0
+        self._reconnects: int = client.stats["reconnects"]
+
+    @property
+    def max_payload(self) -> int:
+        """What the server takes at once."""
+        return self._client.max_payload
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for the socket that a publish may have to wait too."""
+        return self._client.pending_data_size >= CROWDED
+
+    @property
+    def dropped(self) -> int:
+        """Messages that nats-py dropped because this process was too slow for them."""
+        subscription = self._subscription
+        if subscription is None:
+            return self._dropped_before
+        return self._dropped_before + max(subscription.delivered - self._heard - subscription.pending_msgs, 0)
+
+    async def listen(self, me: str, events: WireEvents) -> None:
+        """As `Wire.listen`. A server that cannot be reached now gets the subscription when it is there again."""
+        await self._unsubscribe()
+        self._events = events
+        self._me_token = to_token(checked_incarnation(me))
+        self._from_peers = f"{self._prefix}{self._me_token}."
+        client: Any = self._client  # nats-py leaves a type argument out
+        self._subscription = await client.subscribe(
+            f"{self._from_peers}>",
+            cb=self._on_message,
+            pending_msgs_limit=PENDING_MESSAGES,
+            pending_bytes_limit=PENDING_BYTES,
+        )
+
+    async def publish(self, peer: str, payload: bytes, tag: str) -> bool:
+        """As `Wire.publish`. Without a connection nothing is kept: the link sends it again."""
+        client = self._client
+        if client.stats["reconnects"] != self._reconnects:
+            self.reconnected()
+        if not client.is_connected:
+            return False
+        token = to_token(peer)
+        subject = f"{self._prefix}{token}.{self._me_token}"
+        reply = f"{self._from_peers}{token}.{tag}"
+        try:
+            if not self.crowded:
+                await client.publish(subject, payload, reply=reply)
+            else:
+                async with asyncio.timeout(FLUSH_TIMEOUT):
+                    await client.publish(subject, payload, reply=reply)
+        except TimeoutError:
+            logger.warning("NATS has not taken anything for %g s", FLUSH_TIMEOUT)
+        except Exception as error:
+            # Closed, draining, or its buffer full: all the same to us, and nothing that must end the link.
+            logger.debug("NATS did not take a batch for %s: %r", peer, error)
+            return False
+        return True
+
+    def reconnected(self) -> None:
+        """The client has a new connection."""
+        reconnects = self._client.stats["reconnects"]
+        if reconnects != self._reconnects:
+            self._reconnects = reconnects
+            if self._events is not None:
+                self._events.on_reconnect()
+
+    async def close(self) -> None:
+        """As `Wire.close`. The client stays open, it is somebody else's."""
+        self._events = None
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        self._dropped_before += max(subscription.delivered - self._heard - subscription.pending_msgs, 0)
+        self._heard = 0
+        try:
+            await subscription.unsubscribe()
+        except Exception as error:
+            # The client is closed, or draining: nothing arrives any more.
+            logger.debug("NATS did not end a subscription: %r", error)
+
+    async def _on_message(self, message: Msg) -> None:
+        subject = message.subject
+        events = self._events
+        if events is None or not subject.startswith(self._from_peers):
+            # A late word to an earlier incarnation.
+            return
+        self._heard += 1
+        token, _, tag = subject[len(self._from_peers) :].partition(".")
+        peer = from_token(token)
+        if peer is None:
+            return
+        if tag:
+            if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
+                events.on_no_responders(peer, tag)
+        else:
+            events.on_payload(peer, message.data)
+            if len(message.data) > LARGE:
+                # What it has caused shall be under way before the next one is looked at, else both ends take turns at
+                # working: the first turn of the loop runs the calls that it brought, the second publishes answers.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
