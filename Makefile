@@ -4,11 +4,13 @@ SEEDS ?= 1000
 SEED ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types format simulate setup clean
+.PHONY: help demo test chaos check lint types format simulate setup clean
 
 help:
 	@echo "make demo    set up .venv and run the demo (ARGS=--exit ends after the scene)"
 	@echo "make test    set up .venv with the test tools and run every test (ARGS='-k name -x' goes to pytest)"
+	@echo "make chaos   break a three-node cluster in every way, under load, at full size: half an hour"
+	@echo "             (ARGS='storm failover' plays these scenes only, ARGS=--small a little of each, ARGS=-h lists them)"
 	@echo "make check   everything CI wants: lint, types, tests"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   pyright, strict"
@@ -24,6 +26,10 @@ demo:
 test: setup
 	@echo "==> pytest $(ARGS)"
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup
+	@echo "==> python -m chaos $(ARGS)"
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 check: setup
 	@$(MAKE) --no-print-directory lint

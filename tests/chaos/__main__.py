@@ -1,0 +1,45 @@
+"""The scenes at full size: `python -m chaos [--small] [SCENE ...]`, all of them where none is named."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from chaos.scale import FULL, SMALL
+from chaos.scenes import SCENES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description="Break a cluster in every way, under load.")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all by default")
+    parser.add_argument("--small", action="store_true", help="as small as the tests have them")
+    given = parser.parse_args()
+    unknown = sorted(set(given.scenes) - set(SCENES))
+    if unknown:
+        parser.error(f"no scene is called {', '.join(unknown)}; there are {', '.join(SCENES)}")
+    # As Ctrl-C: everything that was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    well = True
+    for name in given.scenes or SCENES:
+        print(f"==> {name}: {SCENES[name].__doc__}", flush=True)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="understudy-chaos-") as directory:
+            verdict = asyncio.run(SCENES[name](Path(directory), SMALL if given.small else FULL))
+        for what, number in verdict.numbers.items():
+            print(f"    {what}: {json.dumps(number)}")
+        for fault in verdict.faults[:20]:
+            print(f"    FAULT: {fault}")
+        print(f"    {'well' if not verdict.faults else f'{len(verdict.faults)} FAULTS'}, "
+              f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+        well &= not verdict.faults
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""How large the runs are: small in the tests, as wanted by `CHAOS=full` or `python -m chaos` otherwise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["FULL", "SMALL", "Scale", "chosen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    increments: int
+    sessions: int
+    races: int
+    """Times that two nodes ask for a sleeping session at the same instant."""
+    faults: dict[str, int]
+    """Of each sort, in one storm."""
+    storm_lease: str
+    kills: int
+    """After which fail-over is measured."""
+    rolling_calls: int
+    idle_sessions: int
+    idle_streams: int
+    idle_seconds: float
+    large_rounds: int
+
+
+SMALL = Scale(
+    increments=1200,
+    sessions=60,
+    races=100,
+    faults={"kill": 1, "hang": 1, "nats": 1, "cut": 2, "freeze": 1},
+    storm_lease="1s",
+    kills=2,
+    rolling_calls=600,
+    idle_sessions=240,
+    idle_streams=90,
+    idle_seconds=2.0,
+    large_rounds=1,
+)
+
+FULL = Scale(
+    increments=20_000,
+    sessions=200,
+    races=1000,
+    faults={"kill": 20, "hang": 10, "nats": 5, "cut": 5, "freeze": 1},
+    storm_lease="3s",
+    kills=20,
+    rolling_calls=10_000,
+    idle_sessions=10_000,
+    idle_streams=600,
+    idle_seconds=10.0,
+    large_rounds=3,
+)
+
+
+def chosen() -> Scale:
+    """`FULL` if the environment says `CHAOS=full`, else `SMALL`."""
+    return FULL if os.environ.get("CHAOS") == "full" else SMALL

@@ -1,0 +1,181 @@
+"""The scenes: each makes something happen to a cluster, and says what came of it in numbers and faults."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chaos.cluster import ChaosCluster
+from chaos.failover import after_a_hang, after_kills
+from chaos.faults import FAULTS
+from chaos.large import beside_large_ones
+from chaos.load import Fate, percentile
+from chaos.rolling import rolling_restart
+from chaos.scale import Scale
+from chaos.sleepers import peace, races
+from chaos.storm import Storm
+
+__all__ = ["CALM", "SCENES", "CalmScene", "Scene", "Verdict", "calm_cluster"]
+
+MAX_BODY = ("--max-body", "6MiB")
+"""4 MiB of argument are a little more as a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a scene came to; it is well if there are no faults."""
+
+    numbers: dict[str, Any]
+    faults: list[str]
+
+
+Scene = Callable[[Path, Scale], Awaitable[Verdict]]
+CalmScene = Callable[[ChaosCluster, Scale], Awaitable[Verdict]]
+
+
+async def exact(cluster: ChaosCluster, scale: Scale) -> Verdict:
+    """Increments sprayed over three nodes, both eras, nothing breaks: exact, and no call fails."""
+    async with Storm(cluster, sessions=scale.sessions, workers=32) as storm:
+        reckoning = await storm.rage(calls=scale.increments * 5 // 4)
+    failed = [f"{call}" for call in reckoning.calls if call.value is None]
+    stale = [f"{reckoning.stale_reads} reads were stale"] if reckoning.stale_reads else []
+    return Verdict(reckoning.numbers(), reckoning.faults + failed + stale)
+
+
+async def same_instant(directory: Path, scale: Scale) -> Verdict:
+    """Two nodes asked for the same sleeping session at the same instant: one owner, and no call fails."""
+    async with ChaosCluster(directory, serve=("--idle-after", "0.2s")) as cluster:
+        sessions = min(scale.sessions, scale.races // 2)
+        found = await races(cluster, sessions=sessions, rounds=-(-scale.races // sessions))
+        numbers = {"races": found.races, "faults": len(found.faults), "slowest_ms": round(found.slowest * 1000, 1)}
+        return Verdict(numbers, found.faults + cluster.complaints())
+
+
+async def storm(directory: Path, scale: Scale, store: str = "nats") -> Verdict:
+    """Every sort of fault under load: acknowledged increments are there exactly once, every call gets an answer."""
+    numbers: dict[str, Any] = {}
+    faults: list[str] = []
+    async with ChaosCluster(directory, lease=scale.storm_lease, store=store, proxied=True) as cluster:
+        for name, times in scale.faults.items():
+            async with Storm(cluster, sessions=scale.sessions, workers=24) as raging:
+
+                async def strike(name: str = name, times: int = times, raging: Storm = raging) -> None:
+                    await raging.more(50)
+                    for number in range(times):
+                        await FAULTS[name](raging, number)
+
+                reckoning = await raging.rage(strike)
+                numbers[f"{name} x{times}"] = reckoning.numbers()
+                faults += [f"{name}: {fault}" for fault in reckoning.faults]
+        faults += cluster.complaints()
+    return Verdict(numbers, faults)
+
+
+async def storm_with_store_apart(directory: Path, scale: Scale) -> Verdict:
+    """The same where the store is not the NATS that is lost: nodes go on while their lease lasts."""
+    return await storm(directory, scale, store="nats-apart")
+
+
+async def failover(cluster: ChaosCluster, scale: Scale) -> Verdict:
+    """The first call to a session of a node that was killed: p50 100 ms, p99 500 ms, whatever the lease."""
+    found = await after_kills(cluster, kills=scale.kills, sessions=20)
+    numbers = {f"lease {cluster.lease:g} s": found.numbers()}
+    faults = found.faults
+    failed = [call for call in found.calls if call.value is None]
+    # One that left before NATS knew of the death may have arrived, for all that anybody knows.
+    if len(failed) > len(found.calls) // 100 or any(call.fate is not Fate.UNKNOWN for call in failed):
+        faults += [f"{call}" for call in failed]
+    if percentile(found.seconds, 0.5) > 0.1 or percentile(found.seconds, 0.99) > 0.5:
+        faults.append(f"too slow: {numbers}")
+    return Verdict(numbers, faults)
+
+
+async def failover_long_lease(directory: Path, scale: Scale) -> Verdict:
+    """The same where the lease is ten times as long: it has no part in it."""
+    async with ChaosCluster(directory, lease="30s") as cluster:
+        verdict = await failover(cluster, scale)
+        return Verdict(verdict.numbers, verdict.faults + cluster.complaints())
+
+
+async def hung_owner(cluster: ChaosCluster, scale: Scale) -> Verdict:
+    """An owner that hangs costs at most its lease."""
+    found = await after_a_hang(cluster)
+    faults = [f"{call}" for call in found.calls if call.value is None]
+    if max(found.seconds) > cluster.lease + 0.25:
+        faults.append(f"it cost more than the lease of {cluster.lease:g} s: {found.numbers()}")
+    return Verdict(found.numbers(), faults)
+
+
+async def rolling(directory: Path, scale: Scale, **options: Any) -> Verdict:
+    """Rolling restart under load, behind a balancer that follows `/readyz`: no call fails."""
+    lame_duck = () if scale.rolling_calls >= 10_000 else ("--lame-duck", "0.7s")
+    async with ChaosCluster(directory, serve=lame_duck, **options) as cluster:
+        reckoning = await rolling_restart(cluster, calls=scale.rolling_calls)
+        return Verdict(reckoning.numbers(), reckoning.faults + reckoning.complaints)
+
+
+async def rolling_two_versions(directory: Path, scale: Scale) -> Verdict:
+    """The same where one node speaks the older link version."""
+    return await rolling(directory, scale, per_node={"node-1": ("--link-version", "1")})
+
+
+async def quiet(cluster: ChaosCluster, scale: Scale) -> Verdict:
+    """Idle sessions, some with streams held elsewhere: no message beyond the leases, no more CPU than without."""
+    without = await peace(cluster, sessions=0, streams=0, seconds=scale.idle_seconds, settle=0.5)
+    idle = await peace(cluster, sessions=scale.idle_sessions, streams=scale.idle_streams, seconds=scale.idle_seconds)
+    faults: list[str] = []
+    # A renewal of each node more may fall into the time.
+    if idle.messages > idle.expected + len(cluster.nodes):
+        faults.append(f"{idle.messages} messages, where the leases are {idle.expected:.0f}")
+    for node, cpu in idle.cpu.items():
+        # CPU time is counted in hundredths of a second.
+        if cpu > without.cpu[node] + 0.03 + 0.01 * idle.seconds:
+            faults.append(f"{node} used {cpu:.2f} s of CPU with idle sessions, {without.cpu[node]:.2f} s without")
+    return Verdict({"without": without.numbers(), "idle": idle.numbers()}, faults)
+
+
+async def large(cluster: ChaosCluster, scale: Scale) -> Verdict:
+    """8 MiB results and 4 MiB arguments across nodes: intact, and an echo beside ten of them is not held up."""
+    found = await beside_large_ones(cluster, rounds=scale.large_rounds)
+    faults = list(found.faults)
+    if found.times(0.5) > 10:
+        faults.append(f"an echo beside them took {found.times(0.5):.1f} times as long")
+    return Verdict(found.numbers(), faults)
+
+
+CALM: dict[str, CalmScene] = {
+    "quiet": quiet,
+    "exact": exact,
+    "large": large,
+    "failover": failover,
+    "hung-owner": hung_owner,
+}
+"""Scenes that can share one cluster."""
+
+
+def _on_its_own(scene: CalmScene) -> Scene:
+    async def play(directory: Path, scale: Scale) -> Verdict:
+        async with calm_cluster(directory) as cluster:
+            verdict = await scene(cluster, scale)
+            return Verdict(verdict.numbers, verdict.faults + cluster.complaints())
+
+    play.__doc__ = scene.__doc__
+    return play
+
+
+def calm_cluster(directory: Path) -> ChaosCluster:
+    """For `CALM`."""
+    return ChaosCluster(directory, serve=MAX_BODY)
+
+
+SCENES: dict[str, Scene] = {
+    **{name: _on_its_own(scene) for name, scene in CALM.items()},
+    "failover-long-lease": failover_long_lease,
+    "same-instant": same_instant,
+    "storm": storm,
+    "storm-store-apart": storm_with_store_apart,
+    "rolling": rolling,
+    "rolling-two-versions": rolling_two_versions,
+}
