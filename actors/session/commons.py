@@ -19,7 +19,7 @@ from mcp.server.subscriptions import SubscriptionBus
 
 from .tenant import TenantContext
 
-__all__ = ["Commons", "SharedSeal", "seal_together"]
+__all__ = ["ALONE", "Commons", "SharedSeal", "seal_together"]
 
 _DEFAULT_TTL: Final = 600.0
 
@@ -58,6 +58,10 @@ class SharedSeal:
     @property
     def codec(self) -> AESGCMRequestStateCodec | None:
         return self._codec
+
+
+ALONE: Final = SharedSeal()
+"""The seal of a node that is one of none: it has no keys, so that each server seals with its own."""
 
 
 class _SharedCodec:

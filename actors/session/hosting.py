@@ -21,7 +21,7 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Sub
 from mcp.shared.dispatcher import DispatchContext
 from mcp_types import SubscriptionsListenRequestParams
 
-from .commons import Commons, seal_together
+from .commons import ALONE, Commons, seal_together
 from .errors import HostingError
 from .parameter import SESSION_ARGUMENT, fill_session_parameter
 from .sharing import share_equal_parts
@@ -119,8 +119,7 @@ class HostedServer:
         for index, middleware in enumerate(lowlevel.middleware):
             if type(middleware) is OpenTelemetryMiddleware:
                 lowlevel.middleware[index] = cast("ServerMiddleware[Any]", _telemetry)
-        if commons is not None:
-            seal_together(self.lowlevel.middleware, commons.seal)
+        seal_together(self.lowlevel.middleware, commons.seal if commons is not None else ALONE)
         if isinstance(server, MCPServer):
             self._adopt_mcpserver(cast("MCPServer[Any]", server), shared, commons)
 

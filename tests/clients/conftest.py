@@ -1,18 +1,36 @@
-"""The servers that the clients visit, each started once."""
+"""The servers that the clients visit, each started once: as one node, and as three behind a balancer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from support import ServerProcess
+from clients.guests import House
+from support import BalancedCluster, ServerProcess
+
+Open = Callable[[str, dict[str, str]], House]
+
+
+@pytest.fixture(scope="session", params=["one node", "three nodes behind a balancer"])
+def open_house(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Starts a server in the way that the parameter says."""
+    with ExitStack() as stack:
+
+        def start(target: str, env: dict[str, str]) -> House:
+            if request.param == "one node":
+                return stack.enter_context(ServerProcess(target, "--store", "memory://", env=env))
+            nats = request.getfixturevalue("nats_server").url
+            return stack.enter_context(BalancedCluster(target, nats=nats, env=env))
+
+        yield start
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[ServerProcess]:
-    with ServerProcess("understudy.runtime.demo:server", "--store", "memory://") as server:
-        yield server
+def demo(open_house: Open) -> House:
+    return open_house("understudy.runtime.demo:server", {})
 
 
 @pytest.fixture(scope="session")
-def extras() -> Iterator[ServerProcess]:
-    with ServerProcess("tests/clients/server.py:server", "--store", "memory://") as server:
-        yield server
+def extras(open_house: Open, tmp_path_factory: pytest.TempPathFactory) -> House:
+    folder: Path = tmp_path_factory.mktemp("extras")
+    return open_house("tests/clients/server.py:server", {"EXTRAS_FOLDER": str(folder)})

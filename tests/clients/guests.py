@@ -8,21 +8,38 @@ import anyio
 import fastmcp
 import mcp
 from mcp.client.subscriptions import listen
-from mcp.types import CallToolResult, CreateMessageResult, ElicitResult, TextContent, ToolListChangedNotification
+from mcp.types import (
+    CallToolResult,
+    CreateMessageResult,
+    ElicitResult,
+    ListRootsResult,
+    LoggingMessageNotificationParams,
+    ResourceUpdatedNotification,
+    Root,
+    TextContent,
+    ToolListChangedNotification,
+)
+from support import BalancedCluster, ServerProcess
 
 Library = Literal["mcp", "fastmcp"]
 Era = Literal["handshake", "modern"]
+House = ServerProcess | BalancedCluster
+"""Where guests are received: one node, or several behind a balancer."""
 
 NAME = "Ada"
 SUMMARY = "It is short."
+ROOT = "file:///srv/ada"
 
 
 class Guest:
-    """A connected client that answers every question: `NAME` to an elicitation, `SUMMARY` to a sampling request."""
+    """A connected client that answers every question: `NAME` to an elicitation, `SUMMARY` to a sampling request, `ROOT`
+    to one for roots."""
 
     def __init__(self, library: Library, url: str, era: Era) -> None:
         self.era = era
         self.tool_changes = anyio.Event()
+        self.resource_changes: dict[str, anyio.Event] = {}
+        self.logged: list[str] = []
         mode = "legacy" if era == "handshake" else "auto"
         if library == "mcp":
             self.client: Any = mcp.Client(
@@ -30,6 +47,9 @@ class Guest:
                 mode=mode,
                 elicitation_callback=self._elicited,
                 sampling_callback=self._sampled,
+                list_roots_callback=self._rooted,
+                logging_callback=self._log,
+                log_level="warning" if era == "modern" else None,
                 message_handler=self._hear,
             )
         else:
@@ -38,6 +58,8 @@ class Guest:
                 mode=mode,
                 elicitation_handler=self._asked_by_fastmcp,
                 sampling_handler=self._sampled_by_fastmcp,
+                roots=[ROOT],
+                log_handler=self._log,
                 message_handler=self._hear,
             )
 
@@ -70,17 +92,33 @@ class Guest:
         return {"session": (await self.ask("open_session"))["session"]}
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """`tool_changes` is set when the server says that its tools changed."""
+    async def listening(self, *uris: str) -> AsyncIterator[None]:
+        """`tool_changes` is set when the server says that its tools changed, `resource_changes` of a URI likewise."""
+        self.resource_changes = {uri: anyio.Event() for uri in uris}
         if self.era == "handshake":
+            for uri in uris:
+                await self.client.session.subscribe_resource(uri)
             yield
             return
-        async with listen(self.client.session, tools_list_changed=True):
+        async with listen(self.client.session, tools_list_changed=True, resource_subscriptions=uris):
             yield
+
+    async def quiet(self) -> None:
+        """Want no log messages below a warning. A modern client says so with each request, if it can."""
+        if self.era == "handshake":
+            await self.client.session.set_logging_level("warning")
 
     async def _hear(self, message: Any) -> None:
         if isinstance(message, ToolListChangedNotification):
             self.tool_changes.set()
+        elif isinstance(message, ResourceUpdatedNotification) and str(message.params.uri) in self.resource_changes:
+            self.resource_changes[str(message.params.uri)].set()
+
+    async def _log(self, params: LoggingMessageNotificationParams) -> None:
+        self.logged.append(f"{params.level}: {params.data}")
+
+    async def _rooted(self, context: Any) -> ListRootsResult:
+        return ListRootsResult(roots=[Root(uri=ROOT)])
 
     async def _elicited(self, context: Any, params: Any) -> ElicitResult:
         return ElicitResult(action="accept", content={"name": NAME})

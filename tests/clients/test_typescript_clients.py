@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.guests import NAME, SUMMARY
-from support import ServerProcess, find_node
+from clients.guests import NAME, ROOT, SUMMARY, House
+from support import find_node
 
 SCRIPT = Path(__file__).with_name("typescript.mjs")
 KINDS = ["sdk-handshake", "client-handshake", "client-modern"]
@@ -22,9 +22,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def visit(
-    kind: str, demo: ServerProcess, extras: ServerProcess, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def visit(kind: str, demo: House, extras: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the client saw at each step."""
     library, era = kind.split("-")
     node = find_node(f"@modelcontextprotocol/{library}")
@@ -63,6 +61,22 @@ def test_an_elicitation_is_answered(visit: dict[str, Any]) -> None:
 
 def test_a_sampling_request_is_answered(visit: dict[str, Any]) -> None:
     assert SUMMARY in visit["sampling"]
+
+
+def test_a_client_is_asked_for_its_roots(visit: dict[str, Any]) -> None:
+    assert visit["roots"] == [ROOT]
+
+
+def test_log_messages_arrive_from_the_level_on_that_was_asked_for(visit: dict[str, Any]) -> None:
+    assert visit["logged"] == ["careful", "ouch"]
+
+
+def test_a_watched_resource_that_changes_is_told_of(visit: dict[str, Any]) -> None:
+    assert visit["resource change"] is True
+
+
+def test_a_stream_that_the_server_closes_early_is_resumed(visit: dict[str, Any]) -> None:
+    assert visit["come back"] == ["you are back", [1, 2, 3]]
 
 
 def test_a_cancelled_call_is_cancelled_at_the_server(visit: dict[str, Any]) -> None:

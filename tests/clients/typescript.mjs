@@ -9,6 +9,7 @@ const [library, era, demoUrl, extrasUrl] = process.argv.slice(2);
 const require = createRequire(`${process.env.NODE_PACKAGES}/`);
 const NAME = "Ada";
 const SUMMARY = "It is short.";
+const ROOT = "file:///srv/ada";
 
 const say = (step, value) => console.log(JSON.stringify({ step, value }));
 
@@ -19,14 +20,14 @@ const answers = {
     content: { type: "text", text: SUMMARY },
     model: "none",
   }),
+  "roots/list": async () => ({ roots: [{ uri: ROOT }] }),
 };
 
 // The two libraries differ in their imports, in how a handler is named and in how an era is chosen.
 function makeClient(url) {
   const info = { name: "understudy-tests", version: "1.0.0" };
-  const capabilities = { elicitation: {}, sampling: {} };
-  let onToolsChanged = () => {};
-  const heardOfTools = async () => onToolsChanged();
+  const capabilities = { elicitation: {}, sampling: {}, roots: {} };
+  const hear = { tools: () => {}, resource: () => {}, log: () => {} };
   let client, transport;
   if (library === "sdk") {
     const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
@@ -35,14 +36,19 @@ function makeClient(url) {
     client = new Client(info, { capabilities });
     client.setRequestHandler(types.ElicitRequestSchema, answers["elicitation/create"]);
     client.setRequestHandler(types.CreateMessageRequestSchema, answers["sampling/createMessage"]);
-    client.setNotificationHandler(types.ToolListChangedNotificationSchema, heardOfTools);
+    client.setRequestHandler(types.ListRootsRequestSchema, answers["roots/list"]);
+    client.setNotificationHandler(types.ToolListChangedNotificationSchema, async () => hear.tools());
+    client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, async (n) => hear.resource(n.params.uri));
+    client.setNotificationHandler(types.LoggingMessageNotificationSchema, async (n) => hear.log(n.params.data));
     transport = new StreamableHTTPClientTransport(new URL(url));
   } else {
     const { Client, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");
     const mode = era === "modern" ? { pin: "2026-07-28" } : "legacy";
     client = new Client(info, { capabilities, versionNegotiation: { mode } });
     for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(method, answer);
-    client.setNotificationHandler("notifications/tools/list_changed", heardOfTools);
+    client.setNotificationHandler("notifications/tools/list_changed", async () => hear.tools());
+    client.setNotificationHandler("notifications/resources/updated", async (n) => hear.resource(n.params.uri));
+    client.setNotificationHandler("notifications/message", async (n) => hear.log(n.params.data));
     transport = new StreamableHTTPClientTransport(new URL(url));
   }
   const call = (name, args = {}, options = {}) =>
@@ -59,7 +65,7 @@ function makeClient(url) {
       if (result.isError) throw new Error(`${name}: ${JSON.stringify(result.content)}`);
       return result.structuredContent?.result ?? result.structuredContent;
     },
-    whenToolsChange: (notify) => (onToolsChanged = notify),
+    hear,
   };
 }
 
@@ -110,12 +116,16 @@ async function visitDemo() {
 }
 
 async function visitExtras() {
-  const { client, call, connect, ask, whenToolsChange } = makeClient(extrasUrl);
+  const { client, call, connect, ask, hear } = makeClient(extrasUrl);
   await connect();
   await client.listTools();
 
-  const changed = new Promise((resolve) => whenToolsChange(() => resolve(true)));
-  const subscription = era === "modern" ? await client.listen({ toolsListChanged: true }) : null;
+  const uri = `test://watched/ts/${library}/${era}`;
+  const changed = new Promise((resolve) => (hear.tools = () => resolve(true)));
+  const updated = new Promise((resolve) => (hear.resource = (which) => resolve(which === uri)));
+  let subscription = null;
+  if (era === "modern") subscription = await client.listen({ toolsListChanged: true, resourceSubscriptions: [uri] });
+  else await client.subscribeResource({ uri });
   const name = `tool_for_ts_${library}_${era}`;
   let heard = false;
   for (let attempt = 0; attempt < 20 && !heard; attempt++) {
@@ -125,7 +135,23 @@ async function visitExtras() {
   }
   const { tools } = await client.listTools(undefined, { cacheMode: "refresh" });
   say("list change", [heard, tools.some((tool) => tool.name === name)]);
+  await ask("touch", { uri });
+  say("resource change", await Promise.race([updated, sleep(10_000, false)]));
   await subscription?.close();
+
+  say("roots", await ask("list_roots"));
+
+  const logged = [];
+  hear.log = (data) => logged.push(data);
+  if (era === "handshake") await client.setLoggingLevel("warning");
+  const _meta = { "io.modelcontextprotocol/logLevel": "warning" };
+  if (era === "modern") await client.callTool({ name: "think_aloud", arguments: {}, _meta });
+  else await ask("think_aloud");
+  say("logged", logged);
+
+  const reports = [];
+  const back = await call("go_and_come_back", {}, { onprogress: ({ progress }) => reports.push(progress) });
+  say("come back", [back.structuredContent.result, reports]);
 
   const key = `ts-${library}-${era}`;
   const abort = new AbortController();
