@@ -11,6 +11,9 @@ from .entry import node_of
 
 __all__ = ["NodeNews", "Peer", "Peers"]
 
+BELIEVED: Final = 0.95
+"""Of a lease, by others, from when they heard: more than its holder's own share of it, which counts from before, and
+little enough that what a hung owner costs, with the claims that follow, is a lease at most."""
 MAX_PEERS: Final = 4096
 
 
@@ -81,7 +84,7 @@ class Peers:
             # A late word of an incarnation that is over.
             return None
         if before is not None and before.incarnation == news.incarnation:
-            before.news, before.until, before.assigned = news, now + news.lease, 0
+            before.news, before.until, before.assigned = news, now + news.lease * BELIEVED, 0
             # It renews, so it lives: whoever found nobody there found the network broken.
             before.gone = before.struck = False
             return None
@@ -90,7 +93,7 @@ class Peers:
             self._bury(before.incarnation, over=True)
         elif len(self._by_node) >= MAX_PEERS:
             del self._by_node[min(self._by_node, key=lambda node: self._by_node[node].until)]
-        self._by_node[news.node] = Peer(news, now + news.lease)
+        self._by_node[news.node] = Peer(news, now + news.lease * BELIEVED)
         return before.incarnation if before is not None else None
 
     def left(self, incarnation: str) -> bool:

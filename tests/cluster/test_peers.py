@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from understudy.runtime.cluster.peers import MAX_PEERS, NodeNews, Peers
+from understudy.runtime.cluster.peers import BELIEVED, MAX_PEERS, NodeNews, Peers
 
 LEASE = 3.0
+"""Seconds that the others believe in a node."""
 
 
 def news(incarnation: str, serial: int = 1, **more: int | bool) -> NodeNews:
-    return NodeNews(incarnation, LEASE, serial=serial, capacity=int(more.pop("capacity", 10)), **more)  # type: ignore[arg-type]
+    return NodeNews(incarnation, LEASE / BELIEVED, serial=serial, capacity=int(more.pop("capacity", 10)), **more)  # type: ignore[arg-type]
 
 
 def test_a_peer_is_believed_for_its_lease_from_when_it_was_heard() -> None:
