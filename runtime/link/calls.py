@@ -26,6 +26,7 @@ from .frames import (
 from .head import CallHead
 from .inbound import InboundCall
 from .outbound import OutboundCall
+from .serving import Serving
 
 if TYPE_CHECKING:
     from .path import Path
@@ -37,24 +38,23 @@ class CallHost(Protocol):
     """What the calls of a path ask of their link."""
 
     counters: LinkCounters
-
-    def refusal(self) -> str | None:
-        """Why no call of a peer can be taken now; None if it can."""
-        ...
-
-    def assembling(self, size: int) -> bool:
-        """Count `size` more (or less) bytes of unfinished request bodies; if too many, False and none."""
-        ...
-
-    def serve(self, call: InboundCall) -> None:
-        """Run the handler on `call`."""
-        ...
+    serving: Serving
 
 
 class Calls:
     """Belongs to one `Path`."""
 
-    __slots__ = ("_arrivals", "_channels", "_host", "_inbound", "_outbound", "_path", "awaiting", "awaiting_since")
+    __slots__ = (
+        "_arrivals",
+        "_channels",
+        "_counters",
+        "_inbound",
+        "_outbound",
+        "_path",
+        "_serving",
+        "awaiting",
+        "awaiting_since",
+    )
 
     def __init__(self, path: Path, host: CallHost) -> None:
         self.awaiting = 0
@@ -62,7 +62,8 @@ class Calls:
         self.awaiting_since = inf
         """When that was last 0."""
         self._path = path
-        self._host = host
+        self._counters = host.counters
+        self._serving = host.serving
         self._channels = 0
         self._outbound: dict[int, OutboundCall] = {}
         self._arrivals: dict[int, tuple[OwnerChannel, float]] = {}
@@ -109,16 +110,16 @@ class Calls:
             call.wakeup.wake()
         self._outbound.clear()
         for channel, _ in self._arrivals.values():
-            self._host.assembling(-channel.size)
+            self._serving.assemble(-channel.size)
         self._arrivals.clear()
         for call in list(self._inbound.values()):
-            self._host.counters.cancelled += 1
+            self._counters.cancelled += 1
             call.caller_gone()
 
     def _on_response(self, frame: Start | Body | NotRunFrame | Failed, _: float) -> None:
         call = self._outbound.get(frame.channel)
         if call is None:
-            self._host.counters.late += 1
+            self._counters.late += 1
             return
         channel = call.channel
         channel.on_response(frame, self._path.peer)
@@ -150,12 +151,12 @@ class Calls:
         if call.channel in self._inbound or call.channel in self._arrivals:
             return f"it opened channel {call.channel} twice"
         channel = OwnerChannel(call)
-        refusal = self._host.refusal()
+        refusal = self._serving.refusal()
         if refusal is not None:
             self._refuse(channel, refusal)
         elif channel.complete:
             self._serve(channel, call.head)
-        elif self._host.assembling(channel.size):
+        elif self._serving.assemble(channel.size):
             self._arrivals[channel.id] = (channel, now)
         else:
             self._refuse(channel, "busy")
@@ -165,7 +166,7 @@ class Calls:
         arrival = self._arrivals.get(frame.channel)
         if arrival is None:
             # Refused, most likely, while this was under way.
-            self._host.counters.late += 1
+            self._counters.late += 1
             return None
         channel, began = arrival
         before = channel.size
@@ -173,17 +174,17 @@ class Calls:
             grant = channel.on_body(frame)
         except ValueError as error:
             return str(error)
-        if channel.size > MAX_REQUEST_BODY or not self._host.assembling(len(frame.part)):
+        if channel.size > MAX_REQUEST_BODY or not self._serving.assemble(len(frame.part)):
             del self._arrivals[channel.id]
-            self._host.assembling(-before)
+            self._serving.assemble(-before)
             self._refuse(channel, "too_large" if channel.size > MAX_REQUEST_BODY else "busy")
         elif not channel.complete:
             if grant is not None:
                 self._path.send(grant)
         else:
             del self._arrivals[channel.id]
-            self._host.assembling(-channel.size)
-            refusal = self._host.refusal()
+            self._serving.assemble(-channel.size)
+            refusal = self._serving.refusal()
             if refusal is None:
                 self._serve(channel, channel.head_after(now - began))
             else:
@@ -193,19 +194,19 @@ class Calls:
     def _on_cancel(self, frame: Cancel, _: float) -> None:
         arrival = self._arrivals.pop(frame.channel, None)
         if arrival is not None:
-            self._host.assembling(-arrival[0].size)
+            self._serving.assemble(-arrival[0].size)
         call = self._inbound.get(frame.channel)
         if call is not None:
-            self._host.counters.cancelled += 1
+            self._counters.cancelled += 1
             self._path.session.drop(-frame.channel)
             call.caller_gone()
 
     def _serve(self, channel: OwnerChannel, head: CallHead) -> None:
         call = self._inbound[channel.id] = InboundCall(self._path, channel, head)
-        self._host.serve(call)
+        self._serving.serve(call)
 
     def _refuse(self, channel: OwnerChannel, reason: str) -> None:
-        self._host.counters.refused += 1
+        self._counters.refused += 1
         self._path.send(channel.refuse(reason, {}))
 
     def _answered(self, call: OutboundCall) -> None:

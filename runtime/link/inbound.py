@@ -95,7 +95,8 @@ class InboundCall:
                 path.send(channel.next_response(body, len(body), more))
                 if not more:
                     self.ended()
-                    await path.hurry()
+                    if path.quiet:
+                        await path.hurry()
             else:
                 await self._send_body(body, more)
         elif kind == "http.response.start":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from .lives import Lives
 from .outbound import Send
 from .path import Path
 from .publisher import Publisher
+from .serving import Serving
 from .session import PeerSession
 from .tenant_book import TenantBook
 from .versions import OLDEST, VERSION, Versions, checked_versions, negotiate
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 MIN_PAYLOAD: Final = 16 * 1024
 MAX_PATHS: Final = 4096
-MAX_ASSEMBLING: Final = 256 * 1024 * 1024
-"""Bytes of request bodies that are not complete, of all peers; a call beyond them is refused as busy."""
 REGROUP: Final = 3.0
 """Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
 PATIENCE: Final = 30.0
@@ -71,7 +69,6 @@ class Link:
         self._wire = wire
         self._publisher = Publisher(wire, self.counters, self.clock.monotonic)
         self._me = checked_incarnation(me)
-        self._handler = serve
         self._versions = checked_versions(versions)
         self._max_calls = max_calls
         self._patience = patience
@@ -83,10 +80,9 @@ class Link:
         self._closing = True
         self._stopped = False
         self._forwarding = 0
-        self._serving: dict[InboundCall, asyncio.Task[None]] = {}
-        self._assembling = 0
         self._regrouping_until = 0.0
         self._tasks = TaskOwner()
+        self.serving = Serving(serve, self._tasks, self.counters, max_calls=max_calls)
 
     async def __aenter__(self) -> Self:
         """
@@ -97,21 +93,21 @@ class Link:
             raise ConfigurationError(
                 f"NATS carries {self._wire.max_payload} bytes at once; set its max_payload to at least {MIN_PAYLOAD}"
             )
-        await self._wire.listen(self._me, self)
         await self._tasks.__aenter__()
-        self._closing = False
+        try:
+            await self._wire.listen(self._me, self)
+        except BaseException as error:
+            await self._tasks.__aexit__(type(error), error, None)
+            raise
         self._tasks.spawn(self._publisher.run())
+        self._closing = False
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._closing = True
-        serving = list(self._serving.values())
-        for task in serving:
-            task.cancel()
-        if serving:
-            await asyncio.wait(serving)
+        await self.serving.close()
         for path in list(self._paths.values()):
             self._say_farewell(path, "this node stops")
         self._stopped = True
@@ -211,8 +207,8 @@ class Link:
         numbers: dict[str, int] = asdict(total)
         numbers["paths"] = len(self._paths)
         numbers["forwarding"] = self._forwarding
-        numbers["serving"] = len(self._serving)
-        numbers["assembling_bytes"] = self._assembling
+        numbers["serving"] = len(self.serving)
+        numbers["assembling_bytes"] = self.serving.assembling
         numbers["backlog_bytes"] = sum(path.session.backlog for path in self._paths.values())
         numbers["unacknowledged_bytes"] = sum(path.session.in_flight for path in self._paths.values())
         return numbers
@@ -282,24 +278,6 @@ class Link:
         """Do not wait for others that might add to what is published."""
         await self._publisher.publish_now()
 
-    def refusal(self) -> str | None:
-        """Why no call of a peer can be taken now."""
-        if self._closing:
-            return "closing"
-        return "busy" if len(self._serving) >= self._max_calls else None
-
-    def assembling(self, size: int) -> bool:
-        """Count `size` bytes of unfinished request bodies, if there is room for them."""
-        if size > 0 and self._assembling + size > MAX_ASSEMBLING:
-            return False
-        self._assembling += size
-        return True
-
-    def serve(self, call: InboundCall) -> None:
-        """Run the handler on `call`, in a task of its own."""
-        self.counters.served += 1
-        self._serving[call] = self._tasks.spawn(self._run(call))
-
     def lost(self, path: Path, why: str) -> None:
         """`path` cannot go on."""
         if path.over:
@@ -347,21 +325,3 @@ class Link:
     def _say_farewell(self, path: Path, why: str) -> None:
         self._publisher.note(path.peer, path.session.farewell())
         self.lost(path, why)
-
-    async def _run(self, call: InboundCall) -> None:
-        try:
-            await self._handler(call)
-            if not call.over:
-                logger.error("the handler of a call from %s ended without a complete response", call.peer)
-                self.counters.given_up += 1
-                call.give_up("incomplete")
-        except asyncio.CancelledError:
-            self.counters.given_up += 1
-            call.give_up("closing" if self._closing else "cancelled")
-            raise
-        except Exception:
-            logger.exception("the handler of a call from %s failed", call.peer)
-            self.counters.given_up += 1
-            call.give_up("error")
-        finally:
-            self._serving.pop(call, None)

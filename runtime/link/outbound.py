@@ -58,7 +58,8 @@ class OutboundCall:
                 await self._wait()
             else:
                 path.send(frame)
-        await path.hurry()
+        if path.quiet:
+            await path.hurry()
         await self._play(send)
 
     async def _knock(self) -> None:

@@ -131,10 +131,14 @@ class Path:
             self.session.send(frame)
             self._host.mark(self)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no other call is likely to add to what was sent: then `hurry` saves a turn of the event loop."""
+        return self._calls.few
+
     async def hurry(self) -> None:
-        """Let what was sent leave at once, if no other call is likely to add to it: saves a turn of the event loop."""
-        if self._calls.few:
-            await self._host.publish_now()
+        """Let what was sent leave at once."""
+        await self._host.publish_now()
 
     def hold(self, call: InboundCall) -> None:
         """The response of `call` has begun; should nothing follow at once, its beginning leaves alone."""

@@ -309,7 +309,7 @@ async def test_a_body_that_is_too_large_is_refused_while_it_arrives(clock: Manua
 async def test_unfinished_bodies_are_bounded_for_all_peers_together(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.runtime.link.link.MAX_ASSEMBLING", 200_000)
+    monkeypatch.setattr("understudy.runtime.link.serving.MAX_ASSEMBLING", 200_000)
     async with two_ends(clock=clock) as ends:
         with pytest.raises(NotRun) as refused:
             await ends.ask(bytes(300_000))

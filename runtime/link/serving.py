@@ -1,0 +1,90 @@
+"""`Serving`: the calls of peers that run here, and what bounds them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ...actors.task_owner import TaskOwner
+from .counters import LinkCounters
+from .inbound import InboundCall
+
+__all__ = ["Serving"]
+
+logger = logging.getLogger(__name__)
+
+MAX_ASSEMBLING: Final = 256 * 1024 * 1024
+"""Bytes of request bodies that are not complete, of all peers; a call beyond them is refused as busy."""
+
+
+class Serving:
+    """Runs the handler on each call, in a task of its own."""
+
+    def __init__(
+        self,
+        handler: Callable[[InboundCall], Awaitable[None]],
+        tasks: TaskOwner,
+        counters: LinkCounters,
+        *,
+        max_calls: int,
+    ) -> None:
+        self._handler = handler
+        self._tasks = tasks
+        self._counters = counters
+        self._max_calls = max_calls
+        self._running: dict[InboundCall, asyncio.Task[None]] = {}
+        self._closing = False
+        self.assembling = 0
+        """Bytes of request bodies that are not complete."""
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def refusal(self) -> str | None:
+        """Why no call of a peer can be taken now; None if it can."""
+        if self._closing:
+            return "closing"
+        return "busy" if len(self._running) >= self._max_calls else None
+
+    def assemble(self, size: int) -> bool:
+        """Count `size` more (or less) bytes of unfinished request bodies; if there is no room for them, False."""
+        if size > 0 and self.assembling + size > MAX_ASSEMBLING:
+            return False
+        self.assembling += size
+        return True
+
+    def serve(self, call: InboundCall) -> None:
+        """Run the handler on `call`."""
+        self._counters.served += 1
+        self._running[call] = self._tasks.spawn(self._run(call))
+
+    async def close(self) -> None:
+        """Take no call any more, and cancel those that run. Returns when they have ended."""
+        self._closing = True
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _run(self, call: InboundCall) -> None:
+        try:
+            await self._handler(call)
+            if not call.over:
+                logger.error("the handler of a call from %s ended without a complete response", call.peer)
+                self._give_up(call, "incomplete")
+        except asyncio.CancelledError:
+            self._give_up(call, "closing" if self._closing else "cancelled")
+            raise
+        except Exception:
+            logger.exception("the handler of a call from %s failed", call.peer)
+            self._give_up(call, "error")
+        finally:
+            self._running.pop(call, None)
+
+    def _give_up(self, call: InboundCall, reason: str) -> None:
+        if not call.over:
+            self._counters.given_up += 1
+            call.give_up(reason)
