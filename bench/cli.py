@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 
 import anyio
 import click
 
+from ..stores import UnderstudyError
 from .asgi import Refused
 from .measure import Effort, Progress
 from .report import Report
@@ -39,18 +41,18 @@ def _command(name: str, help: str, measure: Callable[[], Measure], *, rounds: in
 
         try:
             report = anyio.run(measure(), Effort.of(rounds, quick=quick), progress)
-        except Refused as refused:
+        except (Refused, UnderstudyError) as refused:
             raise click.ClickException(str(refused)) from refused
         except BaseExceptionGroup as group:
             # A host runs in a task group, which wraps whatever passes through it.
-            refusals, others = group.split(Refused)
+            refusals, others = group.split((Refused, UnderstudyError))
             if refusals is None or others is not None:
                 raise
             raise click.ClickException("; ".join(_leaves(refusals))) from group
         click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
 
 
-def _leaves(group: BaseExceptionGroup[Refused]) -> list[str]:
+def _leaves(group: BaseExceptionGroup[Refused | UnderstudyError]) -> list[str]:
     return [
         said
         for each in group.exceptions
@@ -86,7 +88,41 @@ def _actors() -> Measure:
     return bench_actors
 
 
+def _forward() -> Measure:
+    with _needs_cluster("forward"):
+        from .forward import bench_forward
+
+    return bench_forward
+
+
+def _failover() -> Measure:
+    with _needs_cluster("failover"):
+        from .failover import bench_failover
+
+    return bench_failover
+
+
+def _scale() -> Measure:
+    with _needs_cluster("scale"):
+        from .scale import bench_scale
+
+    return bench_scale
+
+
+@contextmanager
+def _needs_cluster(name: str) -> Generator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nats":
+            raise
+        raise click.ClickException(f"bench {name} runs a cluster: pip install 'understudy[cluster]'") from error
+
+
 _command("kernel", "One call: the SDK's bare kernel and understudy.", _kernel)
 _command("edge", "Calls and sessions a second: the SDK and understudy.", _edge)
 _command("memory", "Bytes a session, alive and asleep; time to wake.", _memory, rounds=3)
 _command("actors", "Messages a second: actors, Pykka and bare queues.", _actors)
+_command("forward", "Calls through another node: raw NATS, the link, a cluster.", _forward)
+_command("failover", "How long a call waits when its node dies or hangs.", _failover, rounds=3)
+_command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)

@@ -10,14 +10,23 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 
 from .asgi import ASGIApp, Caller, Exchange, Refused
 
-__all__ = ["HANDSHAKE_VERSION", "MODERN_VERSION", "HandshakeClient", "ModernClient", "PreparedCall"]
+__all__ = [
+    "HANDSHAKE_VERSION",
+    "HEADERS",
+    "INITIALIZE",
+    "INITIALIZED",
+    "MODERN_VERSION",
+    "HandshakeClient",
+    "ModernClient",
+    "PreparedCall",
+]
 
 HANDSHAKE_VERSION = "2025-11-25"
 MODERN_VERSION = "2026-07-28"
 CLIENT_INFO = {"name": "bench", "version": "1"}
 
-_HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-_INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
 class PreparedCall:
@@ -60,7 +69,7 @@ class HandshakeClient:
         self._caller = Caller(app, self._session_headers())
 
     def _session_headers(self) -> dict[str, str]:
-        return {**_HEADERS, "mcp-session-id": self.session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
+        return {**HEADERS, "mcp-session-id": self.session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
 
     @classmethod
     async def open(cls, app: ASGIApp) -> HandshakeClient:
@@ -69,12 +78,12 @@ class HandshakeClient:
         Raises:
             Refused: The server did not open a session.
         """
-        answer = await Caller(app, _HEADERS).send(_INITIALIZE)
+        answer = await Caller(app, HEADERS).send(INITIALIZE)
         session_id = answer.header(b"mcp-session-id")
         if answer.status != 200 or session_id is None or "result" not in answer.reply():
             raise Refused(f"initialize: status {answer.status}, {answer.body[:300]!r}")
         client = cls(app, session_id)
-        accepted = await client._caller.send(_INITIALIZED)
+        accepted = await client._caller.send(INITIALIZED)
         if accepted.status != 202:
             raise Refused(f"notifications/initialized: status {accepted.status}, {accepted.body[:300]!r}")
         return client
@@ -94,7 +103,7 @@ class ModernClient:
 
     def __init__(self, app: ASGIApp, name: str, arguments: dict[str, Any]) -> None:
         headers = {"mcp-protocol-version": MODERN_VERSION, "mcp-method": "tools/call", "mcp-name": name}
-        self._caller = Caller(app, {**_HEADERS, **headers})
+        self._caller = Caller(app, {**HEADERS, **headers})
         self._prepared = PreparedCall(name, arguments, meta=modern_meta())
 
     async def call(self) -> Exchange:
@@ -110,7 +119,7 @@ def modern_meta() -> dict[str, Any]:
     }
 
 
-_INITIALIZE = json.dumps(
+INITIALIZE = json.dumps(
     {
         "jsonrpc": "2.0",
         "id": 0,

@@ -6,10 +6,11 @@ import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import anyio
 
-__all__ = ["Effort", "Progress", "Side", "in_flight", "interleave"]
+__all__ = ["Effort", "Progress", "Side", "Stopwatch", "in_flight", "interleave"]
 
 Progress = Callable[[str], None]
 
@@ -57,6 +58,36 @@ def in_flight(workers: Sequence[Callable[[], Awaitable[object]]]) -> Callable[[i
                 group.start_soon(repeat, worker, operations // len(workers))
 
     return run
+
+
+class Stopwatch:
+    """Times the operations of a side one by one, one in flight. Its `run` is the `Side.run`.
+
+    For what waits for other processes: where the machine is shared, a mean tells how often somebody else had the
+    processor, a median how long the operation takes.
+    """
+
+    def __init__(
+        self, operation: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._operation = operation
+        self._clock = clock
+        self._slices: list[list[float]] = []
+
+    async def run(self, operations: int) -> None:
+        clock, operation = self._clock, self._operation
+        seconds: list[float] = []
+        for _ in range(operations):
+            started = clock()
+            await operation()
+            seconds.append(clock() - started)
+        self._slices.append(seconds)
+
+    def medians(self, effort: Effort) -> tuple[float, ...]:
+        """Seconds of the median operation in each round of an `interleave` that is over; warming up is left out."""
+        measured = self._slices[-effort.rounds * effort.slices :]
+        rounds = [measured[at : at + effort.slices] for at in range(0, len(measured), effort.slices)]
+        return tuple(median([second for cut in each for second in cut]) for each in rounds)
 
 
 async def interleave(

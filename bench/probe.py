@@ -20,6 +20,7 @@ from typing import Any
 from .asgi import ASGIApp
 from .clients import HandshakeClient, PreparedCall
 from .measure import in_flight
+from .node_tables import TABLES
 from .servers import ARGUMENTS, INCREMENT, TOOL, shared_tools_factory, ten_tools
 from .sides import sdk_app, understudy_app
 
@@ -69,6 +70,17 @@ async def asleep(store: str, ids: list[str]) -> dict[str, Any]:
         return {"seconds": seconds, "resident": resident_bytes()}
 
 
+async def table(kind: str, entries: int) -> dict[str, Any]:
+    """Resident bytes of one of a node's tables of the cluster with `entries` entries, all of them its own."""
+    fill = TABLES[kind]
+    fill(100)
+    floor = resident_bytes()
+    kept = fill(entries)
+    grown = resident_bytes() - floor
+    del kept
+    return {"bytes": grown}
+
+
 async def _open(app: ASGIApp, sessions: int) -> None:
     call = PreparedCall(TOOL, ARGUMENTS)
 
@@ -93,6 +105,7 @@ PROBES: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "live": live,
     "passivated": passivated,
     "asleep": asleep,
+    "table": table,
 }
 
 

@@ -20,7 +20,7 @@ from .measure import in_flight
 from .servers import ARGUMENTS, INCREMENT, SESSION_TOOL, TOOL, ten_tools
 from .sides import understudy_app
 
-__all__ = ["Cost", "profile_calls", "profiler"]
+__all__ = ["Cost", "costs_of", "profile_calls", "profiler", "show_costs"]
 
 _WARM = 200
 
@@ -53,7 +53,12 @@ async def profile_calls(what: str, *, calls: int, at_once: int, store: str) -> l
         profiler.enable()
         await run(calls)
         profiler.disable()
-    return sorted(_costs(profiler, calls), key=lambda cost: cost.own, reverse=True)
+    return costs_of(pstats.Stats(profiler), calls)
+
+
+def costs_of(profiled: pstats.Stats, calls: int) -> list[Cost]:
+    """The share of one of `calls` calls that each function had, most expensive function first."""
+    return sorted(_costs(profiled, calls), key=lambda cost: cost.own, reverse=True)
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -64,8 +69,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _costs(profiler: cProfile.Profile, calls: int) -> Iterator[Cost]:
-    stats = cast("dict[_Place, _Counts]", vars(pstats.Stats(profiler))["stats"])
+def _costs(profiled: pstats.Stats, calls: int) -> Iterator[Cost]:
+    stats = cast("dict[_Place, _Counts]", vars(profiled)["stats"])
     for (file, line, name), (_, invocations, own, total, _) in stats.items():
         where = name if file == "~" else f"{'/'.join(Path(file).parts[-3:])}:{line} {name}"
         yield Cost(where, invocations / calls, own / calls * 1e6, total / calls * 1e6)
@@ -93,7 +98,11 @@ def profiler(what: str, calls: int, at_once: int, store: str, top: int, by_total
     async def measure() -> list[Cost]:
         return await profile_calls(what, calls=calls - calls % at_once or at_once, at_once=at_once, store=store)
 
-    costs = anyio.run(measure)
+    show_costs(anyio.run(measure), top=top, by_total=by_total)
+
+
+def show_costs(costs: list[Cost], *, top: int, by_total: bool) -> None:
+    """Print the `top` most expensive of them."""
     if by_total:
         costs.sort(key=lambda cost: cost.total, reverse=True)
     click.echo(f"{sum(cost.own for cost in costs):.0f} us a call, profiler included")

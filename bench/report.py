@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from .machine import machine
 
-__all__ = ["Comparison", "Report", "Scenario", "Series", "Target", "ratio"]
+__all__ = ["Basis", "Comparison", "Report", "Scenario", "Series", "Target", "ratio"]
 
 FORMAT = 1
 """Version of the shape of `Report.as_json()`."""
+
+
+Basis = Literal["measured", "extrapolated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Series:
     name: str
     unit: str
     rounds: tuple[float, ...]
+    basis: Basis | None = field(default=None, kw_only=True)
+    """Where a report has figures of both kinds; None: all of its figures are measured."""
 
     @property
     def median(self) -> float:
@@ -49,6 +54,7 @@ class Series:
             "median": self.median,
             "max": max(self.rounds),
             "rounds": list(self.rounds),
+            **({"basis": self.basis} if self.basis is not None else {}),
         }
 
 
@@ -140,7 +146,8 @@ class Report:
 
 def _row(series: Series) -> str:
     spread = f"({_figure(min(series.rounds))} .. {_figure(max(series.rounds))})" if len(series.rounds) > 1 else ""
-    return f"{_figure(series.median):>9} {series.unit:<16} {spread}".rstrip()
+    basis = f"{series.basis:<12}  " if series.basis is not None else ""
+    return f"{_figure(series.median):>9} {series.unit:<16} {basis}{spread}".rstrip()
 
 
 def _figure(value: float) -> str:

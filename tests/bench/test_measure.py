@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from understudy.bench.measure import Effort, Side, in_flight, interleave
+from understudy.bench.measure import Effort, Side, Stopwatch, in_flight, interleave
 
 
 class Clock:
@@ -126,3 +126,17 @@ async def test_progress_names_the_round() -> None:
 
     await interleave([Side("A", run)], Effort(rounds=2, slices=1, slice_seconds=0.0), said.append)
     assert said[-2:] == ["round 1/2", "round 2/2"]
+
+
+async def test_a_stopwatch_gives_the_median_operation_of_each_round_without_the_warm_up(clock: Clock) -> None:
+    # The first eight warm up. Then each round has two slices of two, one of them with an operation that was held up.
+    costs = iter([*[7.0] * 8, 1.0, 1.0, 1.0, 50.0, 2.0, 2.0, 60.0, 2.0])
+
+    async def operation() -> None:
+        clock.now += next(costs)
+
+    watch = Stopwatch(operation, clock)
+    await watch.run(8)
+    for _ in range(4):
+        await watch.run(2)
+    assert watch.medians(Effort(rounds=2, slices=2)) == (1.0, 2.0)

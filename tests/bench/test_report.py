@@ -80,3 +80,16 @@ def test_a_quick_run_is_not_judged() -> None:
     assert "MISSED" not in report.as_text()
     assert "do not quote" in report.as_text()
     assert report.as_json()["scenarios"][0]["comparisons"][0]["met"] is None
+
+
+def test_a_figure_of_mixed_origin_says_where_it_comes_from() -> None:
+    series = (
+        Series("10 nodes", "messages/s", (5.0, 5.0), basis="measured"),
+        Series("1,000 nodes", "messages/s", (500.0, 500.0), basis="extrapolated"),
+    )
+    report = Report("scale", (Scenario("messages", series),))
+    found = report.as_json()["scenarios"][0]["series"]
+    assert [each["basis"] for each in found] == ["measured", "extrapolated"]
+    lines = report.as_text().splitlines()
+    assert lines[-2].split() == ["10", "nodes", "5", "messages/s", "measured", "(5", "..", "5)"]
+    assert lines[-1].split() == ["1,000", "nodes", "500", "messages/s", "extrapolated", "(500", "..", "500)"]
