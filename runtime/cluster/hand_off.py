@@ -90,7 +90,12 @@ class HandOff:
         marked = ownership.hand_off(address)
         if not marked and ownership.handing_off(address):
             return
-        await self._registry.hand_off(address)
+        try:
+            await self._registry.hand_off(address)
+        except BaseException:
+            # The drain was taken back, or took too long. Marked for ever, it would be nobody's.
+            ownership.stays(address)
+            raise
         peer = ownership.peers.roomiest(self._clock.monotonic())
         if peer is not None:
             ownership.peers.assign(peer)

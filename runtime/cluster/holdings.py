@@ -63,7 +63,7 @@ class Holdings:
 
     def activated(self, cell: Cell, *, rehydrated: bool) -> None:
         """See `Observer.activated`."""
-        self._resting.pop(cell.address, None)
+        self._forget(cell.address)
 
     def departed(self, cell: Cell, departure: Departure) -> None:
         """See `Observer.departed`."""
@@ -74,7 +74,9 @@ class Holdings:
         elif departure in _GONE:
             self._ended.add(address)
             self.rest(address, now=True)
-        elif departure not in (Departure.LAPSED, Departure.HANDED_OFF):
+        elif departure is Departure.HANDED_OFF and self._ownership.handing_off(address):
+            pass  # until `give`
+        elif departure is not Departure.LAPSED:
             self.rest(address)
 
     def absent(self, address: Address) -> None:
@@ -93,9 +95,14 @@ class Holdings:
         entry = self._ownership.opened(address)
         if entry is None:
             return
-        revision = await self._directory.write(address, entry)
-        if not self._ownership.published(address, revision, entry.incarnation):
-            await self._directory.write(address, Entry("", entry.epoch, revision))
+        try:
+            revision = await self._directory.write(address, entry)
+            if not self._ownership.published(address, revision, entry.incarnation):
+                await self._directory.write(address, Entry("", entry.epoch, revision))
+        finally:
+            if not self._in_use(address):
+                # It has left already: nobody else would say so.
+                self.rest(address)
 
     def claimed(self, address: Address, epoch: int) -> Awaitable[bool] | None:
         """See `Gate.claimed`."""
@@ -122,10 +129,14 @@ class Holdings:
         """The address is perhaps no longer in use here: it is let go of after a while, or now, if that is so."""
         if self._ownership.holds(address):
             self._resting[address] = float("-inf") if now else self._clock.monotonic()
-            if now:
-                self._resting.move_to_end(address, last=False)
+            # In the order of their times: `sweep` ends at the first that is not due.
+            self._resting.move_to_end(address, last=not now)
         else:
-            self._ended.discard(address)
+            self._forget(address)
+
+    def _forget(self, address: Address) -> None:
+        self._resting.pop(address, None)
+        self._ended.discard(address)
 
     async def sweep_forever(self) -> None:
         """Until cancelled."""
@@ -169,7 +180,7 @@ class Holdings:
 
     async def give(self, address: Address, to: str) -> None:
         """The actor has left memory in a hand-off: the address is `to`'s now (or, empty, nobody's)."""
-        self._resting.pop(address, None)
+        self._forget(address)
         entry = self._ownership.handed_off(address, to)
         if entry is None:
             return

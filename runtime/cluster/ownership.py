@@ -220,6 +220,10 @@ class Ownership:
         """Whether it moves: nothing new of it may begin here."""
         return address in self._moving
 
+    def stays(self, address: Address) -> None:
+        """Its move was given up: what is held is this node's as before."""
+        self._moving.discard(address)
+
     def handed_off(self, address: Address, to: str) -> Entry | None:
         """The actor has left memory; the entry that gives it to `to` (or to nobody: empty), None if there is none."""
         held = self._drop(address)

@@ -14,6 +14,7 @@ from ..sse import READER_PATIENCE
 __all__ = ["Interrupted", "Response"]
 
 _STREAM: Final = b"text/event-stream"
+END_OF_EVENT: Final = b"\n\n"
 COMMENT: Final = b": keep-alive\n\n"
 AT_ONCE: Final = 32 * 1024
 """Bytes of a body that no reader has to be waited for."""
@@ -30,7 +31,7 @@ class Response:
     next owner's answer is fitted into that stream: its head is dropped, and a JSON body becomes the stream's message.
     """
 
-    __slots__ = ("_body", "_fitting", "_lock", "_send", "ended", "started", "stream")
+    __slots__ = ("_body", "_fitting", "_lock", "_send", "_whole", "ended", "started", "stream")
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -41,6 +42,8 @@ class Response:
         self._fitting = False
         self._body: list[bytes] | None = None
         self._lock: asyncio.Lock | None = None
+        self._whole = True
+        """What was sent of a stream ends with an event: a node that died may have left half of one."""
 
     def next_attempt(self) -> None:
         """Another node goes on.
@@ -59,6 +62,7 @@ class Response:
         if message["type"] == "http.response.start":
             streams = any(name == b"content-type" and value == _STREAM for name, value in message["headers"])
             if self._fitting:
+                await self._break_off()
                 self._body = None if streams else []
                 return
             self.started = True
@@ -66,9 +70,19 @@ class Response:
         elif self._body is not None:
             await self._fit(message)
             return
-        elif not message.get("more_body", False):
-            self.ended = True
+        else:
+            if self.stream and (body := message.get("body")):
+                # A lone newline is the end of one that was cut in two there.
+                self._whole = body.endswith(END_OF_EVENT) or body == b"\n"
+            if not message.get("more_body", False):
+                self.ended = True
         await self._out(message)
+
+    async def _break_off(self) -> None:
+        """Have what comes next be an event of its own, so that it is not lost with the half of another one."""
+        if not self._whole:
+            self._whole = True
+            await self._out({"type": "http.response.body", "body": END_OF_EVENT, "more_body": True})
 
     async def _fit(self, message: MutableMapping[str, Any]) -> None:
         assert self._body is not None
@@ -98,7 +112,7 @@ class Response:
 
     async def comment(self) -> None:
         """Tell whoever is on the way that a silent stream lives."""
-        if self.started and self.stream and not self.ended:
+        if self.started and self.stream and self._whole and not self.ended:
             await self._out({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
     async def refuse(self, refusal: Refusal, request_id: Any) -> None:
@@ -113,6 +127,7 @@ class Response:
         elif not self.stream:
             raise Interrupted
         elif not self.ended:
+            await self._break_off()
             self.ended = True
             event = b""
             if request_id is not None:

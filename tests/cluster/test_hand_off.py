@@ -1,0 +1,33 @@
+"""A drain that is taken back, or given up, leaves what has not moved as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from cluster.household import household
+from edge.call import PATIENCE
+from understudy.stores import Address
+
+
+async def test_a_drain_that_is_taken_back_leaves_a_busy_session_usable(nats_url: str) -> None:
+    async with household(nats_url) as (here, there), asyncio.timeout(PATIENCE):
+        client = here.client()
+        await client.open()
+        address = Address("session", client.session or "")
+        held = client.begin_tool("hold")
+        await here.stage.began.wait()
+        cluster = here.runtime.cluster
+        assert cluster is not None
+        draining = asyncio.ensure_future(cluster.drain())
+        while not cluster.ownership.handing_off(address):
+            await asyncio.sleep(0)
+        draining.cancel()
+        with suppress(asyncio.CancelledError):
+            await draining
+        cluster.undrain()
+        here.stage.go_on.set()
+        assert (await held.answered()).value == 1
+        assert not cluster.ownership.handing_off(address)
+        assert await there.same(client).tool("increment") == 1
+        assert await client.tool("increment") == 2
