@@ -35,7 +35,7 @@ _OURS = {
 }
 """Options of `serve` that stand elsewhere on the command line of `cluster`."""
 
-_HYPHENED_ID = re.compile(r"(?!--[a-z-]+\Z)-[A-Za-z0-9_-]{5,}", re.ASCII)
+_HYPHENED_ID = re.compile(r"(?!--[a-z-]+\Z)-[A-Za-z0-9_-]{4,}", re.ASCII)
 """What looks like a session's id rather than like an option that is misspelt."""
 
 

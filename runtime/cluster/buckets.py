@@ -11,7 +11,7 @@ from nats.js.errors import BadRequestError, BucketNotFoundError
 from ...stores.nats_connection import translated
 from .errors import ClusterError
 from .names import Names
-from .nats_api import create_bucket
+from .nats_api import create_bucket, lengthen
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -61,9 +61,14 @@ class Buckets:
 
     async def _opened_or_made(self, bucket: str, description: str, options: dict[str, Any]) -> KeyValue:
         try:
-            return await self._jetstream.key_value(bucket)
+            found = await self._jetstream.key_value(bucket)
         except BucketNotFoundError:
             pass
+        else:
+            if "ttl" in options:
+                # Made for shorter leases, it would lose longer ones before they are renewed.
+                await lengthen(self._jetstream, found, options["ttl"])
+            return found
         config = KeyValueConfig(
             bucket=bucket,
             description=f"understudy cluster {self._names.cluster}: {description}",

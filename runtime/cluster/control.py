@@ -5,6 +5,7 @@ A request is `{"op": name, ...}`; a reply `{"ok": value}` or `{"error": text}`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -42,7 +43,7 @@ class Control:
         self._subject = names.control(node)
         self._operations = dict(operations)
         self._tasks = TaskOwner()
-        self._running = 0
+        self._answering: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -56,24 +57,26 @@ class Control:
             await self._subscription.unsubscribe()
         except Exception:
             logger.debug("the control subscription could not be ended", exc_info=True)
+        for answering in self._answering:
+            # A drain that was asked for may take a quarter of an hour.
+            answering.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
     async def _on_message(self, message: Msg) -> None:
         if not message.reply:
             return
-        if self._running >= AT_ONCE:
+        if len(self._answering) >= AT_ONCE:
             await self._reply(message, {"error": "too many questions at once; ask again in a moment"})
             return
-        self._running += 1
-        self._tasks.spawn(self._answer(message))
+        answering = self._tasks.spawn(self._answer(message))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
 
     async def _answer(self, message: Msg) -> None:
         try:
             await self._reply(message, await self._outcome(message.data))
         except Exception:
             logger.debug("an operator's question could not be answered", exc_info=True)
-        finally:
-            self._running -= 1
 
     async def _outcome(self, packed: bytes) -> dict[str, Any]:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Entry", "node_of"]
+from ..errors import ConfigurationError
+from ..link.incarnation import checked_incarnation
+
+__all__ = ["Entry", "is_incarnation", "node_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,12 @@ class Entry:
 def node_of(incarnation: str) -> str:
     """The id of the node whose incarnation it is."""
     return incarnation.rpartition(".")[0]
+
+
+def is_incarnation(text: str) -> bool:
+    """Whether `text`, which somebody has written somewhere, can be an incarnation."""
+    try:
+        checked_incarnation(text)
+    except ConfigurationError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from ...actors.packing import pack, unpack
 from ...stores import Address
 from .directory import DirectoryUnavailable, EntryChanged
-from .entry import Entry
+from .entry import Entry, is_incarnation
 from .names import directory_key
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def _entry(value: bytes, revision: int) -> Entry:
     """What a value says. One that cannot be read names nobody: a hint that is not understood is none."""
     try:
         match unpack(value):
-            case [int(format), str(incarnation), int(epoch), *_] if format == _FORMAT:
+            case [int(format), str(incarnation), int(epoch), *_] if (
+                format == _FORMAT and epoch >= 0 and (not incarnation or is_incarnation(incarnation))
+            ):
                 return Entry(incarnation, epoch, revision)
             case _:
                 pass

@@ -131,6 +131,8 @@ class Membership:
                     await self._clock.sleep(0.1)
         except TimeoutError:
             raise ClusterError(f"no lease from NATS: {self._why_not or 'no answer in time'}") from None
+        except (NatsError, OSError) as error:
+            raise translated(error, "reading the lease that an earlier process of this node has left") from error
 
     async def leave(self) -> None:
         """Tell the others that this node is gone. Best effort, bounded: they would find out by themselves."""
@@ -185,9 +187,10 @@ class Membership:
         interval = self._ownership.lease / RENEWALS
         while True:
             began = self._clock.monotonic()
+            # Before: what is to be told may change while this renewal is under way.
+            self._renew_now.clear()
             ok = await self._renew()
             wait = interval - (self._clock.monotonic() - began) if ok else interval / 5
-            self._renew_now.clear()
             try:
                 async with asyncio.timeout(max(wait, 0.01)):
                     await self._renew_now.wait()
@@ -233,16 +236,16 @@ class Membership:
             DirectoryUnavailable: Not known to be done.
         """
         node = node_of(incarnation)
-        async with self._striking:
-            if not self._ownership.must_strike(incarnation):
-                return
-            try:
-                async with asyncio.timeout(STRIKE_TIMEOUT):
-                    while not await self._struck(node, incarnation):
-                        logger.debug("%s has just renewed its lease", incarnation)
-            except (NatsError, TimeoutError, OSError) as error:
-                raise DirectoryUnavailable(f"the lease of {incarnation} cannot be struck: {error!r}") from error
-            self._ownership.peers.strike(incarnation)
+        try:
+            # Those that wait for the same have no more time than the one that does it.
+            async with asyncio.timeout(STRIKE_TIMEOUT), self._striking:
+                if not self._ownership.must_strike(incarnation):
+                    return
+                while not await self._struck(node, incarnation):
+                    logger.debug("%s has just renewed its lease", incarnation)
+                self._ownership.peers.strike(incarnation)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise DirectoryUnavailable(f"the lease of {incarnation} cannot be struck: {error!r}") from error
 
     async def _struck(self, node: str, incarnation: str) -> bool:
         """One try; False if the lease has changed at that moment."""

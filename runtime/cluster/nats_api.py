@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from nats.errors import Error as NatsError
 from nats.js.errors import NoKeysError
+
+from ...stores.nats_connection import translated
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -16,12 +19,26 @@ if TYPE_CHECKING:
     from nats.js.api import KeyValueConfig
     from nats.js.kv import KeyValue
 
-__all__ = ["create_bucket", "keys_of", "subscribe"]
+__all__ = ["create_bucket", "keys_of", "lengthen", "subscribe"]
 
 
 async def subscribe(connection: Client, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
-    """Have `heard` called with each message, one after the other."""
-    return await connection.subscribe(subject, cb=heard)
+    """Have `heard` called with each message, one after the other.
+
+    Raises:
+        NatsUnavailable: There is no connection.
+    """
+    try:
+        return await connection.subscribe(subject, cb=heard)
+    except (NatsError, OSError, TimeoutError) as error:
+        raise translated(error, f"listening on {subject}") from error
+
+
+async def lengthen(jetstream: JetStreamContext, bucket: KeyValue, ttl: float) -> None:
+    """Have `bucket` keep its values for `ttl` seconds at least. Raises nats-py's errors."""
+    config = (await bucket.status()).stream_info.config
+    if config.max_age and config.max_age < ttl:
+        await jetstream.update_stream(config, max_age=ttl)
 
 
 async def keys_of(bucket: KeyValue) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any, Final, cast
 
 from ...actors.packing import pack, unpack
+from .entry import is_incarnation
 from .peers import NodeNews
 
 __all__ = ["pack_news", "unpack_news"]
@@ -54,7 +55,7 @@ def unpack_news(packed: bytes) -> NodeNews | None:
             return None
         values[name] = value
     incarnation = values.get("incarnation", "")
-    if "lease" not in values or not 0 < values["lease"] <= _LONGEST_LEASE or "." not in incarnation:
+    if "lease" not in values or not 0 < values["lease"] <= _LONGEST_LEASE or not is_incarnation(incarnation):
         return None
     return NodeNews(**values)
 

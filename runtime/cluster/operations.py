@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["operations"]
 
+T = TypeVar("T")
+
+STORE_TIMEOUT: Final = 5.0
 MOST_ROWS: Final = 500
 MOST_FOUND: Final = 20
 LONGEST_DRAIN: Final = 900.0
@@ -107,8 +111,12 @@ class _Operations:
         prefix: Any = question.get("prefix", "")
         if not isinstance(prefix, str):
             raise ValueError("prefix must be text")
-        page = await self._cluster.store.list(
-            tenant=_text_or_none(question, "tenant"), cursor=_text_or_none(question, "cursor"), limit=_limit(question)
+        page = await _bounded(
+            self._cluster.store.list(
+                tenant=_text_or_none(question, "tenant"),
+                cursor=_text_or_none(question, "cursor"),
+                limit=_limit(question),
+            )
         )
         found = [
             _row(info) for info in page.records if info.address.kind == SESSION and info.address.id.startswith(prefix)
@@ -118,7 +126,7 @@ class _Operations:
     async def session(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """One session: its record without the state, whose it is, and how it does if it is in memory here."""
         address = _address(question)
-        record = await self._cluster.store.load(address)
+        record = await _bounded(self._cluster.store.load(address))
         look = self._cluster.registry.glimpse(address)
         owner = self._cluster.ownership.me if look is not None else await self._owner(address)
         return {
@@ -147,7 +155,7 @@ class _Operations:
                 return {"elsewhere": node}
             raise ControlError("the session is on its way in or out of memory; try again in a moment")
         entry = await cluster.directory.look_up(address)
-        ended = await cluster.store.delete(address)
+        ended = await _bounded(cluster.store.delete(address))
         if entry is not None:
             # A hint that leads nowhere costs a hop.
             with suppress(EntryChanged, DirectoryUnavailable):
@@ -184,6 +192,19 @@ class _Operations:
         if entry is None or entry.asleep or cluster.ownership.is_dead(entry.incarnation, time.monotonic()):
             return ""
         return entry.incarnation
+
+
+async def _bounded(answer: Awaitable[T]) -> T:
+    """What the store answers.
+
+    Raises:
+        ControlError: Nothing, for too long: a question that hangs would take the place of others for ever.
+    """
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT):
+            return await answer
+    except TimeoutError:
+        raise ControlError(f"the store did not answer within {STORE_TIMEOUT:g} s") from None
 
 
 def _row(info: RecordInfo) -> dict[str, Any]:

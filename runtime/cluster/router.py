@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
-from mcp_types import INVALID_REQUEST
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 
 from ...actors import Registry
 from ...actors.clock import Clock
@@ -18,14 +18,16 @@ from ...stores import Address, RecordInfo, SessionStore, StoreError
 from ..http import Send, fold_headers
 from ..inbound import Inbound
 from ..link import CallFailed, CallHead, InboundCall, LinkClosed, NotRun, PeerGone, Unsendable
+from ..link.head import MAX_HOPS
 from ..metrics import Latency
 from ..refusals import Refused
 from ..routing import NoRoom
+from ..sse import READER_PATIENCE
 from ..trace import TRACE
 from .client_watch import ClientWatch
 from .counts import Counts
 from .directory import Directory, DirectoryUnavailable, EntryChanged
-from .entry import Entry
+from .entry import Entry, is_incarnation
 from .holdings import Holdings
 from .interruptible import Interruptible
 from .journey import Journey
@@ -71,6 +73,9 @@ ELSEWHERE: Final = "elsewhere"
 
 _TOO_LARGE: Final = Refusal(INVALID_REQUEST, "Request body too large", status=413)
 _UNSENDABLE: Final = Refusal(INVALID_REQUEST, "Request headers too large", status=431)
+_FAILED: Final = Refusal(INTERNAL_ERROR, "Internal server error", status=500)
+_INTERRUPTED: Final = frozenset(("closing", "cancelled"))
+"""Why a link ends calls that its node might as well have answered."""
 _REFUSALS: Final = {
     Denial.BUSY: Refusal(SERVER_BUSY, "The server takes no more sessions now", None, 503, 1.0),
     Denial.UNAVAILABLE: Refusal(SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, 1.0),
@@ -158,18 +163,32 @@ class ClusterRouter:
 
     async def _route(self, inbound: Inbound, address: Address | None, response: Response, run: RunHere) -> None:
         try:
-            if address is None:
-                await self._unaddressed(inbound, response, run)
-                return
-            if self.registry.live(address) is not None and self.may_run():
-                try:
-                    await run(inbound)
-                    return
-                except Elsewhere:
-                    response.next_attempt()
-            await self._travel(inbound, address, response, run)
+            try:
+                await self._lead(inbound, address, response, run)
+            except (Refused, Elsewhere) as error:
+                if not response.started:
+                    raise
+                # A node that let go of the request has opened the stream: the answer is its last message.
+                refusal = error.refusal if isinstance(error, Refused) else _REFUSALS[Denial.UNAVAILABLE]
+                await self._refuse(inbound, response, refusal)
         except Interrupted:
             logger.warning("a JSON answer broke off in the middle: its connection is closed")
+        except TimeoutError:
+            if not response.started:
+                raise
+            logger.info("a client took nothing for %g s: its connection is given up", READER_PATIENCE)
+
+    async def _lead(self, inbound: Inbound, address: Address | None, response: Response, run: RunHere) -> None:
+        if address is None:
+            await self._unaddressed(inbound, response, run)
+            return
+        if self.registry.live(address) is not None and self.may_run():
+            try:
+                await run(inbound)
+                return
+            except (Elsewhere, NoRoom):
+                response.next_attempt()
+        await self._travel(inbound, address, response, run)
 
     async def _unaddressed(self, inbound: Inbound, response: Response, run: RunHere) -> None:
         """What names no session: served here, or the opening of one, which goes where there is room."""
@@ -291,10 +310,6 @@ class ClusterRouter:
         except NoRoom:
             response.next_attempt()
             return NoRoomHere()
-        except Refused as refused:
-            if not response.started:
-                raise
-            await response.refuse(refused.refusal, refused.request_id)
         finally:
             if address not in self.registry:
                 self._holdings.rest(address)
@@ -350,6 +365,9 @@ class ClusterRouter:
                 return NotRunThere()
             logger.warning("node %s could not answer a call: %s", to, failed)
             sort = await sort_of(inbound, self._servers)
+            if sort.repeatable and failed.reason not in _INTERRUPTED:
+                # It would only fail again.
+                raise Refused(_FAILED, sort.request_id) from failed
             return PathBroken(True, sort.repeatable, dead=False)
         finally:
             self._keep_alive.leave(response)
@@ -371,23 +389,27 @@ class ClusterRouter:
                 await self.serve_here(inbound)
                 return
             except (Elsewhere, NoRoom):
-                pass
+                if _begun(call):
+                    call.give_up(ELSEWHERE)
+                    return
         journey = Journey(self._ownership, address, now(), remote=True, patience=REMOTE_PATIENCE)
         step: Step | None = journey.begin(now())
         while step is not None and not isinstance(step, Refuse):
             if isinstance(step, Run):
-                event = await self._serve_run(inbound, address)
+                event = await self._serve_run(call, inbound, address)
             else:
                 event = await self._do(journey, step, address)
             step = journey.advance(event, now()) if not isinstance(event, _Resumed) else journey.resume(now())
         if isinstance(step, Refuse):
             await self._turn_away(call, inbound, address, step)
 
-    async def _serve_run(self, inbound: Inbound, address: Address) -> Event:
+    async def _serve_run(self, call: InboundCall, inbound: Inbound, address: Address) -> Event:
         try:
             await self.serve_here(inbound)
         except Elsewhere:
-            return NotRunHere()
+            if not _begun(call):
+                return NotRunHere()
+            call.give_up(ELSEWHERE)
         except NoRoom:
             return NoRoomHere()
         finally:
@@ -403,17 +425,16 @@ class ClusterRouter:
 
     async def _turn_away(self, call: InboundCall, inbound: Inbound, address: Address, refuse: Refuse) -> None:
         if refuse.denial is Denial.UNKNOWN:
-            await self._run_in_vain(inbound, address, self.serve_here)
-            return
+            try:
+                await self._run_in_vain(inbound, address, self.serve_here)
+                return
+            except (Elsewhere, NoRoom):
+                logger.debug("%s has a record all of a sudden: who forwarded looks again", address)
         if refuse.denial is Denial.BUSY:
             self._holdings.moved(address)
         entry = refuse.entry
         data = {"owner": entry.incarnation, "epoch": entry.epoch, "revision": entry.revision} if entry else {}
-        try:
-            call.refuse("full" if refuse.denial is Denial.BUSY else ELSEWHERE, data)
-        except RuntimeError:
-            # It waited for its turn, and the head of its stream has been sent.
-            call.give_up(ELSEWHERE)
+        call.refuse("full" if refuse.denial is Denial.BUSY else ELSEWHERE, data)
 
     # Refusing
 
@@ -436,9 +457,14 @@ class _Resumed:
 _RESUMED: Final = cast("Event", _Resumed())
 
 
+def _begun(call: InboundCall) -> bool:
+    """Whether the head of its stream has been sent, while it waited for its turn: only its edge can go on with that."""
+    return call.channel.answered or call.channel.held
+
+
 def _hint(data: Mapping[str, Any]) -> Entry | None:
     match data:
-        case {"owner": str(owner), "epoch": int(epoch), "revision": int(revision)} if owner:
+        case {"owner": str(owner), "epoch": int(epoch), "revision": int(revision)} if is_incarnation(owner):
             return Entry(owner, epoch, revision)
         case _:
             return None
@@ -460,7 +486,7 @@ def _head(inbound: Inbound, address: Address | None, purpose: str, hops: int) ->
         tenant=tenant,
         address=address,
         purpose=purpose,
-        hops=hops,
+        hops=min(hops, MAX_HOPS - 1),
         budget=None,
         trace=TRACE.get(),
     )
