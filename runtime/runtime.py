@@ -165,6 +165,11 @@ class Runtime:
         self._cluster_options = cluster
         self._commons: ClusterCommons | None = None
         if cluster is not None:
+            if max_body > cluster.max_body:
+                raise ConfigurationError(
+                    f"max_body is {max_body}, but at most {cluster.max_body} bytes can cross between nodes, any of "
+                    "which must be able to take any request"
+                )
             self._commons = _cluster_module("commons").ClusterCommons(cluster.request_state_keys)
         self._servers: Servers | None = self._make_servers()
         self._stack: AsyncExitStack | None = None
@@ -203,7 +208,9 @@ class Runtime:
             stack.push_async_callback(store.aclose)
             await store.ping()
             cluster = await self._connect(stack, store)
-            servers = await stack.enter_async_context(self._servers or self._make_servers())
+            # What was entered cannot be entered twice; the next start, after one that failed too, makes it anew.
+            servers, self._servers = self._servers or self._make_servers(), None
+            await stack.enter_async_context(servers)
             tasks = await stack.enter_async_context(TaskOwner())
             streams = StreamTable(time.monotonic)
             kind = SessionKind(servers=servers, streams=streams, **self._session_options)
@@ -242,7 +249,7 @@ class Runtime:
                     observe_call=self._latency.observe,
                 )
                 stack.callback(modern.cancel_all)
-            self.edge = Edge(
+            edge = Edge(
                 guard=self._guard,
                 tenants=self._tenants,
                 posts=posts,
@@ -251,11 +258,12 @@ class Runtime:
                 router=placement.router,
             )
             if cluster is not None:
-                cluster.router.serve_here = self.edge.serve_inbound
+                cluster.router.serve_here = edge.serve_inbound
                 await cluster.join(registry, streams)
                 stack.push_async_callback(cluster.leave)
                 self.cluster = cluster
             self._store, self._registry, self._streams, self._modern = store, registry, streams, modern
+            self.edge = edge
             self._draining = False
             self._stack = stack.pop_all()
         return self
@@ -287,8 +295,6 @@ class Runtime:
             self.edge = None
             self.cluster = None
             await stack.__aexit__(exc_type, exc, tb)
-            # What was entered cannot be entered twice; another start makes it anew.
-            self._servers = None
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:

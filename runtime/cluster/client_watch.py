@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,6 +13,9 @@ from ..patience import Patience
 from ..posts import DEFERRAL
 
 __all__ = ["ClientWatch"]
+
+
+logger = logging.getLogger("understudy.cluster")
 
 
 class _Watched:
@@ -56,6 +60,10 @@ class ClientWatch:
         watched.watcher = self._tasks.spawn(self._watch(watched))
 
     async def _watch(self, watched: _Watched) -> None:
-        await disconnected(watched.receive)
+        try:
+            await disconnected(watched.receive)
+        except Exception:
+            # Some servers raise where others say `http.disconnect`; a task that raised would end the node.
+            logger.debug("the connection of a client cannot be watched any more", exc_info=True)
         watched.gone = True
         watched.task.cancel()

@@ -246,9 +246,11 @@ class Cluster:
 
     async def _listen_as(self, incarnation: str) -> None:
         self.link.rename(incarnation)
-        # One or two turns of the event loop, unless NATS takes nothing; then the lease is late, not wrong.
-        while self.link.renaming:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        # A few turns of the event loop, unless NATS takes nothing; then the lease is late, not wrong.
+        turns = 0
+        while self.link.renaming:
+            turns += 1
+            await asyncio.sleep(0 if turns < 10 else 0.01)
 
     def lapsed(self, held: list[Address]) -> None:
         self.counts.lease_losses += 1

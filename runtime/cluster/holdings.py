@@ -173,6 +173,9 @@ class Holdings:
         except (EntryChanged, DirectoryUnavailable) as error:
             self.writes_failed += isinstance(error, DirectoryUnavailable)
             logger.debug("%s stays in the directory: %s", address, error)
+        except Exception:
+            self.writes_failed += 1
+            logger.exception("%s stays in the directory", address)
         finally:
             self._ownership.released(address)
             self._writing -= 1

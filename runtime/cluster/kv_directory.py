@@ -42,9 +42,9 @@ class KVDirectory:
                 found = await self._bucket.get(directory_key(address), validate_keys=False)
             except KeyNotFoundError:
                 return None
-        if found.value is None or found.revision is None:
+        if found.revision is None:
             return None
-        return _entry(found.value, found.revision)
+        return _entry(found.value or b"", found.revision)
 
     async def write(self, address: Address, entry: Entry) -> int:
         """See `Directory.write`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ...stores.nats_settings import NatsSettings
 from ..errors import ConfigurationError
+from ..link.channel import MAX_REQUEST_BODY
 
 __all__ = ["ClusterOptions"]
 
@@ -47,6 +48,11 @@ class ClusterOptions:
             )
         if not self.handoff_rate > 0:
             raise ConfigurationError(f"handoff_rate is {self.handoff_rate!r}; it must be greater than 0")
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a request body that can cross between nodes."""
+        return MAX_REQUEST_BODY
 
     @property
     def settings(self) -> NatsSettings:

@@ -176,6 +176,7 @@ class ClusterRouter:
         except TimeoutError:
             if not response.started:
                 raise
+            response.ended = True
             logger.info("a client took nothing for %g s: its connection is given up", READER_PATIENCE)
 
     async def _lead(self, inbound: Inbound, address: Address | None, response: Response, run: RunHere) -> None:

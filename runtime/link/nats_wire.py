@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from ...stores.nats_client import NatsClient
 from .incarnation import checked_incarnation, from_token, to_token
 from .wire import WireEvents
 
@@ -51,6 +52,9 @@ class NatsWire:
         self._heard_before = 0
         self._dropped_before = 0
         self._reconnects: int = client.stats["reconnects"]
+        self._busy = False
+        """A message is being handled, and the next ones must wait for it."""
+        self._at_once = client.publish_at_once if isinstance(client, NatsClient) else None
 
     @property
     def max_payload(self) -> int:
@@ -83,6 +87,25 @@ class NatsWire:
             pending_msgs_limit=PENDING_MESSAGES,
             pending_bytes_limit=PENDING_BYTES,
         )
+        self._shorten(self._subscription)
+
+    def _shorten(self, subscription: Any) -> None:
+        """Have small messages handled where they are read: a task of their own costs a turn of the event loop."""
+        queue = subscription._pending_queue
+        later = queue.put_nowait
+
+        def put_nowait(message: Msg) -> None:
+            if self._busy or len(message.data) > LARGE or not queue.empty():
+                later(message)
+                return
+            subscription._pending_size -= len(message.data)
+            try:
+                self._hear(message)
+            except Exception:
+                # nats-py's reader must not die of it.
+                logger.exception("a message from another node could not be handled")
+
+        queue.put_nowait = put_nowait
 
     async def publish(self, peer: str, payload: bytes, tag: str) -> bool:
         """As `Wire.publish`. Without a connection nothing is kept: the link sends it again."""
@@ -94,6 +117,8 @@ class NatsWire:
         token = to_token(peer)
         subject = f"{self._prefix}{token}.{self._me_token}"
         reply = f"{self._from_peers}{token}.{tag}"
+        if self._at_once is not None and self._at_once(subject, payload, reply):
+            return True
         try:
             if not self.crowded:
                 await client.publish(subject, payload, reply=reply)
@@ -134,6 +159,18 @@ class NatsWire:
             logger.debug("NATS did not end a subscription: %r", error)
 
     async def _on_message(self, message: Msg) -> None:
+        self._busy = True
+        try:
+            self._hear(message)
+            if len(message.data) > LARGE:
+                # What it has caused shall be under way before the next one is looked at, else both ends take turns at
+                # working: the first turn of the loop runs the calls that it brought, the second publishes answers.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        finally:
+            self._busy = False
+
+    def _hear(self, message: Msg) -> None:
         subject = message.subject
         events = self._events
         if events is None or not subject.startswith(self._from_peers):
@@ -149,8 +186,3 @@ class NatsWire:
                 events.on_no_responders(peer, tag)
         else:
             events.on_payload(peer, message.data)
-            if len(message.data) > LARGE:
-                # What it has caused shall be under way before the next one is looked at, else both ends take turns at
-                # working: the first turn of the loop runs the calls that it brought, the second publishes answers.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)

@@ -81,7 +81,9 @@ async def test_an_end_is_forgotten_when_the_address_is_used_again(house: House, 
         await house.holdings.give(A, "")
         entry = await house.directory.look_up(A)
         assert entry is not None
-        assert house.ownership.taken(A, Entry("n.1", 2, await house.directory.write(A, Entry("n.1", 2, entry.revision))))
+        assert house.ownership.taken(
+            A, Entry("n.1", 2, await house.directory.write(A, Entry("n.1", 2, entry.revision)))
+        )
     house.holdings.departed(house.cell(A), Departure.PASSIVATED)
     await house.clock.advance(2 * LINGER)
     await house.sweep()

@@ -61,9 +61,7 @@ async def test_what_follows_an_event_that_broke_off_can_be_read(sent: bytes, how
             await answer(response.send, 200, LAST, headers=(JSON_TYPE,))
         else:
             await response.send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
-            await response.send(
-                {"type": "http.response.body", "body": b"data: " + LAST + b"\n\n", "more_body": False}
-            )
+            await response.send({"type": "http.response.body", "body": b"data: " + LAST + b"\n\n", "more_body": False})
         assert wire.events[-1] == LAST.decode()
     assert (wire.starts, wire.over, len(wire.events)) == (1, True, 2)
 

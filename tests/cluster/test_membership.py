@@ -1,0 +1,112 @@
+"""`Membership`: the lease, where NATS is slow and news come at a bad moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from edge.call import PATIENCE
+from nats.errors import ConnectionReconnectingError
+from understudy.actors.clock import SystemClock
+from understudy.actors.task_owner import TaskOwner
+from understudy.runtime.cluster import membership as membership_module
+from understudy.runtime.cluster.directory import DirectoryUnavailable
+from understudy.runtime.cluster.membership import Membership
+from understudy.runtime.cluster.names import Names
+from understudy.runtime.cluster.ownership import Ownership
+from understudy.runtime.cluster.peers import NodeNews
+from understudy.stores.nats_errors import NatsUnavailable
+
+
+class Nats:
+    """A connection and the bucket of leases."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.writes = 0
+        self.hangs = False
+        self.broken = False
+        self.on_write: Any = None
+
+    async def subscribe(self, subject: str, cb: Any) -> Any:
+        return self
+
+    async def keys(self) -> list[str]:
+        return []
+
+    async def get(self, key: str, **options: Any) -> Any:
+        self.reads += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        raise ConnectionReconnectingError if self.broken else AssertionError
+
+    async def update(self, key: str, value: bytes, **options: Any) -> int:
+        self.writes += 1
+        if self.on_write is not None:
+            self.on_write()
+        return self.writes
+
+
+class Events:
+    async def renamed(self, incarnation: str) -> None:
+        pass
+
+    def lapsed(self, held: Any) -> None:
+        pass
+
+
+def member(nats: Nats, ownership: Ownership) -> Membership:
+    async def bucket() -> Any:
+        return nats
+
+    made = Membership(
+        cast("Any", nats),
+        bucket,
+        Names("test"),
+        ownership,
+        node="n",
+        news=lambda incarnation, serial: NodeNews(incarnation, ownership.lease, serial=serial),
+        events=cast("Any", Events()),
+        clock=SystemClock(),
+    )
+    made._bucket = cast("Any", nats)
+    return made
+
+
+async def test_all_that_strike_a_lease_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request ends in bounded time, however many others want the same."""
+    monkeypatch.setattr(membership_module, "STRIKE_TIMEOUT", 0.05)
+    nats = Nats()
+    nats.hangs = True
+    struck = member(nats, Ownership("n.1", lease=3.0))
+    outcomes = await asyncio.gather(*(struck.strike("m.1") for _ in range(20)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {DirectoryUnavailable}
+    assert nats.reads == 1
+
+
+async def test_what_changes_during_a_renewal_is_told_at_once() -> None:
+    nats, ownership = Nats(), Ownership("n.0", lease=3600.0)
+    renewing = member(nats, ownership)
+    told = asyncio.Event()
+
+    def written() -> None:
+        if nats.writes == 1:
+            renewing.renew_soon()
+        else:
+            told.set()
+
+    nats.on_write = written
+    async with TaskOwner() as tasks, asyncio.timeout(PATIENCE):
+        forever = tasks.spawn(renewing.renew_forever())
+        try:
+            await told.wait()
+        finally:
+            forever.cancel()
+
+
+async def test_a_connection_that_breaks_while_joining_is_named() -> None:
+    nats = Nats()
+    nats.broken = True
+    with pytest.raises(NatsUnavailable, match="an earlier process of this node"):
+        await member(nats, Ownership("n.0", lease=3.0)).join()
