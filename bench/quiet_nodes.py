@@ -82,7 +82,7 @@ async def watch_quiet_nodes(
                 events=_Member(),
                 clock=SystemClock(),
             )
-            await membership.join()
+            await membership.join(lambda: None)
             stack.push_async_callback(membership.leave)
             for work in (membership.renew_forever(), membership.watch_forever()):
                 stack.callback(tasks.spawn(work).cancel)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["Patience"]
+
+logger = logging.getLogger(__name__)
 
 W = TypeVar("W", bound=Hashable)
 
@@ -52,6 +55,10 @@ class Patience(Generic[W]):
             due.append(waiter)
         for waiter in due:
             del self._waiting[waiter]
-            self._on_due(waiter)
+            try:
+                self._on_due(waiter)
+            except Exception:
+                # The others wait on.
+                logger.exception("a waiter whose time was up could not be told")
         # Idle costs nothing: without waiters there is no timer.
         self._timer = loop.call_later(self._delay / _TICKS, self._tick) if self._waiting else None

@@ -192,9 +192,8 @@ class Cluster:
                 clock=self._clock,
             )
             self.router.strike = self.membership.strike
-            await self.membership.join()
+            await self.membership.join(self._check_stores)
             stack.push_async_callback(self.membership.leave)
-            self._check_stores()
             await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
             await self.commons.hub.attach(self.connection, self.names.bus)
             stack.callback(self.commons.hub.detach)

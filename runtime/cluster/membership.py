@@ -110,8 +110,10 @@ class Membership:
 
     # Joining and leaving
 
-    async def join(self) -> None:
+    async def join(self, fits: Callable[[], None]) -> None:
         """Become part of the cluster: hear of the others, and hold a first lease.
+
+        `fits` is called when the others are known and this node is not yet; what it raises keeps the node out.
 
         Raises:
             NodeIdTaken: A living process has this node's id.
@@ -124,6 +126,7 @@ class Membership:
             await self._hear_of_all()
         except (NatsError, OSError, TimeoutError) as error:
             raise translated(error, "reading the leases of the nodes") from error
+        fits()
         try:
             async with asyncio.timeout(max(self._ownership.lease, 5.0)):
                 await self._take_over()

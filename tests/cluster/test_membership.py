@@ -109,4 +109,4 @@ async def test_a_connection_that_breaks_while_joining_is_named() -> None:
     nats = Nats()
     nats.broken = True
     with pytest.raises(NatsUnavailable, match="an earlier process of this node"):
-        await member(nats, Ownership("n.0", lease=3.0)).join()
+        await member(nats, Ownership("n.0", lease=3.0)).join(lambda: None)
