@@ -68,7 +68,6 @@ class Ownership:
         self._moving: set[Address] = set()
         self._releasing: set[Address] = set()
         self.lapses = 0
-        self.hints_used = 0
 
     # The lease
 
@@ -262,7 +261,6 @@ class Ownership:
         entry = self._hints.get(address)
         if entry is not None:
             self._hints.move_to_end(address)
-            self.hints_used += 1
         return entry
 
     def learn(self, address: Address, entry: Entry) -> None:

@@ -46,7 +46,7 @@ class NatsWire:
         self._prefix = f"{prefix}.link."
         self._events: WireEvents | None = None
         self._subscription: Subscription | None = None
-        self._from_peers = self._to_me = ""
+        self._from_peers = ""
         self._me_token = ""
         self._heard = 0
         self._heard_before = 0
