@@ -45,7 +45,8 @@ async def directory_sizes(server: NatsServer, counts: list[int]) -> list[Directo
     found: list[DirectorySize] = []
     async with connected(server.url) as client:
         context = await jetstream(client, timeout=30.0)
-        directory = KVDirectory(await Buckets(context, names, lease=3.0, ttl=86_400.0, replicas=1).directory())
+        bucket = await Buckets(context, names, lease=3.0, ttl=86_400.0, replicas=1).directory()
+        directory = KVDirectory(bucket, context, names.directory_bucket)
         floor = _resident(server.pid)
         owners = [news_of(number).incarnation for number in range(1000)]
         written = 0

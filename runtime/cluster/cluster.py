@@ -116,7 +116,7 @@ class Cluster:
                 ttl=self._session_ttl,
                 replicas=self.options.replicas,
             )
-            self.directory = KVDirectory(await self._buckets.directory())
+            self.directory = KVDirectory(await self._buckets.directory(), context, self.names.directory_bucket)
             settings = await self._buckets.settings()
             try:
                 await self.commons.learn_keys(settings)
@@ -174,13 +174,6 @@ class Cluster:
             rate=self.options.handoff_rate,
         )
         async with AsyncExitStack() as stack:
-            wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
-            self.link = await stack.enter_async_context(
-                Link(
-                    wire, me=f"{self.node_id}.{secrets.token_hex(4)}", serve=self.router.serve, versions=self._versions
-                )
-            )
-            self.router.link = self.link
             self.membership = Membership(
                 self.connection,
                 self._buckets.nodes,
@@ -191,9 +184,18 @@ class Cluster:
                 events=self,
                 clock=self._clock,
             )
+            # After the link has told the others what has not run here: who hears first that this node is gone must
+            # take all that it has sent here to be in doubt.
+            stack.push_async_callback(self.membership.leave)
+            wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
+            self.link = await stack.enter_async_context(
+                Link(
+                    wire, me=f"{self.node_id}.{secrets.token_hex(4)}", serve=self.router.serve, versions=self._versions
+                )
+            )
+            self.router.link = self.link
             self.router.strike = self.membership.strike
             await self.membership.join(self._check_stores)
-            stack.push_async_callback(self.membership.leave)
             await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
             await self.commons.hub.attach(self.connection, self.names.bus)
             stack.callback(self.commons.hub.detach)

@@ -41,6 +41,8 @@ PATIENCE: Final = 10.0
 """Seconds that a request may look for its actor before it is refused. Longer than a lease: a hung owner costs one."""
 AT_ONCE: Final = 2
 """Times that a request which did not find its actor looks again without a pause."""
+AFTER_HAND_OFF: Final = 5.0
+"""Seconds that there are left at least once a hand-off is over."""
 SHORTEST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.25
 
@@ -127,6 +129,8 @@ class Journey:
         ownership = self._ownership
         address = self.address
         if ownership.handing_off(address):
+            # The turn that it waits for may take its time, and then the new owner must be found.
+            self._deadline = max(self._deadline, now + AFTER_HAND_OFF)
             return self._pause(now)
         if ownership.holds(address):
             return Run() if ownership.may_run(now) else self._wait_for_lease(now)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error as NatsError
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 
 from ...actors.packing import pack, unpack
 from ...stores import Address
@@ -16,11 +16,17 @@ from .entry import Entry, is_incarnation
 from .names import directory_key
 
 if TYPE_CHECKING:
+    from nats.js import JetStreamContext
     from nats.js.kv import KeyValue
 
 __all__ = ["KVDirectory"]
 
 _FORMAT: Final = 1
+_WRONG_SEQUENCE: Final = (10071, 10164)
+ASLEEP: Final = 3600.0
+"""Seconds that the directory knows of a session which sleeps. After that its record tells who had it last."""
+REMOVED: Final = 60.0
+"""Seconds that the mark of a session which has ended stands, for writes that come late."""
 
 
 class KVDirectory:
@@ -29,8 +35,11 @@ class KVDirectory:
     The revision is the stream's sequence number, so that a compare-and-set is one publish.
     """
 
-    def __init__(self, bucket: KeyValue) -> None:
+    def __init__(self, bucket: KeyValue, jetstream: JetStreamContext, name: str) -> None:
+        """`name` of the bucket."""
         self._bucket = bucket
+        self._jetstream = jetstream
+        self._prefix = f"$KV.{name}."
         self.look_ups = 0
         self.writes = 0
 
@@ -52,6 +61,8 @@ class KVDirectory:
         value = pack([_FORMAT, entry.incarnation, entry.epoch])
         with _translated(address):
             key = directory_key(address)
+            if entry.asleep:
+                return await self._publish(key, value, entry.revision, ASLEEP)
             if not entry.revision:
                 # Minds the mark of an entry that was removed.
                 return await self._bucket.create(key, value, validate_keys=False)
@@ -61,7 +72,21 @@ class KVDirectory:
         """See `Directory.remove`."""
         self.writes += 1
         with _translated(address):
-            await self._bucket.delete(directory_key(address), last=revision, validate_keys=False)
+            marks = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+            await self._publish(directory_key(address), b"", revision, REMOVED, marks)
+
+    async def _publish(
+        self, key: str, value: bytes, revision: int, ttl: float, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """A compare-and-set of what NATS is to forget after `ttl` seconds, which nats-py's bucket has no word for."""
+        expected = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(revision)}
+        try:
+            written = await self._jetstream.publish(f"{self._prefix}{key}", value, headers=expected, msg_ttl=ttl)
+        except APIError as error:
+            if error.err_code in _WRONG_SEQUENCE:
+                raise KeyWrongLastSequenceError from None
+            raise
+        return written.seq
 
     def stats(self) -> dict[str, int]:
         """Plain numbers."""

@@ -28,6 +28,7 @@ from .peers import NodeNews
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
     from nats.js.kv import KeyValue
 
 __all__ = ["Membership", "MembershipEvents"]
@@ -98,6 +99,8 @@ class Membership:
         self._serial = 0
         self._renew_now = asyncio.Event()
         self._why_not = ""
+        self._subscription: Subscription | None = None
+        self._has_lease = False
         self._leaving = False
         self._striking = asyncio.Lock()
         self.renewals = 0
@@ -142,8 +145,11 @@ class Membership:
         self._leaving = True
         try:
             async with asyncio.timeout(1.0):
-                await self._subscription.unsubscribe()
-                await self._bucket.delete(self._node, last=self._revision, validate_keys=False)
+                if self._subscription is not None:
+                    await self._subscription.unsubscribe()
+                # Never another's: one that was found in the way is not ours to end.
+                if self._has_lease and self._revision:
+                    await self._bucket.delete(self._node, last=self._revision, validate_keys=False)
         except (NatsError, TimeoutError, OSError) as error:
             logger.debug("the lease could not be given back: %r", error)
 
@@ -289,6 +295,7 @@ class Membership:
         await self._events.renamed(incarnation)
         sent = self._clock.monotonic()
         self._revision = await self._put(incarnation)
+        self._has_lease = True
         self._ownership.begin(incarnation, sent)
         self._why_not = ""
         self.renewals += 1

@@ -81,7 +81,7 @@ _REFUSALS: Final = {
     Denial.UNAVAILABLE: Refusal(SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, 1.0),
     Denial.IN_DOUBT: Refusal(
         SERVER_BUSY,
-        "Whether the call ran is not known, because its node is gone; look before you repeat it",
+        "Whether the call ran is not known, because its node could not be reached any more; look before you repeat it",
         {"outcome": "unknown"},
         503,
         1.0,
@@ -399,7 +399,12 @@ class ClusterRouter:
             if isinstance(step, Run):
                 event = await self._serve_run(call, inbound, address)
             else:
-                event = await self._do(journey, step, address)
+                try:
+                    event = await self._do(journey, step, address)
+                except asyncio.CancelledError:
+                    # This node leaves: who forwarded the request is to know that it has not run.
+                    await self._turn_away(call, inbound, address, Refuse(Denial.ELSEWHERE))
+                    raise
             step = journey.advance(event, now()) if not isinstance(event, _Resumed) else journey.resume(now())
         if isinstance(step, Refuse):
             await self._turn_away(call, inbound, address, step)

@@ -30,3 +30,26 @@ async def test_a_drain_that_is_taken_back_leaves_a_busy_session_usable(nats_url:
         assert not cluster.ownership.handing_off(address)
         assert await there.same(client).tool("increment") == 1
         assert await client.tool("increment") == 2
+
+
+async def test_what_waits_for_a_hand_off_at_a_node_that_leaves_has_not_run_and_runs_elsewhere(nats_url: str) -> None:
+    """never-run-twice, and no-silent-loss: a rolling restart must not put in doubt what has not begun."""
+    async with household(nats_url) as (here, there), asyncio.timeout(PATIENCE), TaskOwner() as tasks:
+        client = here.client()
+        await client.open()
+        address = Address("session", client.session or "")
+        client.begin_tool("hold")
+        await here.stage.began.wait()
+        cluster = here.runtime.cluster
+        assert cluster is not None
+        draining = tasks.spawn(cluster.drain())
+        while not cluster.ownership.handing_off(address):
+            await asyncio.sleep(0)
+        elsewhere = there.same(client)
+        waiting = elsewhere.begin_tool("increment")
+        while not cluster.counts.forwards_served:
+            await asyncio.sleep(0.01)
+        await cluster.leave()
+        draining.cancel()
+        assert (await waiting.answered()).value == 1
+        here.stage.go_on.set()

@@ -9,6 +9,7 @@ import pytest
 from support.nats import fresh_name
 from understudy.actors.packing import pack
 from understudy.runtime.cluster.buckets import Buckets
+from understudy.runtime.cluster.directory import EntryChanged
 from understudy.runtime.cluster.entry import Entry
 from understudy.runtime.cluster.kv_directory import KVDirectory
 from understudy.runtime.cluster.names import Names, directory_key
@@ -56,12 +57,39 @@ async def test_an_entry_that_cannot_be_read_names_nobody_and_can_be_replaced(wor
     """clear-refusal: whoever wrote it, the session behind it can be had."""
     bucket = await world.buckets().directory()
     revision = await bucket.put(directory_key(A), value)
-    directory = KVDirectory(bucket)
+    directory = KVDirectory(bucket, world.context, world.names.directory_bucket)
     assert await directory.look_up(A) == Entry("", 0, revision)
     await directory.write(A, Entry("node.1", 1, revision))
     found = await directory.look_up(A)
     assert found is not None
     assert found.incarnation == "node.1"
+
+
+async def test_what_sleeps_or_has_ended_is_forgotten_in_time_and_only_under_its_revision(world: World) -> None:
+    """bounded: the directory grows with what is awake, not with all that ever was."""
+    directory = KVDirectory(await world.buckets().directory(), world.context, world.names.directory_bucket)
+    stream = f"KV_{world.names.directory_bucket}"
+
+    async def time_to_live() -> str | None:
+        last = await world.context.get_last_msg(stream, f"$KV.{world.names.directory_bucket}.{directory_key(A)}")
+        return (last.headers or {}).get("Nats-TTL")
+
+    revision = await directory.write(A, Entry("node.1", 1, 0))
+    assert await time_to_live() is None
+    with pytest.raises(EntryChanged):
+        await directory.write(A, Entry("", 1, revision - 1))
+    asleep = await directory.write(A, Entry("", 1, revision))
+    assert await directory.look_up(A) == Entry("", 1, asleep)
+    assert await time_to_live() == "3600"
+    with pytest.raises(EntryChanged):
+        await directory.remove(A, revision)
+    await directory.remove(A, asleep)
+    assert await directory.look_up(A) is None
+    assert await time_to_live() == "60"
+    await directory.write(A, Entry("node.2", 2, 0))
+    found = await directory.look_up(A)
+    assert found is not None
+    assert found.incarnation == "node.2"
 
 
 @pytest.mark.parametrize("incarnation", ["", "node", "a node.1", "node.1.>", "."])
