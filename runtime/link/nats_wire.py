@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...stores.nats_client import NatsClient
@@ -25,6 +26,8 @@ PENDING_BYTES: Final = 64 * 1024 * 1024
 CROWDED: Final = 1024 * 1024
 """Unflushed bytes from which a publish may have to wait for the socket."""
 FLUSH_TIMEOUT: Final = 5.0
+RUSH: Final = 0.0002
+"""Seconds between two publishes below which there will be more to write together with the second."""
 LARGE: Final = 4096
 """Bytes of a batch that holds many calls, or many answers."""
 NO_RESPONDERS: Final = "503"
@@ -52,6 +55,7 @@ class NatsWire:
         self._heard_before = 0
         self._dropped_before = 0
         self._reconnects: int = client.stats["reconnects"]
+        self._published = 0.0
         self._busy = False
         """A message is being handled, and the next ones must wait for it."""
         self._at_once = client.publish_at_once if isinstance(client, NatsClient) else None
@@ -117,7 +121,8 @@ class NatsWire:
         token = to_token(peer)
         subject = f"{self._prefix}{token}.{self._me_token}"
         reply = f"{self._from_peers}{token}.{tag}"
-        if self._at_once is not None and self._at_once(subject, payload, reply):
+        before, self._published = self._published, monotonic()
+        if self._at_once is not None and self._published - before > RUSH and self._at_once(subject, payload, reply):
             return True
         try:
             if not self.crowded:
