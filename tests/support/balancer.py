@@ -232,9 +232,11 @@ class Balancer:
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT):
                     reader, writer = await asyncio.open_connection(*backend)
-                    writer.write(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                    ready = (await reader.readline()).split()[1:2] == [b"200"]
-                    writer.transport.abort()
+                    try:
+                        writer.write(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                        ready = (await reader.readline()).split()[1:2] == [b"200"]
+                    finally:
+                        writer.transport.abort()
             except OSError:
                 ready = False
             (self._ready.add if ready else self._ready.discard)(backend)
