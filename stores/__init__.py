@@ -3,6 +3,7 @@
 from .address import Address
 from .errors import (
     AddressError,
+    EventsTooLarge,
     RecordExists,
     RecordNotFound,
     StaleEpoch,
@@ -11,10 +12,13 @@ from .errors import (
     StoreUnavailable,
     StoreURLError,
     StoreVersionError,
+    StreamTaken,
     UnderstudyError,
 )
+from .event_log import EventLog, EventLogBounds, LoggedStream, event_log_of
 from .faulty import Faults, FaultyStore
 from .memory import MemoryStore
+from .memory_events import MemoryEventLog
 from .record import Page, Record, RecordInfo
 from .sqlite import SQLiteStore
 from .store import SessionStore
@@ -23,8 +27,13 @@ from .url import open_store, register_scheme
 __all__ = [
     "Address",
     "AddressError",
+    "EventLog",
+    "EventLogBounds",
+    "EventsTooLarge",
     "Faults",
     "FaultyStore",
+    "LoggedStream",
+    "MemoryEventLog",
     "MemoryStore",
     "Page",
     "Record",
@@ -39,7 +48,9 @@ __all__ = [
     "StoreURLError",
     "StoreUnavailable",
     "StoreVersionError",
+    "StreamTaken",
     "UnderstudyError",
+    "event_log_of",
     "open_store",
     "register_scheme",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "EventsTooLarge",
     "RecordExists",
     "RecordNotFound",
     "StaleEpoch",
@@ -20,6 +21,7 @@ __all__ = [
     "StoreURLError",
     "StoreUnavailable",
     "StoreVersionError",
+    "StreamTaken",
     "UnderstudyError",
 ]
 
@@ -94,3 +96,38 @@ class StaleEpoch(StoreError):
         self.address = address
         self.held = held
         self.stored = stored
+
+
+class StreamTaken(StoreError):
+    """An append to a stream that another has appended to, or ended, since. Nothing was written.
+
+    `first` is the number that the append's first event would have had, `last` the number of the stream's newest event.
+    """
+
+    def __init__(self, address: Address, stream: str, *, first: int, last: int, ended: bool) -> None:
+        state = f"has ended with event {last}" if ended else f"is at event {last}"
+        super().__init__(
+            f"append of event {first} to stream {stream} of {address} refused: the stream {state}, by another writer "
+            "or out of order; stop writing to it"
+        )
+        self.address = address
+        self.stream = stream
+        self.first = first
+        self.last = last
+        self.ended = ended
+
+
+class EventsTooLarge(StoreError):
+    """One append of more bytes than the event log can hold at all. Nothing was written, and a repeat will not help.
+
+    `size` and `most` are bytes.
+    """
+
+    def __init__(self, stream: str, *, size: int, most: int) -> None:
+        super().__init__(
+            f"an append of {size} bytes to stream {stream} refused: the event log holds at most {most}; raise "
+            "max_total_bytes of its bounds, or send less at once"
+        )
+        self.stream = stream
+        self.size = size
+        self.most = most

@@ -12,6 +12,8 @@ from typing import Literal, TypeVar, get_args
 
 from .address import Address
 from .errors import StoreError, StoreUnavailable
+from .event_log import EventLog, event_log_of
+from .faulty_events import FaultyEventLog
 from .record import Page, Record
 from .store import SessionStore
 
@@ -19,7 +21,23 @@ __all__ = ["Fault", "Faults", "FaultyStore", "Operation"]
 
 T = TypeVar("T")
 
-Operation = Literal["create", "claim", "load", "save", "touch", "delete", "list", "expire", "ping"]
+Operation = Literal[
+    "create",
+    "claim",
+    "load",
+    "save",
+    "touch",
+    "delete",
+    "list",
+    "expire",
+    "ping",
+    "events.append",
+    "events.read",
+    "events.drop",
+    "events.drop_all",
+    "events.expire",
+]
+"""A method of a store, or of its event log."""
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 Fault = Literal["refuse", "lose", "hang", "hang_after", "delay"]
@@ -111,6 +129,13 @@ class FaultyStore:
         self._injected: Counter[str] = Counter()
         self._hanging: set[asyncio.Future[None]] = set()
         self._sleep = sleep
+        log = event_log_of(inner)
+        self._events = None if log is None else FaultyEventLog(log, self._call)
+
+    @property
+    def events(self) -> EventLog | None:
+        """The event log of `inner` with faults on its calls too (`events.append` and so on); None if it has none."""
+        return self._events
 
     @property
     def shared(self) -> bool:

@@ -9,6 +9,8 @@ from itertools import islice
 from .address import Address
 from .arguments import checked_limit, checked_text, checked_ttl, cursor_number
 from .errors import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
+from .event_log import EventLogBounds
+from .memory_events import MemoryEventLog
 from .record import Page, Record, RecordInfo
 
 __all__ = ["MemoryStore"]
@@ -60,6 +62,7 @@ class MemoryStore:
         clock: Seconds since the Unix epoch.
         max_records: At this many live records `create` raises `StoreUnavailable`.
         max_bytes: At this many bytes of snapshots `create` and `save` raise `StoreUnavailable`.
+        event_bounds: What `events` keeps.
     """
 
     shared = False
@@ -70,6 +73,7 @@ class MemoryStore:
         *,
         max_records: int = 1_000_000,
         max_bytes: int = 4 * 1024**3,
+        event_bounds: EventLogBounds | None = None,
     ) -> None:
         self._clock = clock
         self._max_records = max_records
@@ -80,6 +84,12 @@ class MemoryStore:
         self._bytes = 0
         self._soonest = float("inf")
         self._closed = False
+        self._events = MemoryEventLog(clock, event_bounds)
+
+    @property
+    def events(self) -> MemoryEventLog:
+        """The event log that goes with these records; closed with the store."""
+        return self._events
 
     async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:
         """See `SessionStore.create`. Raises `StoreUnavailable` at either bound."""
@@ -187,6 +197,7 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Forget everything."""
         self._closed = True
+        self._events.close()
         self._entries.clear()
         self._bytes = 0
 

@@ -11,12 +11,14 @@ from typing import Self
 from .address import Address
 from .arguments import checked_limit, checked_text, checked_ttl
 from .errors import RecordExists, RecordNotFound, StaleEpoch, StoreURLError
+from .event_log import EventLogBounds
 from .nats_bodies import Bodies
 from .nats_bucket import Bucket, WrongRevision
 from .nats_calls import Calls
 from .nats_client import NatsClient
 from .nats_connection import close, connect
 from .nats_errors import NatsUnavailable
+from .nats_events import NatsEventLog
 from .nats_listing import Listing
 from .nats_opening import BucketOptions, open_bucket
 from .nats_records import Head
@@ -50,6 +52,7 @@ class NatsStore:
         *,
         max_calls: int = 10_000,
         close_timeout: float = 5.0,
+        event_bounds: EventLogBounds | None = None,
     ) -> None:
         self._client = client
         self._bucket = bucket
@@ -59,6 +62,12 @@ class NatsStore:
         self._calls = Calls(max_calls)
         self._clock = clock
         self._close_timeout = close_timeout
+        self._events = NatsEventLog(bucket, self._calls, event_bounds or EventLogBounds())
+
+    @property
+    def events(self) -> NatsEventLog:
+        """The event log beside the bucket; closed with the store."""
+        return self._events
 
     @property
     def identity(self) -> str:
@@ -75,6 +84,7 @@ class NatsStore:
         name: str = "understudy store",
         timeout: float = 5.0,
         max_calls: int = 10_000,
+        event_bounds: EventLogBounds | None = None,
     ) -> Self:
         """Connect, and open the bucket or make it.
 
@@ -83,6 +93,7 @@ class NatsStore:
             name: What NATS shows as the name of the connection.
             timeout: Seconds that NATS has for each answer; no call takes longer than three times this.
             max_calls: At this many calls under way the next raises `StoreUnavailable`.
+            event_bounds: What `events` keeps; the node that opened last says it for all.
 
         Raises:
             NatsUnavailable: No server answers, or it refuses us, or has no JetStream; each its own subclass.
@@ -94,10 +105,12 @@ class NatsStore:
         except BaseException:
             await close(client, timeout=1.0)
             raise
-        return cls(client, found, clock, max_calls=max_calls)
+        return cls(client, found, clock, max_calls=max_calls, event_bounds=event_bounds)
 
     @classmethod
-    async def from_url(cls, url: str, *, clock: Callable[[], float] = time.time) -> Self:
+    async def from_url(
+        cls, url: str, *, clock: Callable[[], float] = time.time, event_bounds: EventLogBounds | None = None
+    ) -> Self:
         """From `nats://host:4222/bucket?replicas=3&storage=file&max_bytes=...`, and what `NatsSettings.from_url` takes.
 
         Raises:
@@ -118,7 +131,7 @@ class NatsStore:
                 "password, token, nkey, creds, ca, cert and key"
             )
         bucket = BucketOptions(path or "understudy", storage=storage, **numbers)
-        return await cls.open(settings, bucket, clock=clock)
+        return await cls.open(settings, bucket, clock=clock, event_bounds=event_bounds)
 
     async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:
         """See `SessionStore.create`."""

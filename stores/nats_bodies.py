@@ -13,7 +13,7 @@ from .nats_errors import NatsUnavailable
 from .nats_records import Head, Parts, part_prefix
 from .record import RecordInfo
 
-__all__ = ["HEAD_ROOM", "Bodies"]
+__all__ = ["HEAD_ROOM", "Bodies", "a_few_at_a_time"]
 
 HEAD_ROOM = 16 * 1024
 """Bytes that all but the snapshot may take in a record: a tenant and an owner of 1,024 characters each, and numbers."""
@@ -55,7 +55,7 @@ class Bodies:
             await self._bucket.put(f"{prefix}.{number}", part, ttl=ttl)
 
         try:
-            await _a_few_at_a_time(write, count)
+            await a_few_at_a_time(write, count)
         except NatsUnavailable as error:
             # The record itself was not touched, whatever became of the parts.
             error.outcome_unknown = False
@@ -75,7 +75,7 @@ class Bodies:
             entry = await self._bucket.get(f"{prefix}.{number}")
             parts[number] = None if entry is None else entry.value
 
-        await _a_few_at_a_time(read, body.count)
+        await a_few_at_a_time(read, body.count)
         whole = [part for part in parts if part is not None]
         if len(whole) < body.count or sum(map(len, whole)) != body.size:
             return None
@@ -88,7 +88,7 @@ class Bodies:
                 await self._bucket.purge(f"{part_prefix(head.info.address, head.body.generation)}.>")
 
 
-async def _a_few_at_a_time(work: Callable[[int], Coroutine[Any, Any, None]], count: int) -> None:
+async def a_few_at_a_time(work: Callable[[int], Coroutine[Any, Any, None]], count: int) -> None:
     """`work(0)` to `work(count - 1)`, `_IN_FLIGHT` at a time. Raises the first error."""
     numbers = iter(range(count))
 

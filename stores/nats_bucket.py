@@ -53,6 +53,7 @@ class Bucket:
     name: str
     timeout: float
     replicas: int = 1
+    storage: str = "file"
     made: str = ""
     """When it was made, by the clock of NATS."""
 

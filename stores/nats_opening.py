@@ -98,7 +98,12 @@ async def open_bucket(client: NatsClient, options: BucketOptions, *, timeout: fl
             "the bucket %r is in the memory of NATS: sessions are lost with its server; storage=file keeps them",
             options.name,
         )
-    return replace(bucket, replicas=int(config.get("num_replicas") or 1), made=str(answer.get("created", "")))
+    return replace(
+        bucket,
+        replicas=int(config.get("num_replicas") or 1),
+        storage=str(config["storage"]),
+        made=str(answer.get("created", "")),
+    )
 
 
 def _configuration(bucket: Bucket, options: BucketOptions) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from .address import Address
 from .nats_bodies import Bodies
 from .nats_bucket import Bucket, WrongRevision
 from .nats_errors import NatsUnavailable
 from .nats_records import Head, Parts, pack_head, record_key, unpack_head
+from .nats_turns import Turns
 from .record import RecordInfo
 
 __all__ = ["MARGIN", "Revisions", "Stored"]
@@ -41,7 +40,7 @@ class Revisions:
         self._bodies = bodies
         self.conflicts = 0
         self._known: OrderedDict[Address, Stored] = OrderedDict()
-        self._locks: WeakValueDictionary[Address, asyncio.Lock] = WeakValueDictionary()
+        self._turns: Turns[Address] = Turns(bucket.timeout)
 
     def known(self, address: Address) -> Stored | None:
         """The record as this node wrote it last, without its snapshot; another node may have written it since."""
@@ -51,25 +50,10 @@ class Revisions:
         """Have the next writer read the record first."""
         self._known.pop(address, None)
 
-    @asynccontextmanager
-    async def alone(self, address: Address) -> AsyncGenerator[None]:
+    def alone(self, address: Address) -> AbstractAsyncContextManager[None]:
         """Around each write: writers of one record at one node take turns, so that only those of other nodes can be in
         each other's way."""
-        lock = self._locks.get(address)
-        if lock is None:
-            lock = self._locks[address] = asyncio.Lock()
-        if lock.locked():
-            try:
-                async with asyncio.timeout(self._bucket.timeout):
-                    await lock.acquire()
-            except TimeoutError as error:
-                raise NatsUnavailable(f"{address} waits for a write to NATS that is not answered") from error
-        else:
-            await lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return self._turns.alone(address)
 
     async def read(self, address: Address) -> Stored:
         """What NATS holds now."""

@@ -15,8 +15,10 @@ from typing import Any
 from . import sqlite_file, sqlite_statements
 from .address import Address
 from .arguments import checked_limit, checked_text, checked_ttl, cursor_number
+from .event_log import EventLogBounds
 from .group_commit import GroupCommit
 from .record import Page, Record, RecordInfo
+from .sqlite_events import SQLiteEventLog
 
 __all__ = ["SQLiteStore"]
 
@@ -42,12 +44,19 @@ class SQLiteStore:
         writer: GroupCommit,
         reader: GroupCommit,
         identity: tuple[int, int],
+        event_bounds: EventLogBounds,
     ) -> None:
         self._path = path
         self._clock = clock
         self._writer = writer
         self._reader = reader
         self._identity = identity
+        self._events = SQLiteEventLog(clock, event_bounds, writer, reader)
+
+    @property
+    def events(self) -> SQLiteEventLog:
+        """The event log in the same file; closed with the store."""
+        return self._events
 
     @property
     def identity(self) -> str:
@@ -64,6 +73,7 @@ class SQLiteStore:
         busy_timeout: float = 5.0,
         max_queued: int = 10_000,
         max_group: int = 1_000,
+        event_bounds: EventLogBounds | None = None,
     ) -> SQLiteStore:
         """Open the store at `path`, or create it; its directory must exist.
 
@@ -72,6 +82,7 @@ class SQLiteStore:
             busy_timeout: Seconds to wait for another process that holds the file's lock.
             max_queued: At this many waiting calls the next raises `StoreUnavailable`.
             max_group: Most calls in one commit.
+            event_bounds: What `events` keeps; several processes on one file give the same.
 
         Raises:
             StoreVersionError: The file is of a newer understudy. It is left as it is.
@@ -89,7 +100,7 @@ class SQLiteStore:
             writing, name=f"{name} writer", begin="BEGIN IMMEDIATE", explain=explain, in_place=in_place, **bounds
         )
         reader = GroupCommit(reading, name=f"{name} reader", begin="BEGIN", explain=explain, **bounds)
-        return cls(file, clock, writer, reader, identity)
+        return cls(file, clock, writer, reader, identity, event_bounds or EventLogBounds())
 
     @property
     def path(self) -> Path:

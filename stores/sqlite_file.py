@@ -27,8 +27,8 @@ __all__ = [
 APPLICATION_ID = 0x55_53_54_59
 """`USTY`: what `PRAGMA application_id` says of a file of ours."""
 
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version` of the schema below. A file with a higher one is refused."""
+SCHEMA_VERSION = 2
+"""`PRAGMA user_version` of the schemas below. A file with a lower one is brought to it, with a higher one refused."""
 
 WRITE_NOTHING = f"PRAGMA user_version = {SCHEMA_VERSION}"
 """Writes a page as it is. BEGIN IMMEDIATE alone succeeds on a file that cannot be written."""
@@ -56,6 +56,45 @@ _SCHEMA = (
     "CREATE INDEX records_by_tenant ON records (tenant)",
     "CREATE INDEX records_by_expiry ON records (expires)",
 )
+
+# IF NOT EXISTS: a process of version 1 that still runs may put its own number back into a file that was brought to 2.
+_SECOND_SCHEMA = (
+    """
+    CREATE TABLE IF NOT EXISTS streams (
+        number INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        head BLOB NOT NULL,
+        last INTEGER NOT NULL,
+        oldest INTEGER NOT NULL,
+        writer TEXT NOT NULL,
+        ended INTEGER NOT NULL,
+        appended REAL NOT NULL,
+        bytes INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX IF NOT EXISTS streams_by_address ON streams (kind, id, stream)",
+    "CREATE INDEX IF NOT EXISTS streams_by_age ON streams (appended)",
+    """
+    CREATE TABLE IF NOT EXISTS events (
+        stream INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        event BLOB NOT NULL,
+        PRIMARY KEY (stream, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS event_totals (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        bytes INTEGER NOT NULL
+    ) STRICT
+    """,
+    "INSERT OR IGNORE INTO event_totals VALUES (1, 0)",
+)
+
+_SINCE = {1: _SCHEMA, 2: _SECOND_SCHEMA}
+"""What each version brought."""
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
@@ -165,16 +204,18 @@ def check_in_place(path: Path, opened: tuple[int, int]) -> None:
 
 
 def _stamp(connection: sqlite3.Connection) -> None:
-    # Before WAL, so that the stamp is in the file itself: `prepare` reads it there without opening a database that it
-    # may have to refuse. A migration must do the same.
-    if _stamp_of(connection) != (0, 0):
+    # A new file before WAL, so that the stamp is in the file itself: `prepare` reads it there without opening a
+    # database that it may have to refuse. A file in WAL mode tells of a newer version by its log until that has moved.
+    if not _is_behind(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have been quicker.
-        if _stamp_of(connection) == (0, 0):
-            for statement in _SCHEMA:
-                connection.execute(statement)
+        if _is_behind(connection):
+            version = _stamp_of(connection)[1]
+            for later in range(version + 1, SCHEMA_VERSION + 1):
+                for statement in _SINCE[later]:
+                    connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
@@ -182,6 +223,11 @@ def _stamp(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _is_behind(connection: sqlite3.Connection) -> bool:
+    application, version = _stamp_of(connection)
+    return (application, version) == (0, 0) or (application == APPLICATION_ID and 0 < version < SCHEMA_VERSION)
 
 
 def _stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -253,6 +299,9 @@ def _check_body(path: Path) -> None:
         with closing(sqlite3.connect(f"file:{quote(os.fspath(path.absolute()))}?{mode}", uri=True)) as connection:
             _check_stamp(path, *_stamp_of(connection))
             connection.execute("SELECT number FROM records ORDER BY number DESC LIMIT 1").fetchone()
+            if _stamp_of(connection)[1] > 1:
+                connection.execute("SELECT stream FROM events LIMIT 1").fetchone()
+                connection.execute("SELECT number FROM streams, event_totals LIMIT 1").fetchone()
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (*_CORRUPT, sqlite3.SQLITE_ERROR):  # SQLITE_ERROR: no such table

@@ -1,10 +1,14 @@
 """For authors of stores: the contract of `SessionStore` as tests that any pytest with pytest-asyncio can run.
 
-    from understudy.stores.testing import StoreContract, store_machine
+    from understudy.stores.testing import EventLogContract, StoreContract, store_machine
 
     class TestMyStore(StoreContract):
         async def open_store(self, clock):
             return await MyStore.open(..., clock=clock)
+
+    class TestMyEventLog(EventLogContract):  # of a store that brings one as `events`
+        async def open_store(self, clock):
+            return await MyStore.open(..., clock=clock, event_bounds=self.bounds)
 
     TestMyStoreAgainstTheModel = store_machine(lambda clock: MyStore.open(..., clock=clock))
 
@@ -15,19 +19,24 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(
-    *(f"{__package__}.contract_{part}" for part in ("listing", "outages", "records", "writers"))
-)
+PARTS = ("event_bounds", "event_case", "events", "listing", "outages", "records", "writers")
+pytest.register_assert_rewrite(*(f"{__package__}.contract_{part}" for part in PARTS))
 
 from .contract_case import ContractCase, ManualTime  # noqa: E402 - the marks above come before the modules
+from .contract_event_bounds import EventBoundsContract  # noqa: E402
+from .contract_events import AppendsContract  # noqa: E402
 from .contract_listing import ListingContract  # noqa: E402
 from .contract_machine import OpenStore, store_machine  # noqa: E402
 from .contract_outages import OutagesContract  # noqa: E402
 from .contract_records import RecordsContract  # noqa: E402
 from .contract_writers import WritersContract  # noqa: E402
 
-__all__ = ["ContractCase", "ManualTime", "OpenStore", "StoreContract", "store_machine"]
+__all__ = ["ContractCase", "EventLogContract", "ManualTime", "OpenStore", "StoreContract", "store_machine"]
 
 
 class StoreContract(RecordsContract, WritersContract, ListingContract, OutagesContract):
     """Every sentence of the contract in `SessionStore`. Subclass it and override `open_store`; see `ContractCase`."""
+
+
+class EventLogContract(AppendsContract, EventBoundsContract):
+    """Every sentence of the contract in `EventLog`. Subclass it and override `open_store`; see `EventLogCase`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from .errors import StoreURLError
+from .event_log import EventLogBounds
 from .store import SessionStore
 
 __all__ = ["Opener", "open_store", "register_scheme"]
@@ -22,11 +23,15 @@ _URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
 _PLANNED = ("dynamodb", "postgres", "postgresql", "redis", "rediss")
 
 
-async def open_store(url: str, *, clock: Clock = time.time) -> SessionStore:
+_Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]]
+
+
+async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventLogBounds | None = None) -> SessionStore:
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
     `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), or a scheme added with `register_scheme`.
 
-    `clock` gives seconds since the Unix epoch. The store belongs to the event loop it was opened on; `aclose` it.
+    `clock` gives seconds since the Unix epoch; `event_bounds` is what the event log keeps, which a store of a scheme
+    that was added brings as it sees fit. The store belongs to the event loop it was opened on; `aclose` it.
 
     Raises:
         StoreURLError: `url` cannot be understood. The message holds no more of it than is free of secrets.
@@ -36,13 +41,17 @@ async def open_store(url: str, *, clock: Clock = time.time) -> SessionStore:
     if match is None:
         raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
     scheme, slashes, rest = match.groups()
-    opener = _OPENERS.get(scheme)
-    if opener is None:
+    builtin = _BUILTIN.get(scheme)
+    opener = _added.get(scheme)
+    if builtin is None and opener is None:
         if scheme in _PLANNED:
             raise StoreURLError(f"the {scheme}:// store is not in this version of understudy; {_forms()}")
         raise StoreURLError(f"there is no store {scheme!r}; {_forms()}")
     if slashes is None:
         raise StoreURLError(f"a store URL of {scheme!r} continues with ://; {_forms()}")
+    if builtin is not None:
+        return await builtin(rest, clock, event_bounds)
+    assert opener is not None
     return await opener(rest, clock)
 
 
@@ -54,34 +63,34 @@ def register_scheme(scheme: str, opener: Opener) -> None:
     """
     if _SCHEME.fullmatch(scheme) is None:
         raise ValueError(f"scheme {scheme!r} must be a short lower-case word")
-    if scheme in _OPENERS:
+    if scheme in _BUILTIN or scheme in _added:
         raise ValueError(f"scheme {scheme!r} is taken")
-    _OPENERS[scheme] = opener
+    _added[scheme] = opener
 
 
-async def _open_memory(rest: str, clock: Clock) -> SessionStore:
+async def _open_memory(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
     from .memory import MemoryStore
 
     if rest:
         raise StoreURLError("memory:// takes nothing after the slashes: each one that is opened is a store of its own")
-    return MemoryStore(clock)
+    return MemoryStore(clock, event_bounds=event_bounds)
 
 
-async def _open_sqlite(rest: str, clock: Clock) -> SessionStore:
+async def _open_sqlite(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
     from .sqlite import SQLiteStore
 
-    return await SQLiteStore.open(_sqlite_path(rest), clock=clock)
+    return await SQLiteStore.open(_sqlite_path(rest), clock=clock, event_bounds=event_bounds)
 
 
-def _nats_opener(scheme: str) -> Opener:
-    async def open_nats(rest: str, clock: Clock) -> SessionStore:
+def _nats_opener(scheme: str) -> _Builtin:
+    async def open_nats(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
         try:
             from .nats import NatsStore
         except ImportError as error:
             if error.name is None or error.name.partition(".")[0] != "nats":
                 raise
             raise StoreURLError(f"the {scheme}:// store needs nats-py: pip install 'understudy[cluster]'") from error
-        return await NatsStore.from_url(f"{scheme}://{rest}", clock=clock)
+        return await NatsStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
 
     return open_nats
 
@@ -107,10 +116,11 @@ def _sqlite_path(rest: str) -> Path:
 
 
 def _forms() -> str:
-    return f"known are {', '.join(f'{scheme}://' for scheme in sorted(_OPENERS))} (for example sqlite:///sessions.db)"
+    return f"known are {', '.join(f'{scheme}://' for scheme in sorted([*_BUILTIN, *_added]))} (for example sqlite:///sessions.db)"
 
 
-_OPENERS: dict[str, Opener] = {
+_added: dict[str, Opener] = {}
+_BUILTIN: dict[str, _Builtin] = {
     "memory": _open_memory,
     "nats": _nats_opener("nats"),
     "sqlite": _open_sqlite,

@@ -49,7 +49,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     reason = nats_missing()
     if reason is not None:
         pytest.skip(reason)
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server = NatsServer(tmp_path_factory.mktemp("nats"), NatsServerOptions(max_file_store=2**50))
     asyncio.run(server.start())
     yield server
     asyncio.run(server.stop())

@@ -144,6 +144,8 @@ async def test_while_disabled_nothing_is_injected_and_scripted_faults_wait() -> 
 @pytest.mark.parametrize("operation", get_args(Operation))
 async def test_every_operation_can_fail(operation: Operation) -> None:
     store, address = await _store_with_a_record()
+    log = store.events
+    assert log is not None
     store.fail_next(operation)
     calls = {
         "create": lambda: store.create(Address.new("session"), tenant="acme", owner="n", snapshot=b"", ttl=60.0),
@@ -155,6 +157,11 @@ async def test_every_operation_can_fail(operation: Operation) -> None:
         "list": lambda: store.list(),
         "expire": lambda: store.expire(),
         "ping": lambda: store.ping(),
+        "events.append": lambda: log.append(address, "stream", 1, [b"one"], head=b"", writer="node-1"),
+        "events.read": lambda: log.read(address, "stream"),
+        "events.drop": lambda: log.drop([(address, "stream")]),
+        "events.drop_all": lambda: log.drop_all(address),
+        "events.expire": lambda: log.expire(),
     }
     with pytest.raises(StoreUnavailable, match=f"injected fault: {operation}"):
         await calls[operation]()

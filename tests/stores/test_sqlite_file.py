@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -77,6 +78,74 @@ async def test_a_file_with_our_stamp_and_no_records_table_is_refused_and_left_al
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     with _left_alone(tmp_path), pytest.raises(StoreCorrupt, match="no such table"):
         await SQLiteStore.open(path)
+
+
+async def test_a_file_with_our_stamp_and_no_event_tables_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE events")
+    with _left_alone(path.parent), pytest.raises(StoreCorrupt, match="no such table"):
+        await SQLiteStore.open(path)
+
+
+FIRST_VERSION = """
+    CREATE TABLE records (
+        number INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        expires REAL NOT NULL,
+        snapshot BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX records_by_address ON records (kind, id);
+    CREATE INDEX records_by_tenant ON records (tenant);
+    CREATE INDEX records_by_expiry ON records (expires);
+    PRAGMA application_id = 0x55535459;
+    PRAGMA user_version = 1;
+    PRAGMA journal_mode = WAL;
+    INSERT INTO records VALUES (1, 'session', 'a', 'acme', 3, 7, 'node-1', 1.0, 2.0, 9e9, x'6f6c64');
+"""
+"""As understudy wrote it before there were event logs."""
+
+
+async def test_a_file_of_the_first_version_gains_an_event_log_and_keeps_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST_VERSION)
+    address = Address("session", "a")
+    for number in (1, 2):
+        store = await SQLiteStore.open(path)
+        try:
+            record = await store.load(address)
+            assert record is not None
+            assert (record.epoch, record.version, record.snapshot) == (3, 7, b"old")
+            await store.events.append(address, "stream", number, [b"event"], head=b"", writer="w")
+        finally:
+            await store.aclose()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        # As a process of the first version does that still has the file open, when it looks whether it can write.
+        connection.execute("PRAGMA user_version = 1")
+    store = await SQLiteStore.open(path)
+    logged = await store.events.read(address, "stream")
+    assert logged is not None
+    assert logged.events == (b"event", b"event")
+    await store.aclose()
+
+
+async def test_many_who_bring_a_file_of_the_first_version_up_at_once_agree(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST_VERSION)
+    stores = await asyncio.gather(*(SQLiteStore.open(path) for _ in range(8)))
+    for number, store in enumerate(stores, 1):
+        await store.events.append(Address("session", "a"), "stream", number, [b"event"], head=b"", writer="w")
+    for store in stores:
+        await store.aclose()
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.3, 0.5, 0.9999])

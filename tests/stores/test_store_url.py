@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from understudy.stores import (
+    EventLogBounds,
     MemoryStore,
     SQLiteStore,
     StoreCorrupt,
     StoreUnavailable,
     StoreURLError,
+    event_log_of,
     open_store,
     register_scheme,
     url,
@@ -170,7 +172,7 @@ async def test_what_the_store_itself_refuses_comes_through(tmp_path: Path) -> No
 
 
 async def test_a_scheme_of_your_own_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(url, "_OPENERS", dict(url._OPENERS))
+    monkeypatch.setattr(url, "_added", dict(url._added))
     opened: list[str] = []
 
     async def open_mine(rest: str, clock: object) -> MemoryStore:
@@ -186,8 +188,21 @@ async def test_a_scheme_of_your_own_can_be_registered(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("scheme", ["memory", "", "Upper", "with space", "x" * 40, "a:b"])
 def test_a_scheme_that_is_taken_or_no_word_cannot_be_registered(scheme: str) -> None:
+    async def open_mine(rest: str, clock: object) -> MemoryStore:
+        return MemoryStore()
+
     with pytest.raises(ValueError, match="scheme"):
-        register_scheme(scheme, url._OPENERS["memory"])
+        register_scheme(scheme, open_mine)
+
+
+async def test_a_store_is_opened_with_the_bounds_of_its_event_log(tmp_path: Path) -> None:
+    bounds = EventLogBounds(max_events=7)
+    for name in ("memory://", f"sqlite:///{tmp_path}/x.db"):
+        store = await open_store(name, event_bounds=bounds)
+        log = event_log_of(store)
+        assert log is not None
+        assert log.bounds == bounds
+        await store.aclose()
 
 
 async def _created(store: MemoryStore | SQLiteStore) -> float:
