@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         HostingError,
         LiveObjects,
         NoSession,
+        NoStandingStream,
+        NotificationRefused,
         Session,
         StateError,
         TenantContext,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .cluster import ClusterOptions
     from .errors import ConfigurationError, NotStarted
     from .runtime import Era, Runtime
+    from .session_errors import SessionNotFound, SessionUnavailable
+    from .session_reference import SessionReference
     from .tenants import Forbidden, TenantResolver, Unauthenticated
 
 __all__ = [
@@ -33,9 +37,14 @@ __all__ = [
     "HostingError",
     "LiveObjects",
     "NoSession",
+    "NoStandingStream",
     "NotStarted",
+    "NotificationRefused",
     "Runtime",
     "Session",
+    "SessionNotFound",
+    "SessionReference",
+    "SessionUnavailable",
     "StateError",
     "TenantContext",
     "TenantResolver",
@@ -52,6 +61,9 @@ _ELSEWHERE = {
     "Forbidden": ".tenants",
     "NotStarted": ".errors",
     "Runtime": ".runtime",
+    "SessionNotFound": ".session_errors",
+    "SessionReference": ".session_reference",
+    "SessionUnavailable": ".session_errors",
     "TenantResolver": ".tenants",
     "Unauthenticated": ".tenants",
     "UnderstudyError": "..stores",

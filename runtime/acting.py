@@ -1,4 +1,4 @@
-"""What `understudy session end` and `understudy drain` do."""
+"""What `understudy session end`, `understudy drain` and `understudy rotate-keys` do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .looking import find_session
 from .operator import Operator
 from .operator_errors import OperatorError
 
-__all__ = ["drain_node", "end_session"]
+__all__ = ["drain_node", "end_session", "rotate_keys"]
 
 TRIES: Final = 10
 PAUSE: Final = 0.3
@@ -24,6 +24,8 @@ LOOK_EVERY: Final = 0.25
 TELL_EVERY: Final = 1.0
 BEGIN: Final = 1.0
 """Seconds in which a drain has begun; the answer comes when it is over."""
+KEYS_DEADLINE: Final = 10.0
+"""Seconds that a new key is waited for."""
 
 
 async def end_session(found: Found, given: str, *, as_json: bool) -> None:
@@ -98,6 +100,29 @@ async def _until_empty(operator: Operator, node: str, status: dict[str, Any], *,
             told = time.monotonic()
             click.echo(f"{node}: {plural(status['left'], 'session')} to go")
     return status
+
+
+async def rotate_keys(found: Found, *, as_json: bool) -> None:
+    """Have the cluster take a new key for `requestState` into use, and wait some seconds until all nodes have it.
+
+    Raises:
+        NoCluster, NatsUnavailable, OperatorError: There is none, or its keys are given by its operator.
+    """
+    async with Operator.reach(found) as operator:
+        node = (await operator.living())[0].news.node
+        keys = await operator.ask(node, "rotate_keys")
+        begun = bool(keys["begun"])
+        until = time.monotonic() + KEYS_DEADLINE
+        while keys["changing"] and time.monotonic() < until:
+            await asyncio.sleep(LOOK_EVERY)
+            keys = await operator.ask(node, "keys")
+    waiting = ", ".join(keys["waiting_for"]) or "no node any more"
+    words = (
+        f"a new key ({keys['opens'][-1]}) is opened with; it seals when all nodes have it, and waits for {waiting}"
+        if keys["changing"]
+        else f"requestState is sealed with a new key ({keys['seals']}); the old one opens for one more hour"
+    )
+    _tell(as_json, {**keys, "begun": begun}, words if begun else f"a change was under way already: {words}")
 
 
 def _tell(as_json: bool, value: dict[str, Any], words: str) -> None:

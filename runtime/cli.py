@@ -18,7 +18,7 @@ from ..stores import StoreError, StoreURLError, UnderstudyError
 from .child import LIFELINE, LISTEN
 from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster.errors import ClusterError, StoreNotShared
-from .cluster_commands import cluster, drain, nodes, session, sessions, top
+from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, top
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
 from .nats_options import LOGIN_VARIABLES
 from .operator_errors import OperatorError
@@ -98,6 +98,8 @@ def main() -> None:
 @option("--path", default="/mcp", help="Path of the MCP endpoint.")
 @option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket. "
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
+@option("--event-log", type=click.Choice(["store", "off"]), default="store",
+         help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip
 @option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
          help="How long a session lives after its last use.")  # fmt: skip
 @option("--idle-after", type=Parsed("duration", parse_duration), default="5m",
@@ -125,6 +127,11 @@ def main() -> None:
 @option("--advertise", metavar="URL", help="Cluster: where this node is reached, to be shown. [default: host and port]")
 @option("--lease", type=Parsed("duration", parse_duration), default="3s",
         help="Cluster: how long a node that hangs keeps its sessions from the others.")  # fmt: skip
+@option("--request-state-keys", type=click.Path(path_type=Path), metavar="FILE",
+        help="Cluster: keys that seal requestState, one a line in base64, 32 bytes or more; the first seals, all open. "
+        "[default: one that the cluster makes and changes]")  # fmt: skip
+@option("--key-rotation", type=Parsed("duration", partial(parse_duration, or_none=True)), default="30d",
+        help="Cluster: how long it uses one key of its own for requestState; 0: until rotate-keys.")  # fmt: skip
 @option("--lame-duck", type=Parsed("duration", partial(parse_duration, or_none=True)),
         help="How long a node that is asked to stop answers on at least, /readyz saying 503, so that balancers turn "
         "away in time. [default: 2s in a cluster, else 0]")  # fmt: skip
@@ -173,7 +180,7 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
 
 
-for command in (cluster, nodes, sessions, session, drain, top):
+for command in (cluster, nodes, sessions, session, drain, rotate_keys, top):
     main.add_command(command)
 
 

@@ -19,7 +19,7 @@ from .nats_options import NatsOptions, require_nats
 if TYPE_CHECKING:
     from .finding import Found
 
-__all__ = ["cluster", "drain", "nodes", "session", "sessions", "top"]
+__all__ = ["cluster", "drain", "nodes", "rotate_keys", "session", "sessions", "top"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -240,6 +240,24 @@ def drain(node: str, undo: bool, wait: bool, as_json: bool, **given: Any) -> Non
     if undo and wait:
         raise click.UsageError("--wait is for a drain; --undo is done at once")
     asyncio.run(drain_node(_found(given), node, undo=undo, wait=wait, as_json=as_json))
+
+
+@click.command("rotate-keys", short_help="Change the key that seals requestState.")
+@_finding
+@_as_json
+def rotate_keys(as_json: bool, **given: Any) -> None:
+    """Make a new key for `requestState`, the state that a client carries from one round of a call to the next.
+
+    Every node opens with the new key as soon as it learns of it, and seals with it when all living nodes do. What the
+    old one has sealed is opened for one more hour, so no call that is under way breaks. Waits some seconds for that,
+    and names the nodes that hold it up: it goes on without this command.
+
+    A cluster changes its key by itself every 30 days (serve --key-rotation). Keys that nodes are given
+    (serve --request-state-keys) are changed there.
+    """
+    from .acting import rotate_keys as rotate
+
+    asyncio.run(rotate(_found(given), as_json=as_json))
 
 
 @click.command(short_help="Watch a cluster at work.")

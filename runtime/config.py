@@ -8,9 +8,11 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from ..stores import UnderstudyError
+from .key_file import read_keys
 from .nats_options import NatsOptions, require_nats
 
 __all__ = ["ConfigError", "ServeOptions", "parse_duration", "parse_size"]
@@ -37,6 +39,7 @@ _CLUSTER_ONLY = (
     "node",
     "advertise",
     "link_version",
+    "request_state_keys",
 )
 
 LONGEST = 10 * 365 * 86400.0
@@ -98,6 +101,8 @@ class ServeOptions:
     store: str | None = None
     """A store URL; None: a SQLite file of the target's own (see `understudy.runtime.target.default_store_path`), or in
     a cluster the bucket that the cluster's NATS keeps."""
+    event_log: Literal["store", "off"] = "store"
+    """Where streams are kept that clients may resume: in what the store brings, or only in memory."""
     session_ttl: float = 86400.0
     idle_after: float = 300.0
     max_sessions: int = 10_000
@@ -126,6 +131,10 @@ class ServeOptions:
     lame_duck: float | None = None
     """How long a node that was asked to stop answers on as a mere edge; None: 2 s in a cluster, else not at all."""
     link_version: int | None = None
+    request_state_keys: Path | None = None
+    """A file of keys; None: the cluster makes its own."""
+    key_rotation: float = 30 * 86400.0
+    """Seconds; 0: never by itself."""
 
     def __post_init__(self) -> None:
         """Check what one option alone cannot know.
@@ -178,7 +187,9 @@ class ServeOptions:
             )
         require_nats()
         settings = self.nats_options.settings()
-        ClusterOptions(cluster, settings, lease=self.lease)
+        ClusterOptions(cluster, settings, lease=self.lease, key_rotation=self.key_rotation or None)
+        if self.request_state_keys is not None:
+            read_keys(self.request_state_keys)
         scheme = (self.store or "").partition(":")[0]
         if scheme == "memory":
             raise ConfigError(

@@ -19,6 +19,7 @@ from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .inbound import Inbound
 from .modern import ModernLeg
+from .notices import NOTICE
 from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import Leg, NoRoom, Router
@@ -50,14 +51,16 @@ class Edge:
         handshake: HandshakeLeg | None,
         modern: ModernLeg | None,
         router: Router | None = None,
+        notices: Leg | None = None,
     ) -> None:
-        """`router`: sends requests to other nodes; None: there are none."""
+        """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`."""
         self._guard = guard
         self._tenants = tenants
         self._posts = posts
         self._handshake = handshake
         self._modern = modern
         self._router = router
+        self._notices = notices
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
@@ -119,7 +122,10 @@ class Edge:
             Elsewhere, NoRoom: As a `Leg`: the other node is to look further.
         """
         try:
-            await self._leg(inbound.headers)(inbound)
+            if inbound.purpose == NOTICE and self._notices is not None:
+                await self._notices(inbound)
+            else:
+                await self._leg(inbound.headers)(inbound)
         except NoRoom:
             raise
         except Refused as error:

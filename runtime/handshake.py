@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from time import perf_counter
-from typing import Final
 
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import is_version_at_least
@@ -19,6 +17,7 @@ from ..actors.session.announcement import Announce, announced
 from ..actors.session.exchange import Exchange
 from ..actors.session.messages import Call, Notice
 from ..actors.session.protocol_state import PROTOCOL_READS
+from ..actors.session.relay import Relay
 from ..actors.session.wire import NOT_FOUND, Refusal
 from ..stores import Address, UnderstudyError
 from .http import Headers, answer
@@ -26,16 +25,17 @@ from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
 from .posts import Posts
 from .refusals import Refused, refuse
+from .resumption import Resumption
 from .routing import NoRoom, refused
 from .sessions import Sessions
-from .sse import keep_alive_of, priming_event, retry_hint, write_stream
-from .streams import StreamTable, UnknownEvent
+from .sse import keep_alive_of, priming_event, write_stream
+from .standing import Standing
+from .standing_leg import RESUMABLE_SINCE, StandingLeg
+from .streams import StreamTable
 
 __all__ = ["HandshakeLeg"]
 
 logger = logging.getLogger(__name__)
-
-_RESUMABLE_SINCE: Final = "2025-11-25"
 
 
 class HandshakeLeg:
@@ -46,11 +46,14 @@ class HandshakeLeg:
         *,
         registry: Registry,
         streams: StreamTable,
+        standing: Standing,
+        resumption: Resumption,
         posts: Posts,
         observe_call: Callable[[float], None],
         session_ttl: float,
         check_timeout: float = 30.0,
         announce: Announce | None = None,
+        relay: Relay | None = None,
     ) -> None:
         """`session_ttl` and `check_timeout` in seconds. `observe_call` is told how long each request took.
 
@@ -61,8 +64,17 @@ class HandshakeLeg:
         self._streams = streams
         self._posts = posts
         self._observe_call = observe_call
-        self._session_ttl = session_ttl
         self._announce = announce
+        self._standing_leg = StandingLeg(
+            sessions=self._sessions,
+            streams=streams,
+            standing=standing,
+            resumption=resumption,
+            posts=posts,
+            session_of=self._session_of,
+            session_ttl=session_ttl,
+            relay=relay,
+        )
 
     async def __call__(self, inbound: Inbound) -> None:
         """A `Leg`."""
@@ -70,7 +82,7 @@ class HandshakeLeg:
         if method == "POST":
             await self._post(inbound)
         elif method == "GET":
-            await self._get(inbound)
+            await self._standing_leg(inbound)
         elif method == "DELETE":
             await self._delete(inbound)
         else:
@@ -112,7 +124,7 @@ class HandshakeLeg:
 
     async def _request(self, address: Address, message: Request, opening: bool, inbound: Inbound) -> None:
         version = _version(message, inbound.headers, opening)
-        resumable = is_version_at_least(version, _RESUMABLE_SINCE)
+        resumable = is_version_at_least(version, RESUMABLE_SINCE)
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method)
         request = HTTPRequest(inbound.scope)
@@ -135,7 +147,8 @@ class HandshakeLeg:
         if exchange.elsewhere is not None:
             raise Elsewhere(exchange.elsewhere)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
-        if exchange.finished and exchange.quiet:
+        as_json = exchange.refusal is not None or not self._posts.prefers_stream(inbound.headers)
+        if exchange.finished and exchange.quiet and as_json:
             if exchange.refusal is not None:
                 opened = ()
                 if exchange.no_room is not None:
@@ -145,7 +158,7 @@ class HandshakeLeg:
             self._observe_call(perf_counter() - inbound.started)
             await self._posts.answer(inbound.send, exchange, *opened)
             return
-        self._streams.name(address, exchange)
+        self._streams.name(address, exchange, revision=version, primed=resumable)
         try:
             await write_stream(
                 exchange,
@@ -199,59 +212,7 @@ class HandshakeLeg:
             raise refused(error, address) from error
         await answer(inbound.send, 202, headers=())
 
-    # The standalone stream, resumption, the end
-
-    async def _get(self, inbound: Inbound) -> None:
-        headers = inbound.headers
-        if not self._posts.accepts_stream(headers):
-            text = "Not Acceptable: the client must accept text/event-stream"
-            raise Refused(Refusal(INVALID_REQUEST, text, status=406))
-        address = await self._session_of(inbound)
-        last_event = headers.get(b"last-event-id")
-        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
-        primed = is_version_at_least(version, _RESUMABLE_SINCE)
-        if last_event is None:
-            await self._standalone(address, primed, inbound)
-            return
-        try:
-            exchange, after = self._streams.find(address, last_event.decode("latin-1"))
-        except UnknownEvent as error:
-            raise Refused(Refusal(INVALID_REQUEST, str(error), status=400)) from error
-        try:
-            await write_stream(
-                exchange,
-                inbound.receive,
-                inbound.send,
-                after=after,
-                numbered=True,
-                keep_alive=keep_alive_of(inbound),
-                prelude=priming_event(exchange, after) if primed else b"",
-            )
-        finally:
-            self._streams.left(address, exchange)
-
-    async def _standalone(self, address: Address, primed: bool, inbound: Inbound) -> None:
-        """What belongs to no request. Its events have no ids: an id of a node's earlier life would keep a client, which
-        never lets go of it, from coming back. What nobody has read yet waits for the next reader instead.
-        """
-        exchange = self._streams.open_standalone(address)
-        # A connection that only listens is no use of the session: it ends when the session may have, and a client
-        # that comes back is told whether it has.
-        timer = asyncio.get_running_loop().call_later(self._session_ttl, exchange.cut)
-        try:
-            await write_stream(
-                exchange,
-                inbound.receive,
-                inbound.send,
-                # What had to make room while nobody read is gone: without event ids there is nobody to tell.
-                after=max(exchange.read, exchange.oldest - 1),
-                numbered=False,
-                keep_alive=keep_alive_of(inbound),
-                prelude=retry_hint() if primed else b"",
-            )
-        finally:
-            timer.cancel()
-            self._streams.left(address, exchange)
+    # The end
 
     async def _delete(self, inbound: Inbound) -> None:
         address = await self._session_of(inbound)

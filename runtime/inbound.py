@@ -28,3 +28,5 @@ class Inbound:
     """When the body was there, by `perf_counter`, in seconds."""
     remote: bool = False
     """It came from another node's edge, which holds the client's connection and keeps it alive."""
+    purpose: str = ""
+    """What it is, if it is no client's request: see `Notices`."""

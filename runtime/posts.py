@@ -34,7 +34,8 @@ class Posts:
             Refused: The headers will not do.
             BodyTooLarge, BodyTooSlow, EncodedBody, ClientGone: As `BodyReader.read`.
         """
-        if self._media.accepts(headers.get(b"accept")) != (True, True):
+        accepted = self._media.accepts(headers.get(b"accept"))
+        if not (accepted.json and accepted.stream):
             text = "Not Acceptable: the client must accept application/json and text/event-stream"
             raise Refused(Refusal(INVALID_REQUEST, text, status=406))
         if not self._media.is_json(headers.get(b"content-type")):
@@ -44,7 +45,11 @@ class Posts:
 
     def accepts_stream(self, headers: Headers) -> bool:
         """Whether the client takes server-sent events."""
-        return self._media.accepts(headers.get(b"accept"))[1]
+        return self._media.accepts(headers.get(b"accept")).stream
+
+    def prefers_stream(self, headers: Headers) -> bool:
+        """Whether the client would rather have server-sent events than JSON for what is answered at once."""
+        return self._media.accepts(headers.get(b"accept")).prefers_stream
 
     async def first(self, exchange: Exchange) -> None:
         """Wait for the first message or the outcome, `DEFERRAL` at most."""

@@ -57,6 +57,10 @@ class Placement:
     """Told of sessions that come into memory, and leave it."""
     announce: Announce | None = None
     """Awaited for each new session, before its client learns of it."""
+    writer: Callable[[], str] | None = None
+    """What this node is called in the event log, for as long as it lives."""
+    writer_alive: Callable[[str], bool] | None = None
+    """Whether another node that is so called may live."""
 
 
 class NoRoom(Refused):

@@ -9,32 +9,40 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from ..actors import Registry
-from ..actors.session import SessionKind
+from ..actors.session import ANONYMOUS, SessionKind
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.handles import check_names
+from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
 from ..actors.task_owner import TaskOwner
-from ..stores import SessionStore, StoreError, open_store
+from ..stores import EventLog, SessionStore, StoreError, event_log_of, open_store
 from .application import Application
 from .edge import Edge
-from .errors import ConfigurationError
+from .errors import ConfigurationError, NotStarted
 from .handshake import HandshakeLeg
 from .http import BodyReader
 from .metrics import Latency, render_metrics
 from .modern import ModernLeg
+from .notices import Notices
 from .posts import Posts
 from .pressure import memory_pressure
+from .publishing import publish
+from .resumable import ResumableStreams
 from .routing import Placement
 from .security import HostGuard
+from .session_reference import SessionReference
 from .streams import StreamTable
 from .tenants import TenantResolver
 
 if TYPE_CHECKING:
+    from mcp.shared.subscriptions import ServerEvent
+
     from .cluster import ClusterOptions
     from .cluster.cluster import Cluster
     from .cluster.commons import ClusterCommons
@@ -86,6 +94,7 @@ class Runtime:
         node_id: str | None = None,
         cluster: ClusterOptions | None = None,
         placement: Placement | None = None,
+        event_log: EventLog | Literal["store", "off"] = "store",
     ) -> None:
         """
         Args:
@@ -113,6 +122,8 @@ class Runtime:
             node_id: A name for this node; None: host name and a random part.
             cluster: The cluster that this node is part of; None: it is alone.
             placement: In place of a cluster, its parts; for those who bring their own.
+            event_log: Where streams are kept that clients may resume after this node is gone. "store": in what `store`
+                brings with it, if it does. "off": nowhere; they are kept in memory alone.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -136,6 +147,9 @@ class Runtime:
             raise ConfigurationError(f'eras is {tuple(eras)!r}; name "handshake", "modern" or both')
         if turns not in ("exclusive", "interleaved"):
             raise ConfigurationError(f'turns is {turns!r}; it must be "exclusive" or "interleaved"')
+        if isinstance(event_log, str) and event_log not in ("store", "off"):
+            raise ConfigurationError(f'event_log is {event_log!r}; it must be "store", "off" or an EventLog')
+        self._event_log = event_log
         self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self._server = server
         self._store_source = store
@@ -176,7 +190,11 @@ class Runtime:
         self._store: SessionStore | None = None
         self._registry: Registry | None = None
         self._streams: StreamTable | None = None
+        self._resumable: ResumableStreams | None = None
         self._modern: ModernLeg | None = None
+        self._relay: Relay | None = None
+        self._notices: Notices | None = None
+        self._running_servers: Servers | None = None
         self._draining = False
         self.cluster: Cluster | None = None
         """This node's part in its cluster while the runtime runs; None where it has none."""
@@ -212,9 +230,19 @@ class Runtime:
             servers, self._servers = self._servers or self._make_servers(), None
             await stack.enter_async_context(servers)
             tasks = await stack.enter_async_context(TaskOwner())
-            streams = StreamTable(time.monotonic)
-            kind = SessionKind(servers=servers, streams=streams, **self._session_options)
             placement = cluster.placement(servers) if cluster is not None else self._placement
+            resumable = await stack.enter_async_context(
+                ResumableStreams(
+                    self._event_log_of(store),
+                    timeout=self._registry_options["store_timeout"],
+                    writer=placement.writer,
+                    writer_alive=placement.writer_alive,
+                )
+            )
+            streams = resumable.table
+            kind = SessionKind(servers=servers, streams=resumable.standing, **self._session_options)
+            relay = kind.relay = Relay(servers, resumable.standing)
+            stack.callback(relay.close)
             registry = Registry(
                 store=store,
                 kinds=[kind],
@@ -231,10 +259,13 @@ class Runtime:
                 handshake = HandshakeLeg(
                     registry=registry,
                     streams=streams,
+                    standing=resumable.standing,
+                    resumption=resumable.resumption,
                     posts=posts,
                     session_ttl=self._session_ttl,
                     observe_call=self._latency.observe,
                     announce=placement.announce,
+                    relay=relay,
                 )
             if "modern" in self._eras:
                 modern = ModernLeg(
@@ -242,13 +273,17 @@ class Runtime:
                     servers=servers,
                     tasks=tasks,
                     handles=HandleCalls(
-                        registry, ttl=self._session_ttl, ended=streams.end, announce=placement.announce
+                        registry,
+                        ttl=self._session_ttl,
+                        ended=partial(streams.end, logged=False),
+                        announce=placement.announce,
                     ),
                     posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
                     observe_call=self._latency.observe,
                 )
                 stack.callback(modern.cancel_all)
+            notices = Notices(registry, placement.router)
             edge = Edge(
                 guard=self._guard,
                 tenants=self._tenants,
@@ -256,6 +291,7 @@ class Runtime:
                 handshake=handshake,
                 modern=modern,
                 router=placement.router,
+                notices=notices.serve,
             )
             if cluster is not None:
                 cluster.router.serve_here = edge.serve_inbound
@@ -263,10 +299,19 @@ class Runtime:
                 stack.push_async_callback(cluster.leave)
                 self.cluster = cluster
             self._store, self._registry, self._streams, self._modern = store, registry, streams, modern
+            self._resumable = resumable
+            self._relay = relay
             self.edge = edge
+            self._notices = notices
+            self._running_servers = servers
             self._draining = False
             self._stack = stack.pop_all()
         return self
+
+    def _event_log_of(self, store: SessionStore) -> EventLog | None:
+        if self._event_log == "store":
+            return event_log_of(store)
+        return None if isinstance(self._event_log, str) else self._event_log
 
     async def _connect(self, stack: AsyncExitStack, store: SessionStore) -> Cluster | None:
         if self._cluster_options is None or self._commons is None:
@@ -294,6 +339,7 @@ class Runtime:
         finally:
             self.edge = None
             self.cluster = None
+            self._notices = self._running_servers = None
             await stack.__aexit__(exc_type, exc, tb)
 
     @asynccontextmanager
@@ -322,12 +368,50 @@ class Runtime:
         self._streams.close_standalone()
         if self._modern is not None:
             self._modern.end_listening()
+        began = time.monotonic()
         await self._registry.drain(timeout)
+        if self._resumable is not None:
+            await self._resumable.flush(max(timeout - (time.monotonic() - began), 1.0))
 
     @property
     def draining(self) -> bool:
         """Whether the node is stopping: `drain` has been called since the start."""
         return self._draining
+
+    # From outside a call
+
+    def session(self, session_id: str, *, tenant: str | None = None) -> SessionReference:
+        """A session of this runtime, at whatever node of its cluster, for code that runs in no call of it.
+
+        Nothing is looked up before one of its methods is awaited. `tenant`: whose session it must be; that of any other
+        is then as unknown as one that never was. None does not ask: whoever hosts the runtime is trusted.
+        """
+        return SessionReference(session_id, tenant, self._tell)
+
+    async def _tell(self, id: str, method: str, params: dict[str, Any] | None, tenant: str | None) -> None:
+        if self._notices is None:
+            raise NotStarted
+        await self._notices.tell(id, method, params, tenant)
+
+    async def publish(self, event: ServerEvent, *, tenant: str | None = None) -> None:
+        """Tell of a change all who listen for it, at every node: `ResourceUpdated(uri)`, `ToolsListChanged()` and their
+        like of `mcp.shared.subscriptions`, as a tool does with `ctx.notify_resource_updated(uri)`.
+
+        `tenant`: whose listeners. Where a factory makes the servers it must be named, unless everybody is anonymous;
+        one server that all share is heard by all of them.
+
+        What cannot be sent to other nodes shows there, and those who listen are told to read everything again.
+        Servers that were given a bus of their own by their author are not reached through a factory.
+
+        Raises:
+            NotificationRefused: No event, or one that is too large; or `tenant` is missing, or means nothing here.
+            NotStarted: The runtime is not running.
+        """
+        if self._running_servers is None:
+            raise NotStarted
+        if tenant is None and self._tenants is None:
+            tenant = ANONYMOUS.tenant if self._running_servers.one is None else None
+        await publish(self._running_servers, event, tenant)
 
     # Looking inside
 
@@ -357,8 +441,10 @@ class Runtime:
         numbers: dict[str, int | float] = {"draining": int(self._draining)}
         if self._registry is not None:
             numbers |= {f"sessions_{name}": value for name, value in self._registry.stats().items()}
-        if self._streams is not None:
-            numbers |= self._streams.stats()
+        if self._resumable is not None:
+            numbers |= self._resumable.stats()
+        if self._relay is not None:
+            numbers |= self._relay.stats()
         if self._modern is not None:
             numbers["stateless_calls_running"] = len(self._modern.running)
         if self.cluster is not None:

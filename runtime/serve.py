@@ -21,6 +21,7 @@ from .child import LISTEN
 from .config import ServeOptions, format_duration
 from .console import shown_url
 from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
+from .key_file import read_keys
 from .logs import configure_logging
 from .nats_options import nats_url
 from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
@@ -92,6 +93,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         target.server,
         store=store,
         path=options.path,
+        event_log=options.event_log,
         session_ttl=options.session_ttl,
         idle_after=options.idle_after,
         max_sessions=options.max_sessions,
@@ -112,6 +114,8 @@ def _cluster_options(name: str, options: ServeOptions, port: int) -> ClusterOpti
         url=options.advertise or options.advertised_url(port),
         lease=options.lease,
         link_versions=None if options.link_version is None else (OLDEST, options.link_version),
+        request_state_keys=() if options.request_state_keys is None else read_keys(options.request_state_keys),
+        key_rotation=options.key_rotation or None,
     )
 
 

@@ -69,6 +69,18 @@ class Sessions:
         if actor.snap.origin != "handshake":
             raise ForeignSession(address)
 
+    def admit_to_streams(self, address: Address, tenant: TenantContext) -> bool:
+        """Whether the session is in memory here still, though it takes no more turns, as while it is handed off.
+
+        Raises:
+            ForeignSession: See `admit`.
+        """
+        actor = self._registry.live(address)
+        if not isinstance(actor, SessionActor):
+            return False
+        self.admit(actor, address, tenant)
+        return True
+
     async def authorize(self, address: Address, tenant: TenantContext) -> None:
         """Return if there is such a session for this principal.
 

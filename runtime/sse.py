@@ -13,7 +13,7 @@ from ..actors.task_owner import TaskOwner
 from .http import SSE_HEADERS, Receive, Send, disconnected
 from .inbound import Inbound
 
-__all__ = ["KEEP_ALIVE", "keep_alive_of", "priming_event", "retry_hint", "write_stream"]
+__all__ = ["KEEP_ALIVE", "RETRY_MS", "keep_alive_of", "numbered_events", "priming_event", "write_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ async def write_stream(
     `numbered`: with event ids, so that the client may resume. `keep_alive`: seconds of silence before a comment; None:
     whoever holds the client's connection sees to that. `prelude`: what goes before the first message.
     `before_outcome` is awaited before the outcome is sent.
+    The prelude of a request's stream, and its head with it, wait until the log has the stream, so that its id can be
+    come back to anywhere.
     True if the client left, or took nothing for `READER_PATIENCE` seconds. The exchange is detached in any case;
     cancellation detaches it too.
 
@@ -69,17 +71,20 @@ async def write_stream(
             await send(message)
 
     try:
+        if prelude and exchange.request_id is not None:
+            await exchange.begun(generation)
         await take(start)
         if prelude:
             await take(_body(prelude))
         async with TaskOwner() as tasks:
             watcher = tasks.spawn(watch())
             try:
-                prefix = f"{exchange.id}-" if numbered else None
                 while (batch := await exchange.next(generation, keep_alive)) is not None:
                     if before_outcome is not None and exchange.finished:
                         await before_outcome()
                         before_outcome = None
+                    # The name of a standalone stream may change on the way.
+                    prefix = f"{exchange.id}-" if numbered else None
                     await take(_body(_events(batch, prefix) if batch else _COMMENT))
             finally:
                 watcher.cancel()
@@ -87,6 +92,9 @@ async def write_stream(
             if exchange.elsewhere is not None and generation == exchange.generation:
                 raise Elsewhere(exchange.elsewhere)
             await take({"type": "http.response.body", "body": b"", "more_body": False})
+            exchange.delivered = (
+                exchange.finished and generation == exchange.generation and exchange.read == exchange.last
+            )
     except TimeoutError:
         # The response stays unfinished, upon which the server closes the connection.
         logger.info("a client took nothing for %g s: its connection is given up", READER_PATIENCE)
@@ -101,14 +109,16 @@ def keep_alive_of(inbound: Inbound) -> float | None:
     return None if inbound.remote else KEEP_ALIVE
 
 
-def priming_event(exchange: Exchange, after: int) -> bytes:
-    """A first event that only carries an id, so that a client that loses the connection early can resume."""
-    return f"id: {exchange.id}-{after}\nretry: {POLL_MS}\ndata: \n\n".encode()
+def priming_event(exchange: Exchange, after: int, *, retry: int = POLL_MS) -> bytes:
+    """A first event that only carries an id, so that a client that loses the connection early can resume. `retry`:
+    milliseconds after which it should.
+    """
+    return f"id: {exchange.id}-{after}\nretry: {retry}\ndata: \n\n".encode()
 
 
-def retry_hint() -> bytes:
-    """A first event that only says when to come back."""
-    return f"retry: {RETRY_MS}\ndata: \n\n".encode()
+def numbered_events(exchange: Exchange, events: list[tuple[int, bytes]]) -> bytes:
+    """Events of a stream, with their ids."""
+    return _events(events, f"{exchange.id}-")
 
 
 def _events(batch: list[tuple[int, bytes]], prefix: str | None) -> bytes:

@@ -1,4 +1,4 @@
-"""`StreamTable`: the streams that clients of this node's sessions hold, or may come back to."""
+"""`StreamTable`: the streams in memory that clients of this node's sessions hold, or may come back to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from typing import Any, Final
 
 from ..actors import Elsewhere
 from ..actors.session.exchange import Exchange
-from ..stores import Address, UnderstudyError
+from ..stores import Address
+from ..stores.event_log import HEAD_LIMIT
+from .log_keeper import LogKeeper
+from .session_streams import SessionStreams
+from .stream_head import StreamHead
+from .stream_log import StreamLog
+from .transcript import Transcript
 
-__all__ = ["StreamTable", "UnknownEvent"]
+__all__ = ["STANDALONE", "StreamTable"]
 
 MAX_STREAMS_PER_SESSION: Final = 64
 """Streams of one session that are kept though nobody reads them and no turn writes them. no-silent-loss: those in use
@@ -21,89 +27,105 @@ are never dropped; the mailbox and the connections bound them."""
 MAX_KEPT_STREAMS: Final = 16_384
 MAX_KEPT_BYTES: Final = 256 * 2**20
 GRACE: Final = 60.0
-"""Seconds that a finished stream, or a standalone one without a reader, is kept for a client to come back to."""
-
-
-class UnknownEvent(UnderstudyError):
-    """A `Last-Event-ID` that names no event that can be resumed from."""
-
-
-class _SessionStreams:
-    __slots__ = ("kept", "requests", "standalone")
-
-    def __init__(self) -> None:
-        self.standalone: Exchange | None = None
-        self.requests: OrderedDict[str, Exchange] = OrderedDict()
-        self.kept = 0
-        """How many of them are being left."""
-
-    def holds(self, exchange: Exchange) -> bool:
-        return exchange is self.standalone or self.requests.get(exchange.id) is exchange
+"""Seconds that a finished stream, or a standalone one without a reader, stays in memory for a client to come back to.
+One that has arrived leaves the event log with that; any other stays there for as long as the log keeps it."""
+STANDALONE: Final = "standalone"
+"""What the event log knows a session's standalone stream by."""
 
 
 class StreamTable:
-    """Resumable streams by session. In memory: they do not outlive the node.
+    """Resumable streams by session, with or without an event log that outlives them.
 
-    An event id is `<stream>-<number>`; stream names carry a random part, so that an id of an earlier life of the
-    node is unknown rather than taken for one of this life.
+    An event id is `<stream>-<number>`. Names of requests' streams carry a random part, so that no two lives of a node
+    give the same; for that of a standalone stream see `Standing`.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: monotonic seconds."""
+    def __init__(
+        self, clock: Callable[[], float], *, log: StreamLog | None = None, keeper: LogKeeper | None = None
+    ) -> None:
+        """`clock`: monotonic seconds. `keeper`: goes with `log`."""
         self._clock = clock
-        self._life = secrets.token_hex(4)
+        self._log = log
+        self._keeper = keeper
+        self._life = secrets.token_hex(6)
         self._names = itertools.count(1)
-        self._sessions: dict[Address, _SessionStreams] = {}
+        self._sessions: dict[Address, SessionStreams] = {}
         self._leaving: OrderedDict[tuple[Address, str], tuple[float, int]] = OrderedDict()
         self._leaving_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self.resumed = 0
         self.on_empty: Callable[[Address], None] | None = None
         """Told of each session of which nothing is kept any more. Must not raise."""
+        if log is not None:
+            log.taken = self._taken
 
-    def _of(self, address: Address) -> _SessionStreams:
+    def _of(self, address: Address) -> SessionStreams:
         streams = self._sessions.get(address)
         if streams is None:
-            streams = self._sessions[address] = _SessionStreams()
+            streams = self._sessions[address] = SessionStreams(address, self._drop_one_left)
         return streams
 
-    def name(self, address: Address, exchange: Exchange) -> None:
-        """Give a request's stream its name; from now on the client may come back to it."""
-        self.sweep()
-        exchange.id = f"{self._life}.{next(self._names):x}"
-        self._of(address).requests[exchange.id] = exchange
-        exchange.when_finished = lambda: self.left(address, exchange)
+    # Coming
 
-    def open_standalone(self, address: Address) -> Exchange:
-        """The session's standalone stream, made if there is none. The newest reader takes it over."""
-        self.sweep()
-        streams = self._of(address)
-        if streams.standalone is None:
-            streams.standalone = Exchange(None, "")
-            streams.standalone.id = f"{self._life}.{next(self._names):x}"
-        self._unleave(address, streams.standalone.id)
-        return streams.standalone
+    def name(self, address: Address, exchange: Exchange, *, revision: str = "", primed: bool = False) -> None:
+        """Give a request's stream its name; from now on the client may come back to it.
 
-    def find(self, address: Address, event_id: str) -> tuple[Exchange, int]:
-        """The stream that `event_id` belongs to, and the number of that event.
-
-        Raises:
-            UnknownEvent: No such stream in this session, or its events up to that one are not kept any more.
+        `primed`: the name is told before the first event, and so is logged before.
         """
         self.sweep()
-        name, _, number = event_id.rpartition("-")
+        exchange.id = f"{self._life}.{next(self._names):x}"
+        streams = self._of(address)
+        streams.requests[exchange.id] = exchange
+        exchange.join(streams)
+        exchange.when_finished = lambda: self.left(address, exchange)
+        head = self._head(exchange, revision)
+        if self._log is not None and head is not None:
+            writer = self._log.writer()
+            transcript = Transcript(address, exchange.id, exchange, writer, lambda: head, done=-1, anew=False)
+            streams.transcripts = streams.transcripts or {}
+            streams.transcripts[exchange.id] = transcript
+            self._log.record(transcript, opening=primed)
+
+    def _head(self, exchange: Exchange, revision: str) -> bytes | None:
+        """None if the log cannot keep the request's id, which is whatever the client says, or there is no log."""
+        if self._log is None:
+            return None
+        try:
+            head = StreamHead(self._log.writer(), exchange.request_id, exchange.method, revision).pack()
+        except (ValueError, OverflowError):
+            return None
+        return head if len(head) <= HEAD_LIMIT else None
+
+    def stand(self, address: Address, exchange: Exchange, transcript: Transcript | None) -> None:
+        """`exchange` is the session's standalone stream, of which there was none; `transcript` if it is logged."""
+        streams = self._of(address)
+        streams.standalone = exchange
+        streams.standing = transcript
+        exchange.join(streams)
+        if self._log is not None and transcript is not None:
+            self._log.record(transcript, opening=False)
+
+    def standalone(self, address: Address) -> Exchange | None:
+        """The session's standalone stream, if it is in memory."""
         streams = self._sessions.get(address)
-        exchange: Exchange | None = None
-        if streams is not None and number.isdecimal() and len(number) < 16:
-            exchange = streams.requests.get(name)
-        if exchange is None or int(number) > exchange.last or int(number) + 1 < exchange.oldest:
-            raise UnknownEvent(
-                f"no event {event_id[:64]!r} to resume from: it is unknown in this session, or no longer kept; "
-                "send the request again, or open a new stream without Last-Event-ID"
-            )
-        self._unleave(address, exchange.id)
-        self.resumed += 1
-        return exchange, int(number)
+        return streams.standalone if streams is not None else None
+
+    def standing(self, address: Address) -> Transcript | None:
+        """How far the session's standalone stream is logged, if it is."""
+        streams = self._sessions.get(address)
+        return streams.standing if streams is not None else None
+
+    def request(self, address: Address, name: str) -> Exchange | None:
+        """The stream of a request, if it is in memory."""
+        self.sweep()
+        streams = self._sessions.get(address)
+        return streams.requests.get(name) if streams is not None else None
+
+    def come_back(self, address: Address, exchange: Exchange) -> None:
+        """A reader is due: the stream stays."""
+        self._unleave(address, _key(exchange))
+
+    # Going
 
     def left(self, address: Address, exchange: Exchange) -> None:
         """Nobody reads `exchange` any more, and no reader is due: keep it for a while, within bounds."""
@@ -114,21 +136,28 @@ class StreamTable:
             return
         if exchange.elsewhere is not None:
             # Its request was not served here, and so there is nothing to come back to.
-            self._drop(address, exchange.id)
+            self._drop(address, _key(exchange))
             return
-        self._unleave(address, exchange.id)
-        self._leaving[address, exchange.id] = (self._clock() + GRACE, exchange.size)
+        key = _key(exchange)
+        self._unleave(address, key)
+        self._leaving[address, key] = (self._clock() + GRACE, exchange.size)
         self._leaving_bytes += exchange.size
         self._sweep_later()
         streams.kept += 1
         if streams.kept > MAX_STREAMS_PER_SESSION:
-            kept = [stream for id, stream in streams.requests.items() if (address, id) in self._leaving]
-            # One that was read to its end has most likely arrived.
-            self._drop(address, next((stream.id for stream in kept if stream.read == stream.last), kept[0].id))
+            self._drop_one_left(streams)
         self.sweep()
 
-    def _unleave(self, address: Address, id: str) -> None:
-        left = self._leaving.pop((address, id), None)
+    def _drop_one_left(self, streams: SessionStreams) -> bool:
+        """Make room in a session: one that has arrived goes first, then the oldest."""
+        kept = [stream for id, stream in streams.requests.items() if (streams.address, id) in self._leaving]
+        if not kept:
+            return False
+        self._drop(streams.address, next((stream.id for stream in kept if stream.delivered), kept[0].id))
+        return True
+
+    def _unleave(self, address: Address, key: str) -> None:
+        left = self._leaving.pop((address, key), None)
         if left is not None:
             self._leaving_bytes -= left[1]
             if (streams := self._sessions.get(address)) is not None:
@@ -149,31 +178,48 @@ class StreamTable:
         """Forget what has been left for too long, or is too much. Costs what it forgets."""
         now = self._clock()
         while self._leaving:
-            (address, id), (until, _) = next(iter(self._leaving.items()))
+            (address, key), (until, _) = next(iter(self._leaving.items()))
             if until > now and len(self._leaving) <= MAX_KEPT_STREAMS and self._leaving_bytes <= MAX_KEPT_BYTES:
                 return
-            self._drop(address, id)
+            self._drop(address, key)
 
-    def _drop(self, address: Address, id: str) -> None:
+    def _drop(self, address: Address, key: str, *, moving: bool = False) -> None:
+        """Let go of a stream in memory. `moving`: the next owner is to find in the log what is on its way there."""
         streams = self._sessions.get(address)
-        self._unleave(address, id)
+        self._unleave(address, key)
         if streams is None:
             return
-        exchange = streams.requests.pop(id, None)
-        if exchange is None and streams.standalone is not None and streams.standalone.id == id:
-            exchange, streams.standalone = streams.standalone, None
+        if key == STANDALONE:
+            exchange, transcript = streams.leave_standing()
+        else:
+            exchange = streams.requests.pop(key, None)
+            transcript = streams.transcripts.pop(key, None) if streams.transcripts is not None else None
         if exchange is not None:
+            if transcript is not None and not moving and exchange.elsewhere is None:
+                self._settle(exchange, transcript)
+            exchange.join(None)
             exchange.cut()
         self._forget_if_empty(address, streams)
 
-    def _forget_if_empty(self, address: Address, streams: _SessionStreams) -> None:
-        if streams.standalone is None and not streams.requests and self._sessions.get(address) is streams:
-            del self._sessions[address]
-            self._emptied(address)
+    def _settle(self, exchange: Exchange, transcript: Transcript) -> None:
+        """Have the log forget what has arrived, and what it could never have whole."""
+        assert self._log is not None
+        assert self._keeper is not None
+        if exchange.delivered or self._log.is_behind(transcript):
+            self._log.forget(exchange, transcript)
+            self._keeper.drop(transcript.address, transcript.name)
 
-    def _emptied(self, address: Address) -> None:
-        if self.on_empty is not None:
-            self.on_empty(address)
+    def _forget_if_empty(self, address: Address, streams: SessionStreams) -> None:
+        if streams.empty and self._sessions.get(address) is streams:
+            del self._sessions[address]
+            if self.on_empty is not None:
+                self.on_empty(address)
+
+    def _taken(self, address: Address, exchange: Exchange) -> None:
+        """Another node writes this stream now. What it wrote is in the log."""
+        streams = self._sessions.get(address)
+        if streams is not None and streams.holds(exchange):
+            self._drop(address, _key(exchange), moving=True)
 
     def holds(self, address: Address) -> bool:
         """Whether anything is kept of the session: a client reads, or may come back to, a stream of it."""
@@ -187,54 +233,67 @@ class StreamTable:
         streams = self._sessions.get(address)
         if streams is None:
             return
-        standalone, streams.standalone = streams.standalone, None
-        if standalone is not None:
-            self._unleave(address, standalone.id)
-            standalone.fail(Elsewhere(address))
+        self._close_standing(streams, elsewhere=True)
         for exchange in list(streams.requests.values()):
             if exchange.finished and not exchange.attached:
-                self._drop(address, exchange.id)
+                self._drop(address, exchange.id, moving=True)
         self._forget_if_empty(address, streams)
 
-    def end(self, address: Address) -> None:
-        """The session is over: its streams close, and nothing of them is kept."""
+    def end(self, address: Address, *, logged: bool = True) -> None:
+        """The session is over: its streams close, and nothing of them is kept. `logged`: some may have been."""
+        if self._keeper is not None and logged:
+            self._keeper.drop_all(address)
         streams = self._sessions.pop(address, None)
         if streams is None:
             return
-        ended = list(streams.requests.values())
-        if streams.standalone is not None:
-            ended.append(streams.standalone)
-        for exchange in ended:
-            self._unleave(address, exchange.id)
+        for exchange in streams.all:
+            self._unleave(address, _key(exchange))
+            transcript = streams.transcript(exchange)
+            if transcript is not None and self._log is not None:
+                self._log.forget(exchange, transcript)
             exchange.close()
-        self._emptied(address)
+        if self.on_empty is not None:
+            self.on_empty(address)
 
     def close_standalone(self) -> None:
         """Close every standalone stream: the node is draining. Clients come back, here or elsewhere."""
         for address, streams in list(self._sessions.items()):
-            standalone, streams.standalone = streams.standalone, None
-            if standalone is not None:
-                self._unleave(address, standalone.id)
-                standalone.close()
-                self._forget_if_empty(address, streams)
+            self._close_standing(streams, elsewhere=False)
+            self._forget_if_empty(address, streams)
 
-    # `StandaloneStreams` for the session kind
+    def _close_standing(self, streams: SessionStreams, *, elsewhere: bool) -> None:
+        exchange, _ = streams.leave_standing()
+        if exchange is None:
+            return
+        self._unleave(streams.address, STANDALONE)
+        exchange.join(None)
+        if elsewhere:
+            exchange.fail(Elsewhere(streams.address))
+        else:
+            exchange.close()
+
+    # `StandaloneStreams`, in part: see `Standing`
 
     def publish(self, address: Address, message: dict[str, Any]) -> bool:
+        """Send on the session's standalone stream, if it is in memory; whether it is."""
         streams = self._sessions.get(address)
         if streams is None or streams.standalone is None:
             return False
         streams.standalone.send(message)
         return True
 
-    def standalone(self, address: Address) -> Exchange | None:
-        streams = self._sessions.get(address)
-        return streams.standalone if streams is not None else None
-
     def stats(self) -> dict[str, int]:
-        return {
+        """Plain numbers."""
+        numbers = {
             "streams_sessions": len(self._sessions),
             "streams_kept": len(self._leaving),
             "streams_kept_bytes": self._leaving_bytes,
             "streams_resumed_total": self.resumed,
         }
+        if self._log is not None and self._keeper is not None:
+            numbers |= self._log.stats() | self._keeper.stats()
+        return numbers
+
+
+def _key(exchange: Exchange) -> str:
+    return STANDALONE if exchange.request_id is None else exchange.id

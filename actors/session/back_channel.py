@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.exceptions import MCPError
-from mcp_types import REQUEST_TIMEOUT, ErrorData
+from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, ErrorData
 
 from .errors import SessionError
 
@@ -21,6 +21,11 @@ __all__ = ["BackChannel"]
 logger = logging.getLogger(__name__)
 
 MAX_PENDING = 256
+_LOST = "its node has lost the session, and the answer would go to another; look before the call is repeated"
+
+
+class _CutOff(Exception):
+    """Answers go elsewhere."""
 
 
 class BackChannel:
@@ -30,13 +35,14 @@ class BackChannel:
     that an answer to a question of an earlier life of the session finds nobody.
     """
 
-    __slots__ = ("_asked", "_patience", "_pending", "_prefix")
+    __slots__ = ("_asked", "_cut_off", "_patience", "_pending", "_prefix")
 
     def __init__(self, prefix: str, patience: float) -> None:
         """`patience`: seconds to wait for an answer where the asker sets no timeout of its own."""
         self._prefix = prefix
         self._patience = patience
         self._asked = 0
+        self._cut_off = False
         self._pending: dict[str, tuple[asyncio.Future[dict[str, Any]], ProgressFnT | None]] = {}
 
     async def ask(
@@ -44,14 +50,16 @@ class BackChannel:
     ) -> dict[str, Any]:
         """Send a request to the client on `exchange` and wait for its result.
 
-        Cancellation and a timeout withdraw the question (`notifications/cancelled`).
+        Cancellation, a timeout and `cut_off` withdraw the question (`notifications/cancelled`).
 
         Raises:
-            MCPError: The client's own error, or REQUEST_TIMEOUT.
+            MCPError: The client's own error, REQUEST_TIMEOUT, or CONNECTION_CLOSED after `cut_off`.
             SessionError: 256 questions wait already.
         """
         if len(self._pending) >= MAX_PENDING:
             raise SessionError(f"{MAX_PENDING} requests to this client wait for an answer; wait for some of them first")
+        if self._cut_off:
+            raise _lost(method)
         options: CallOptions = opts or {}
         self._asked += 1
         question = f"{self._prefix}{self._asked}"
@@ -72,6 +80,9 @@ class BackChannel:
         except TimeoutError:
             self._withdraw(exchange, question, f"no answer within {patience} s", options)
             raise MCPError(code=REQUEST_TIMEOUT, message=f"Request {method!r} timed out") from None
+        except _CutOff:
+            self._withdraw(exchange, question, _LOST, options)
+            raise _lost(method) from None
         except asyncio.CancelledError:
             self._withdraw(exchange, question, "the request it belonged to was cancelled", options)
             raise
@@ -100,6 +111,13 @@ class BackChannel:
             pending[0].set_result(result if result is not None else {})
         return True
 
+    def cut_off(self) -> None:
+        """This node has lost the session: no answer will come here. Who waits for one, or asks from now on, is told."""
+        self._cut_off = True
+        for answer, _ in self._pending.values():
+            if not answer.done():
+                answer.set_exception(_CutOff())
+
     async def note_progress(self, params: Mapping[str, Any]) -> None:
         """Tell whoever asked, and wants to hear of it, of the client's progress. Raises what its callback raises."""
         token, progress, total, message = (params.get(key) for key in ("progressToken", "progress", "total", "message"))
@@ -116,3 +134,7 @@ class BackChannel:
     @property
     def waiting(self) -> int:
         return len(self._pending)
+
+
+def _lost(method: str) -> MCPError:
+    return MCPError(CONNECTION_CLOSED, f"Request {method!r} is withdrawn: {_LOST}", {"outcome": "unknown"})

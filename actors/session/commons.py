@@ -15,9 +15,9 @@ from mcp.server.request_state import (
     RequestStateSecurity,
     authenticated_principal,
 )
-from mcp.server.subscriptions import SubscriptionBus
 
 from .tenant import TenantContext
+from .tenant_bus import TenantBus
 
 __all__ = ["ALONE", "Commons", "SharedSeal", "seal_together"]
 
@@ -32,7 +32,7 @@ class Commons(Protocol):
         """What `requestState` is sealed with at every node."""
         ...
 
-    def bus_for(self, tenant: str) -> SubscriptionBus:
+    def bus_for(self, tenant: str) -> TenantBus:
         """The bus that carries list changes and resource updates of one tenant (or, empty, of all) to every node."""
         ...
 

@@ -13,6 +13,8 @@ __all__ = [
     "HandlerExit",
     "HostingError",
     "NoSession",
+    "NoStandingStream",
+    "NotificationRefused",
     "ReadOnlyTurn",
     "RequestCancelled",
     "SessionError",
@@ -76,6 +78,21 @@ class ReadOnlyTurn(SessionError):
 
 class StateError(SessionError, ValueError):
     """`session.state` holds what cannot be saved: a type, a key, a size."""
+
+
+class NotificationRefused(SessionError, ValueError):
+    """What was to be told to a client is nothing that a server may tell one, or is too large. Nothing was sent."""
+
+
+class NoStandingStream(NotificationRefused):
+    """The session was opened by handle, and so its client holds no stream outside of its calls. Nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this session was opened by handle (2026-07-28), where no stream belongs to a session: publish the change "
+            "instead (`runtime.publish(event)`, or in a tool `ctx.notify_resource_updated(uri)` and its like), and all "
+            "who listen for it hear of it"
+        )
 
 
 class HostingError(UnderstudyError, TypeError):

@@ -19,13 +19,15 @@ from mcp.server.request_state import RequestStateBoundary
 from mcp.server.runner import ServerRunner
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, SubscriptionBus
 from mcp.shared.dispatcher import DispatchContext
-from mcp_types import SubscriptionsListenRequestParams
+from mcp_types import EmptyResult, SubscribeRequestParams, SubscriptionsListenRequestParams, UnsubscribeRequestParams
 
 from .commons import ALONE, Commons, seal_together
 from .errors import HostingError
+from .listening import Listening
 from .parameter import SESSION_ARGUMENT, fill_session_parameter
 from .sharing import share_equal_parts
 from .telemetry import TelemetryIfInstalled
+from .tenant_bus import TenantBus
 from .tool_calls import shorten_tool_calls
 
 if TYPE_CHECKING:
@@ -43,15 +45,16 @@ _telemetry = TelemetryIfInstalled(OpenTelemetryMiddleware())
 class TenantShared:
     """What the servers that a factory made for one tenant have in common, because a call may meet any of them.
 
-    `bus` carries list changes and resource updates to every `subscriptions/listen` stream of the tenant. `boundaries`
-    seals `requestState` (by server name), so that a round begun at one session's server can end at another's.
+    `bus` carries list changes and resource updates to every `subscriptions/listen` stream of the tenant, and to its
+    handshake-era sessions. `boundaries` seals `requestState` (by server name), so that a round begun at one session's
+    server can end at another's.
     """
 
     __slots__ = ("__weakref__", "boundaries", "bus", "listen")
 
-    def __init__(self, bus: SubscriptionBus | None = None) -> None:
-        self.bus: SubscriptionBus = bus or InMemorySubscriptionBus()
-        self.listen = ListenHandler(self.bus)
+    def __init__(self, bus: TenantBus | None = None) -> None:
+        self.bus = bus if bus is not None else TenantBus()
+        self.listen = Listening(self.bus)
         self.boundaries: dict[str, RequestStateBoundary] = {}
 
 
@@ -86,10 +89,12 @@ class HostedServer:
         "_schemas",
         "_shared",
         "_tools",
+        "bus",
         "lifespan",
         "lifespan_state",
         "lowlevel",
         "name",
+        "relayed",
     )
 
     def __init__(self, server: object, shared: TenantShared | None = None, commons: Commons | None = None) -> None:
@@ -107,6 +112,8 @@ class HostedServer:
             )
         self.lowlevel: AnyServer = lowlevel
         self.name = lowlevel.name
+        self.bus: SubscriptionBus | None = None
+        """What its tools publish changes on; None for one that is no `MCPServer`, whose bus is out of reach."""
         self.lifespan: Lifespan | None = None
         self.lifespan_state: Any = {}
         self._tools: dict[str, Tool] | None = None
@@ -116,6 +123,8 @@ class HostedServer:
         self._clashes: set[str] | None = None
         self._handle_schemas: dict[str, Any] | None = None
         self._shared = shared
+        self.relayed: TenantShared | None = None
+        """What the server publishes on; None where that is a bus of the author's own."""
         for index, middleware in enumerate(lowlevel.middleware):
             if type(middleware) is OpenTelemetryMiddleware:
                 lowlevel.middleware[index] = cast("ServerMiddleware[Any]", _telemetry)
@@ -132,18 +141,27 @@ class HostedServer:
         if shared is not None:
             self._share_bus(server, shared)
             share_equal_parts(server, self.lowlevel, shared.boundaries)
-        elif commons is not None:
-            self._share_bus(server, TenantShared(commons.bus_for("")))
+        else:
+            self._share_bus(server, TenantShared(commons.bus_for("") if commons is not None else _bus_of(server)))
+        self.bus = server._subscriptions  # pyright: ignore[reportPrivateUsage]
 
     def _share_bus(self, server: MCPServer[Any], shared: TenantShared) -> None:
-        # Only the SDK's in-process default is replaced; a bus that the author chose stays.
-        if type(server._subscriptions) is InMemorySubscriptionBus:  # pyright: ignore[reportPrivateUsage]
-            server._subscriptions = shared.bus  # pyright: ignore[reportPrivateUsage]
-            entry = self.lowlevel.get_request_handler("subscriptions/listen")
-            if entry is not None and type(entry.handler) is ListenHandler:
-                self.lowlevel.add_request_handler(
-                    "subscriptions/listen", SubscriptionsListenRequestParams, shared.listen
-                )
+        # Only the SDK's in-process default (or what took its place when this object was hosted before) is replaced; a
+        # bus that the author chose stays.
+        if type(server._subscriptions) not in (InMemorySubscriptionBus, TenantBus):  # pyright: ignore[reportPrivateUsage]
+            return
+        self.relayed = shared
+        server._subscriptions = shared.bus  # pyright: ignore[reportPrivateUsage]
+        entry = self.lowlevel.get_request_handler("subscriptions/listen")
+        if entry is None:
+            # `subscriptions=False`: the author wants nobody to listen.
+            return
+        if type(entry.handler) in (ListenHandler, Listening):
+            self.lowlevel.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, shared.listen)
+        if self.lowlevel.get_request_handler("resources/subscribe") is None:
+            # What the modern era subscribes to by `subscriptions/listen`. The session keeps what it is subscribed to.
+            self.lowlevel.add_request_handler("resources/subscribe", SubscribeRequestParams, _accept)
+            self.lowlevel.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, _accept)
 
     @property
     def init_options(self) -> InitializationOptions:
@@ -278,6 +296,16 @@ class HostedServer:
         if lookup is not None and (schema := lookup(tool_name)) is not None:
             return schema
         return self._handle_schemas.get(tool_name) if self._handle_schemas is not None else None
+
+
+def _bus_of(server: MCPServer[Any]) -> TenantBus | None:
+    """The bus that `server` was given when it was hosted before."""
+    bus = server._subscriptions  # pyright: ignore[reportPrivateUsage]
+    return bus if isinstance(bus, TenantBus) else None
+
+
+async def _accept(ctx: object, params: object) -> EmptyResult:
+    return EmptyResult()
 
 
 _MAX_PAGES = 100

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..envelope import Envelope
     from .session_actor import SessionActor
 
-__all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle"]
+__all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle", "Tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,3 +143,14 @@ class Authorize:
     tenant: TenantContext
     by_handle: bool = False
     """Asked in the modern era; otherwise a session that was opened by no handshake counts as unknown."""
+
+
+@dataclass(slots=True, eq=False)
+class Tell:
+    """Send the client a notification outside of any call. The turn's result is None; by then it is on the stream."""
+
+    method: str
+    params: dict[str, Any] | None
+    """As `checked_notification` gives them."""
+    tenant: str | None = None
+    """Whose session it must be. None: anybody's."""

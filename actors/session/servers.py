@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 from mcp.server.lowlevel import Server
+from mcp.server.subscriptions import SubscriptionBus
 
 from ..task_owner import TaskOwner
 from .commons import Commons
@@ -105,6 +106,20 @@ class Servers:
     def one(self) -> HostedServer | None:
         """The server that everybody shares, or None where a factory makes them."""
         return self._one
+
+    def bus(self, tenant: str) -> SubscriptionBus | None:
+        """The bus on which the servers of a tenant publish changes; where one server is everybody's, that one's.
+
+        None: that server is no `MCPServer`, and its bus is out of reach.
+        """
+        return self._one.bus if self._one is not None else self._shared_by(tenant).bus
+
+    def shared_by(self, tenant: str) -> TenantShared | None:
+        """What the servers of `tenant` publish on, whether or not one is in memory. It lasts while anybody holds it.
+
+        None where one object serves everybody and its author has given it a bus of his own.
+        """
+        return self._one.relayed if self._one is not None else self._shared_by(tenant)
 
     async def for_session(self, tenant: TenantContext) -> HostedServer:
         """A server for one session; give it back with `release`.

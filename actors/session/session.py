@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from mcp.server.mcpserver import Resolve
 
 from .errors import NoSession, ReadOnlyTurn, TurnOver
+from .notifications import Notifier, checked_notification
 from .state import ReadOnlyState, pack_state, unpack_state
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "TurnSession", "current_session"]
 
 
-class TurnSession:
+class TurnSession(Notifier):
     """The session as seen by one turn. Made by the runtime; good until the turn ends.
 
     In an exclusive turn `state` is a working copy that is saved, if it changed, before the reply leaves
@@ -32,6 +33,7 @@ class TurnSession:
         "_live",
         "_max_state",
         "_method",
+        "_notify",
         "_over",
         "_state",
         "_tool",
@@ -56,6 +58,7 @@ class TurnSession:
         read_only: bool,
         live: Callable[[], LiveObjects],
         checkpoint: Callable[[TurnSession, bytes], Awaitable[None]],
+        notify: Callable[[str, dict[str, Any] | None], Awaitable[None]],
         dispatch: CallDispatch | None = None,
     ) -> None:
         self.id = id
@@ -73,6 +76,7 @@ class TurnSession:
         self._state: dict[str, Any] | None = None
         self._live = live
         self._checkpoint = checkpoint
+        self._notify = notify
         self.dispatch = dispatch
         """The way back to the client of the call that this turn runs."""
         self._over = False
@@ -125,6 +129,23 @@ class TurnSession:
             await self._checkpoint(self, changed)
             self.saved = changed
 
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """Send the client a notification on the session's standalone stream, in the order of these calls.
+
+        It is not taken back if the turn fails. What belongs to the call itself (progress, log messages of its own) goes
+        by the SDK's context, on the call's stream. Cancellation leaves it sent, or not sent at all.
+
+        Raises:
+            NotificationRefused: No notification that a server may send, its params are not JSON, or too large; or the
+                session was opened by handle, and there is no such stream (`NoStandingStream`).
+            TurnOver: The turn has ended; from outside of a call, use `runtime.session(id).notify(...)`.
+        """
+        if self._over:
+            raise TurnOver(
+                f"session.notify() was called after {self.what} had returned; use runtime.session(id).notify(...) there"
+            )
+        await self._notify(method, checked_notification(method, params))
+
     def changed_state(self) -> bytes | None:
         """The packed state if this turn has changed it since the last save, else None.
 
@@ -152,7 +173,7 @@ class TurnSession:
         self._state = None
         self.dispatch = None
         # A timer that was cancelled long ago may still hold the turn's context: it must not hold the actor.
-        self._live = self._checkpoint = _gone
+        self._live = self._checkpoint = self._notify = _gone
 
     def __repr__(self) -> str:
         return f"<session of {self.what}>"

@@ -19,13 +19,15 @@ from ..errors import SnapshotError
 from .back_channel import BackChannel
 from .connection import SessionConnection, envelope_connection, shared_client_params
 from .dispatch import CallDispatch, NoticeDispatch, notification
-from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
+from .errors import DuplicateRequest, ForeignSession, NoStandingStream, ReadOnlyTurn, RequestCancelled
 from .exchange import Exchange
 from .live import LiveObjects
-from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle
+from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell
 from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for, wants_log
+from .relay import reread_messages
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
+from .standalone import Listened
 from .state import merge_states
 from .tenant import TenantContext
 
@@ -57,7 +59,9 @@ class SessionActor:
         "_kind",
         "_live",
         "_next",
+        "_told",
         "_turn",
+        "listened",
         "snap",
     )
 
@@ -66,6 +70,9 @@ class SessionActor:
         self._cell = cell
         self.snap = snapshot
         """As last saved (or, before the first save, as it will be)."""
+        self.listened = Listened.NEVER
+        self._told = 0
+        """How much has been sent on the standalone stream that may not be durable yet."""
         self._next: SessionSnapshot | None = None
         self._turn: TurnSession | None = None
         self._hosted: HostedServer | None = None
@@ -133,6 +140,10 @@ class SessionActor:
         """The client's answer to a question of this session; False if nobody waits for it."""
         return self._back_channel is not None and self._back_channel.answer(question, result, error)
 
+    def cut_off(self) -> None:
+        """This node has lost the session while turns of it run: what they ask the client, the client tells others."""
+        self.questions().cut_off()
+
     def ignores(self, notification: str, params: dict[str, Any] | None) -> bool:
         """Whether a turn for this notification would do nothing. False where that is not known yet."""
         return (
@@ -158,6 +169,11 @@ class SessionActor:
             self.admit(message.tenant)
             if self.snap.origin != "handshake" and not message.by_handle:
                 raise ForeignSession(self._cell.address)
+            return None
+        if kind is Tell:
+            if message.tenant not in (None, self.snap.tenant):
+                raise ForeignSession(self._cell.address)
+            await self.tell(message.method, message.params)
             return None
         if kind is Merge:
             merged = merge_states(self.snap.state, message.before, message.after, self._kind.max_state)
@@ -218,6 +234,7 @@ class SessionActor:
         try:
             # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
             result = await call.run(_on_request(runner)(dispatch, method, params))
+            await self._settle()
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
                 turn.end_turn()
@@ -231,6 +248,7 @@ class SessionActor:
                 await self._kind.merge(self._cell.address, turn.saved, changed)
             return result
         except Exception as error:
+            await self._settle()
             if turn.refused_write and not isinstance(error, ReadOnlyTurn):
                 # What a prompt or a resource raises the SDK keeps to itself; this is for its author to read.
                 raise ReadOnlyTurn(turn.what) from error
@@ -268,6 +286,7 @@ class SessionActor:
             read_only=read_only,
             live=self._live_objects,
             checkpoint=self._checkpoint,
+            notify=self.tell,
             dispatch=dispatch,
         )
 
@@ -297,7 +316,9 @@ class SessionActor:
 
     def saved(self) -> None:
         if self._next is not None:
-            self.snap = self._next
+            before, self.snap = self.snap, self._next
+            if self._kind.relay is not None and self.snap.subscriptions != before.subscriptions:
+                self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions)
         self._turn_over()
 
     def rollback(self) -> None:
@@ -312,10 +333,49 @@ class SessionActor:
     # Outbound: the standalone stream
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Send a notification outside of any request. Dropped where the client holds no standalone stream."""
+        """Send a notification outside of any request. Dropped where no client has asked for the standalone stream."""
         if method == "notifications/message" and not self.wants_log(params):
             return
-        self._kind.streams.publish(self._cell.address, notification(method, params))
+        streams, address = self._kind.streams, self._cell.address
+        message = notification(method, params)
+        while not streams.publish(address, message):
+            if self.listened is not Listened.PERHAPS:
+                return
+            if not await streams.wake(address):
+                # Who comes back is told to read everything again.
+                self.listened = Listened.IN_VAIN
+                return
+        self._told += 1
+
+    async def tell(self, method: str, params: dict[str, Any] | None) -> None:
+        """`notify` for what the author wants his client to get, connected or not: it waits where nobody listens yet.
+
+        Raises:
+            NoStandingStream: The session was opened by handle.
+        """
+        if self.snap.origin != "handshake":
+            raise NoStandingStream
+        if method == "notifications/message" and not self.wants_log(params):
+            return
+        streams, address = self._kind.streams, self._cell.address
+        if streams.standalone(address) is None:
+            missed = self.listened is Listened.IN_VAIN
+            self.listened = Listened.PERHAPS
+            await streams.wake(address, begin=True)
+            if missed:
+                # Whoever comes back to a stream that is there is not told so any more.
+                for message in reread_messages(self.snap.subscriptions):
+                    streams.publish(address, message)
+        await self.notify(method, params)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """no-silent-loss: who is told that a turn is over may rely on what it has sent, also if this node dies now."""
+        told = self._told
+        if told:
+            await self._kind.streams.settled(self._cell.address)
+            if told == self._told:
+                self._told = 0
 
     def wants_log(self, params: Mapping[str, Any] | None) -> bool:
         """Whether a log message is at or above the level that the client has set, if it has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...stores import Address, Record
 from ..actor import Cell
@@ -10,29 +10,18 @@ from ..errors import Elsewhere, OwnershipLost
 from .messages import Merge
 from .session_actor import SessionActor
 from .snapshot import Origin, SessionSnapshot
+from .standalone import Listened, StandaloneStreams
 from .tenant import TenantContext
 
 if TYPE_CHECKING:
     from ..registry import Registry
-    from .exchange import Exchange
+    from .relay import Relay
     from .servers import Servers
 
 __all__ = ["SESSION", "SessionKind", "SessionSeed", "StandaloneStreams"]
 
 SESSION: Final = "session"
 """The kind of a session's address."""
-
-
-class StandaloneStreams(Protocol):
-    """Where sessions send what belongs to no request. The streams are the edge's: they outlive a passivation."""
-
-    def publish(self, address: Address, message: dict[str, Any]) -> bool:
-        """Send on the session's standalone stream; False if the client holds none."""
-        ...
-
-    def standalone(self, address: Address) -> Exchange | None:
-        """The session's standalone stream, if the client holds one."""
-        ...
 
 
 class SessionSeed(NamedTuple):
@@ -71,6 +60,8 @@ class SessionKind:
         self.interleaved = interleaved
         self.registry: Registry | None = None
         """The registry that hosts this kind: set by whoever makes both."""
+        self.relay: Relay | None = None
+        """Told of changed subscriptions; None where nothing is relayed."""
 
     async def merge(self, address: Address, before: bytes, after: bytes) -> None:
         """Save what an interleaved turn changed from `before` to `after`, in an exclusive turn of its own.
@@ -100,4 +91,6 @@ class SessionKind:
         )
 
     async def rehydrate(self, cell: Cell, record: Record) -> SessionActor:
-        return SessionActor(self, cell, SessionSnapshot.unpack(record.snapshot))
+        actor = SessionActor(self, cell, SessionSnapshot.unpack(record.snapshot))
+        actor.listened = Listened.PERHAPS
+        return actor

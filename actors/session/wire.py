@@ -29,7 +29,16 @@ from ..errors import (
 )
 from .errors import DuplicateRequest, ForeignSession, RequestCancelled, SessionError
 
-__all__ = ["SERVER_BUSY", "SESSION_NOT_FOUND", "Refusal", "encode", "error_message", "refusal_of", "result_message"]
+__all__ = [
+    "OUTCOME_UNKNOWN",
+    "SERVER_BUSY",
+    "SESSION_NOT_FOUND",
+    "Refusal",
+    "encode",
+    "error_message",
+    "refusal_of",
+    "result_message",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +61,15 @@ class Refusal(NamedTuple):
 
 NOT_FOUND = Refusal(SESSION_NOT_FOUND, "Session not found", status=404)
 """One wording for unknown, expired, deleted and another principal's: they must not be told apart."""
+
+OUTCOME_UNKNOWN = Refusal(
+    SERVER_BUSY,
+    "Whether the call ran is not known, because its node could not be reached any more; look before you repeat it",
+    {"outcome": "unknown"},
+    503,
+    1.0,
+)
+"""never-run-twice: what the client of a call is told that may have run at a node that is gone."""
 
 
 def refusal_of(error: BaseException, *, modern: bool) -> Refusal:

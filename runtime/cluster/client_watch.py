@@ -36,12 +36,18 @@ class ClientWatch:
         self._tasks = tasks
         self._quick: Patience[_Watched] = Patience(after, self._begin)
 
-    async def during(self, receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-        """Await `work`, which is cancelled if the client leaves first; whether it did. Raises what `work` raises."""
+    async def during(self, receive: Receive, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> bool:
+        """Await `work`, which is cancelled if the client leaves first; whether it did. Raises what `work` raises.
+
+        `at_once`: the connection is looked at from the beginning.
+        """
         task = asyncio.current_task()
         assert task is not None
         watched = _Watched(task, receive)
-        self._quick.begin(watched)
+        if at_once:
+            self._begin(watched)
+        else:
+            self._quick.begin(watched)
         try:
             await work
         except asyncio.CancelledError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from nats.errors import Error as NatsError
 
 from ...actors.clock import Clock, SystemClock
+from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, SessionStore
 from ...stores.nats_connection import close, connect, jetstream, translated
@@ -31,8 +32,9 @@ from .hand_off import HandOff
 from .holdings import Holdings
 from .keep_alive import KeepAlive
 from .kv_directory import KVDirectory
-from .membership import Membership
+from .membership import RENEWALS, Membership
 from .names import Names, checked_node
+from .nats_api import subscribe
 from .operations import operations
 from .options import ClusterOptions
 from .ownership import Ownership
@@ -40,6 +42,9 @@ from .peers import NodeNews
 from .router import ClusterRouter
 
 if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
     from ...actors import Registry
     from ...actors.session.servers import Servers
     from ..runtime import Runtime
@@ -107,6 +112,8 @@ class Cluster:
                 on_reconnected=self._reconnected,
             )
             stack.push_async_callback(close, self.connection)
+            # Last of all: until then tools may publish what others are to hear.
+            stack.push_async_callback(self.commons.hub.detach)
             self.connected = True
             context = await jetstream(self.connection, timeout=DIRECTORY_TIMEOUT)
             self._buckets = Buckets(
@@ -117,9 +124,9 @@ class Cluster:
                 replicas=self.options.replicas,
             )
             self.directory = KVDirectory(await self._buckets.directory(), context, self.names.directory_bucket)
-            settings = await self._buckets.settings()
+            self.settings = await self._buckets.settings()
             try:
-                await self.commons.learn_keys(settings)
+                await self.commons.learn_keys(self.settings)
             except (NatsError, OSError, TimeoutError) as error:
                 raise translated(error, "reading what all nodes agree on") from error
             self._tasks = await stack.enter_async_context(TaskOwner())
@@ -150,7 +157,17 @@ class Cluster:
             failover=self.failover,
             patience=max(PATIENCE, 2 * self.options.lease + 2.0),
         )
-        return Placement(self.router, self.router, self.holdings, self.holdings.announce)
+        return Placement(
+            self.router,
+            self.router,
+            self.holdings,
+            self.holdings.announce,
+            writer=lambda: self.ownership.me,
+            writer_alive=self._writer_alive,
+        )
+
+    def _writer_alive(self, writer: str) -> bool:
+        return self.ownership.peers.believes(writer, self._clock.monotonic())
 
     # Membership
 
@@ -197,13 +214,25 @@ class Cluster:
             self.router.strike = self.membership.strike
             await self.membership.join(self._check_stores)
             await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
-            await self.commons.hub.attach(self.connection, self.names.bus)
-            stack.callback(self.commons.hub.detach)
+            await self.commons.hub.attach(self.connection, self.names.bus, self._told())
+            # Its numbers can be checked as soon as the others know under what name they are.
+            self.membership.renew_soon()
+            changes = await subscribe(self.connection, self.names.settings, self._settings_changed)
+            stack.push_async_callback(self._stop_hearing, changes)
+            renewal = self.options.lease / RENEWALS
             tasks = await stack.enter_async_context(TaskOwner())
             for work in (
                 self.membership.renew_forever(),
                 self.membership.watch_forever(),
                 self.holdings.sweep_forever(),
+                self.commons.hub.watch_forever(self._told, renewal),
+                self.commons.keep_keys_forever(
+                    self.settings,
+                    self.keys_of_others,
+                    every=self.options.key_rotation,
+                    soon=renewal,
+                    learned=self.membership.renew_soon,
+                ),
             ):
                 stack.callback(tasks.spawn(work).cancel)
             self._membership_stack = stack.pop_all()
@@ -238,7 +267,29 @@ class Cluster:
             serial=serial,
             build=understudy_version(),
             store=self._store_identity,
+            bus=self.commons.hub.origin,
+            published=self.commons.hub.last,
+            keys=self.commons.keys.fingerprints,
         )
+
+    def _told(self) -> dict[str, int]:
+        """What the living nodes have published on the bus, by what their leases tell."""
+        alive = self.ownership.peers.alive(self._clock.monotonic())
+        return {peer.news.bus: peer.news.published for peer in alive if peer.news.bus}
+
+    def keys_of_others(self) -> dict[str, tuple[str, ...]]:
+        """Fingerprints of the keys with which each living node opens `requestState`, by its id."""
+        return {peer.news.node: peer.news.keys for peer in self.ownership.peers.alive(self._clock.monotonic())}
+
+    async def _settings_changed(self, message: Msg) -> None:
+        self.commons.look_at_keys()
+
+    async def _stop_hearing(self, subscription: Subscription) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, OSError) as error:
+            logger.debug("a subscription could not be ended: %r", error)
 
     # `MembershipEvents`
 
@@ -255,6 +306,11 @@ class Cluster:
 
     def lapsed(self, held: list[Address]) -> None:
         self.counts.lease_losses += 1
+        for address in held:
+            actor = self.registry.live(address)
+            if isinstance(actor, SessionActor) and actor.calls_in_flight:
+                # Its turns are finished, and would wait for answers that go to the next owner.
+                actor.cut_off()
         self.registry.lapse()
         self.holdings.forget()
         for address in held:
@@ -280,6 +336,8 @@ class Cluster:
         self.ownership.reconnected(self._clock.monotonic())
         logger.info("connected to NATS again")
         self.membership.renew_soon()
+        self.commons.hub.reconnected()
+        self.commons.look_at_keys()
 
     # What is where
 
@@ -339,6 +397,11 @@ class Cluster:
             "cluster_lease_renewals_failed": self.membership.renewals_failed,
             "cluster_bus_published": self.commons.hub.published,
             "cluster_bus_heard": self.commons.hub.heard,
+            "cluster_bus_failed": self.commons.hub.failed,
+            "cluster_bus_gaps": self.commons.hub.gaps,
+            "cluster_bus_rereads": self.commons.hub.rereads,
+            "cluster_key_rotations": self.commons.keys.rotations,
+            "cluster_keys": len(self.commons.keys.fingerprints),
         }
 
 

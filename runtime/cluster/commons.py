@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from mcp.server.subscriptions import SubscriptionBus
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.errors import Error as NatsError
 
-from ...actors.packing import pack, unpack
 from ...actors.session.commons import SharedSeal
+from ...actors.session.tenant_bus import TenantBus
 from .bus import BusHub
 from .errors import ClusterError
+from .key_ring import KeyRing
 
 if TYPE_CHECKING:
     from nats.js.kv import KeyValue
@@ -22,9 +22,9 @@ __all__ = ["ClusterCommons"]
 
 logger = logging.getLogger("understudy.cluster")
 
-_KEY: Final = "request-state"
-KEY_BYTES: Final = 32
-TRIES: Final = 10
+LOOK: Final = 60.0
+"""Seconds after which the keys are looked at though nobody has told of a change."""
+DEADLINE: Final = 10.0
 
 
 class ClusterCommons:
@@ -38,46 +38,54 @@ class ClusterCommons:
         """
         self.seal = SharedSeal()
         self.hub = BusHub()
-        self._given = bool(keys)
-        if keys:
-            self.seal.use(keys)
+        self.keys = KeyRing(self.seal, keys)
+        self._look_now = asyncio.Event()
 
-    def bus_for(self, tenant: str) -> SubscriptionBus:
+    def bus_for(self, tenant: str) -> TenantBus:
         """See `Commons.bus_for`."""
         return self.hub.for_tenant(tenant)
 
     async def learn_keys(self, settings: KeyValue) -> None:
-        """Take the cluster's keys, or make them.
+        """Take the cluster's keys, or make them. Raises nats-py's errors.
 
         Raises:
             ClusterError: What the bucket holds are no keys, or nodes make and remove them without end.
         """
-        if self._given:
-            return
-        for _ in range(TRIES):
-            try:
-                found = await settings.get(_KEY, validate_keys=False)
-            except KeyNotFoundError:
-                try:
-                    await settings.create(_KEY, pack([secrets.token_bytes(KEY_BYTES)]), validate_keys=False)
-                except KeyWrongLastSequenceError:
-                    logger.debug("another node has made the keys at the same moment")
-                continue
-            try:
-                self.seal.use(_keys(found.value or b""))
-            except ValueError as error:
-                raise ClusterError(
-                    f"the value of {_KEY!r} in the NATS bucket of the cluster's settings is no list of keys ({error}): "
-                    "remove it, upon which the next node to start makes a new one, and start all nodes again"
-                ) from error
-            return
-        raise ClusterError(f"the value of {_KEY!r} in the NATS bucket of the cluster's settings comes and goes")
+        await self.keys.learn(settings)
 
+    def look_at_keys(self) -> None:
+        """They may have changed."""
+        self._look_now.set()
 
-def _keys(packed: bytes) -> list[bytes]:
-    match unpack(packed):
-        # Not `bytes(key)`: of a number that makes so many zeros.
-        case [*keys] if keys and all(isinstance(key, bytes) for key in keys):
-            return keys
-        case _:
-            raise ValueError("not a list of bytes")
+    async def keep_keys_forever(
+        self,
+        settings: KeyValue,
+        others: Callable[[], Mapping[str, tuple[str, ...]]],
+        *,
+        every: float | None,
+        soon: float,
+        learned: Callable[[], None],
+    ) -> None:
+        """Learn of new keys and change old ones, as `KeyRing.advance`. Until cancelled.
+
+        `soon`: seconds between two looks while a new key waits for the other nodes. `learned` is called when other keys
+        open here than before.
+        """
+        if self.keys.given:
+            return
+        while True:
+            before = self.keys.fingerprints
+            self._look_now.clear()
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    await self.keys.learn(settings)
+                    await self.keys.advance(settings, others(), every=every)
+            except (NatsError, ClusterError, OSError, TimeoutError) as error:
+                logger.warning("the keys of requestState stay as they are for now: %r", error)
+            if self.keys.fingerprints != before:
+                learned()
+            try:
+                async with asyncio.timeout(soon if self.keys.changing else LOOK):
+                    await self._look_now.wait()
+            except TimeoutError:
+                pass

@@ -29,3 +29,5 @@ class Counts:
     lease_losses: int = 0
     failovers: int = 0
     """Requests that went on at another node after theirs had died."""
+    streams_reattached: int = 0
+    """Clients' streams that went on at another owner, or at the same one by another path, without their notice."""

@@ -60,6 +60,7 @@ class Journey:
         "_full",
         "_looks",
         "_ownership",
+        "_patience",
         "_pauses",
         "_write",
         "address",
@@ -80,6 +81,7 @@ class Journey:
         self.maybe_ran = False
         """An earlier try may have run, at a node that is gone. No answer may then say that it has not."""
         self._ownership = ownership
+        self._patience = patience
         self._deadline = now + patience
         self._pauses = 0
         self._looks = 0
@@ -121,6 +123,14 @@ class Journey:
     def resume(self, now: float) -> Step:
         """The next step after a `Pause`."""
         return self._set_out(now)
+
+    def renew(self, now: float) -> None:
+        """It had found its actor, whose stream has broken off after a while: the search begins anew, with all its time.
+
+        What was learnt of the nodes, and whether the request may have run, is not forgotten.
+        """
+        self._deadline = now + self._patience
+        self._pauses = self._looks = 0
 
     # Where to
 

@@ -46,8 +46,15 @@ class KeepAlive:
 
         return send
 
+    def hold(self, response: Response) -> None:
+        """Watch the stream of `response` though nobody writes it at present. Until `leave`."""
+        if response not in self._watched and not response.ended:
+            response.share()
+            self._watched.add(response)
+            self._silent.begin(response)
+
     def leave(self, response: Response) -> None:
-        """The forward is over."""
+        """The forward is over, or whoever writes the stream now sees to this too."""
         self._watched.discard(response)
         self._silent.end(response)
 

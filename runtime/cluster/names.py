@@ -35,6 +35,8 @@ class Names:
         self.settings_bucket = f"understudy_{cluster}_settings"
         self.leases = f"$KV.{self.nodes_bucket}.*"
         """Each renewal is published here: to hear of it takes no consumer."""
+        self.settings = f"$KV.{self.settings_bucket}.>"
+        """Each change of what all nodes agree on, likewise."""
         self.bus = f"{self.prefix}.bus"
 
     def control(self, node: str) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nats.errors import Error as NatsError
 from nats.js.errors import NoKeysError
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["create_bucket", "keys_of", "lengthen", "subscribe"]
 
 
-async def subscribe(connection: Client, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
-    """Have `heard` called with each message, one after the other.
+async def subscribe(
+    connection: Client, subject: str, heard: Callable[[Msg], Awaitable[None]], **limits: Any
+) -> Subscription:
+    """Have `heard` called with each message, one after the other. `limits`: nats-py's, on what waits for that.
 
     Raises:
         NatsUnavailable: There is no connection.
     """
     try:
-        return await connection.subscribe(subject, cb=heard)
+        return await connection.subscribe(subject, cb=heard, **limits)
     except (NatsError, OSError, TimeoutError) as error:
         raise translated(error, f"listening on {subject}") from error
 

@@ -24,6 +24,9 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "serial": int,
     "build": str,
     "store": str,
+    "bus": str,
+    "published": int,
+    "keys": tuple,
 }
 
 
@@ -51,6 +54,10 @@ def unpack_news(packed: bytes) -> NodeNews | None:
                     value = (oldest, newest)
                 case _:
                     return None
+        elif name == "keys":
+            if not isinstance(value, list) or len(cast("list[Any]", value)) > _MOST_KEYS:
+                return None
+            value = tuple(str(key)[:_FINGERPRINT] for key in cast("list[Any]", value))
         if not isinstance(value, expected):
             return None
         values[name] = value
@@ -61,5 +68,8 @@ def unpack_news(packed: bytes) -> NodeNews | None:
 
 
 _LONGEST_LEASE: Final = 3600.0
+_MOST_KEYS: Final = 64
+_FINGERPRINT: Final = 64
+"""Characters."""
 
 assert set(_TYPES) == {field.name for field in fields(NodeNews)}, "each field of NodeNews needs its type here"

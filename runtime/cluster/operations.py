@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
+from nats.errors import Error as NatsError
 
 from ...actors import Elsewhere
 from ...actors.session import SESSION
@@ -49,6 +50,8 @@ def operations(cluster: Cluster) -> dict[str, Operation]:
         "end": node.end,
         "drain": node.drain,
         "undrain": node.undrain,
+        "keys": node.keys,
+        "rotate_keys": node.rotate_keys,
     }
 
 
@@ -180,6 +183,31 @@ class _Operations:
             self._draining.cancel()
         self._cluster.undrain()
         return {"draining": self._cluster.ownership.draining, "left": self._left()}
+
+    async def keys(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of `requestState`, by their fingerprints."""
+        cluster = self._cluster
+        ring = cluster.commons.keys
+        waiting = ring.waiting_for(cluster.keys_of_others())
+        return {
+            "given": ring.given,
+            "seals": ring.fingerprints[0] if ring.fingerprints else "",
+            "opens": list(ring.fingerprints),
+            "changing": ring.changing,
+            "waiting_for": waiting[:MOST_ROWS],
+        }
+
+    async def rotate_keys(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a new key, which seals when all nodes have learned of it: `keys`, and whether it is of this asking."""
+        commons = self._cluster.commons
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                begun = await commons.keys.rotate(self._cluster.settings)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise ControlError(f"NATS does not take a new key: {error!r}") from error
+        commons.look_at_keys()
+        self._cluster.membership.renew_soon()
+        return {"begun": begun, **await self.keys(question)}
 
     def _left(self) -> int:
         cluster = self._cluster

@@ -13,6 +13,7 @@ __all__ = ["ClusterOptions"]
 
 SHORTEST_LEASE = 0.5
 LONGEST_LEASE = 300.0
+SHORTEST_ROTATION = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,10 @@ class ClusterOptions:
     link_versions: tuple[int, int] | None = None
     """The oldest and newest link version to speak; None: all that this version knows. Pins a node during an upgrade."""
     request_state_keys: Sequence[bytes] = field(default=(), repr=False)
-    """Keys of at least 32 bytes that seal `requestState`; none: the first node makes one for the cluster."""
+    """Keys of at least 32 bytes that open `requestState`, of which the first seals; none: the first node makes one for
+    the cluster, and it is changed every `key_rotation`."""
+    key_rotation: float | None = 30 * 86_400.0
+    """Seconds after which the cluster's own key is changed by itself; None: only by `understudy rotate-keys`."""
     handoff_rate: float = 1000.0
     """Sessions a second that a draining node moves."""
     replicas: int = 1
@@ -45,6 +49,10 @@ class ClusterOptions:
         if not SHORTEST_LEASE <= self.lease <= LONGEST_LEASE:
             raise ConfigurationError(
                 f"lease is {self.lease!r} s; it must be {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds"
+            )
+        if self.key_rotation is not None and not self.key_rotation >= SHORTEST_ROTATION:
+            raise ConfigurationError(
+                f"key_rotation is {self.key_rotation!r} s; it must be at least {SHORTEST_ROTATION:g} seconds, or None"
             )
         if not self.handoff_rate > 0:
             raise ConfigurationError(f"handoff_rate is {self.handoff_rate!r}; it must be greater than 0")

@@ -40,6 +40,12 @@ class NodeNews:
     """Version of understudy."""
     store: str = ""
     """What tells its store from others: nodes with different ones must not be one cluster."""
+    bus: str = ""
+    """Under what name it numbers its publications on the bus; empty: it does not."""
+    published: int = 0
+    """The number of the last of them."""
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the keys with which it opens `requestState`."""
 
     @property
     def node(self) -> str:

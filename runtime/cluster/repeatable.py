@@ -9,7 +9,7 @@ from mcp_types import RequestId
 from ...actors.session.protocol_state import PROTOCOL_READS
 from ...actors.session.servers import Servers
 from ..inbound import Inbound
-from ..jsonrpc import Request, read_message
+from ..jsonrpc import Answer, Notification, Request, read_message
 from ..refusals import Refused
 
 __all__ = ["Sort", "sort_of"]
@@ -29,7 +29,8 @@ async def sort_of(inbound: Inbound, servers: Servers) -> Sort:
     """Read what the edge has only passed on. Costs a parse, and is asked only after a failure.
 
     A request may be repeated if it is a GET (which only listens), a DELETE (the session is gone after it, however often
-    it is sent), a method of the protocol that only reads, or a tool annotated `readOnlyHint` or `idempotentHint`.
+    it is sent), a method of the protocol that only reads, or a tool annotated `readOnlyHint` or `idempotentHint`. An
+    answer to a question and a cancellation may be too: when the second comes, nobody waits any more.
     """
     if inbound.scope["method"] != "POST":
         return Sort(repeatable=True)
@@ -37,8 +38,11 @@ async def sort_of(inbound: Inbound, servers: Servers) -> Sort:
         message = read_message(inbound.body)
     except Refused as refused:
         return Sort(repeatable=True, request_id=refused.request_id)
-    if type(message) is not Request:
-        return Sort(repeatable=False, expects_answer=False)
+    if type(message) is Answer:
+        return Sort(repeatable=True, expects_answer=False)
+    if type(message) is Notification:
+        return Sort(repeatable=message.method == "notifications/cancelled", expects_answer=False)
+    assert type(message) is Request
     if message.method in PROTOCOL_READS:
         return Sort(repeatable=True, request_id=message.id)
     if message.method != "tools/call":

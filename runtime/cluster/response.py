@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from ...actors.session.wire import Refusal, error_message
 from ..http import Send
 from ..refusals import refuse
 from ..sse import READER_PATIENCE
+from .whole_events import WholeEvents
 
 __all__ = ["Interrupted", "Response"]
 
 _STREAM: Final = b"text/event-stream"
-END_OF_EVENT: Final = b"\n\n"
 COMMENT: Final = b": keep-alive\n\n"
 AT_ONCE: Final = 32 * 1024
 """Bytes of a body that no reader has to be waited for."""
 
 
 class Interrupted(Exception):
-    """A JSON answer broke off in the middle: there is nothing that could be sent to mend it."""
+    """The answer broke off where nothing can be sent to mend it. The connection is closed, for the client to see it."""
 
 
 class Response:
@@ -29,60 +29,118 @@ class Response:
 
     A request that waits for its turn may have got its stream opened by an owner that then let go of the session. The
     next owner's answer is fitted into that stream: its head is dropped, and a JSON body becomes the stream's message.
+    Where the stream itself is resumed at another owner, its head is dropped too (`resume`).
     """
 
-    __slots__ = ("_body", "_fitting", "_lock", "_send", "_whole", "ended", "started", "stream")
+    __slots__ = (
+        "_attached",
+        "_body",
+        "_events",
+        "_lock",
+        "_send",
+        "ended",
+        "refused",
+        "started",
+    )
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
-        self.stream = False
-        """It is a stream of server-sent events."""
         self.ended = False
-        self._fitting = False
+        self.refused = 0
+        """The status with which the last `resume` was refused; 0 if it was not."""
+        self._attached: Callable[[], None] | None = None
         self._body: list[bytes] | None = None
         self._lock: asyncio.Lock | None = None
-        self._whole = True
-        """What was sent of a stream ends with an event: a node that died may have left half of one."""
+        self._events: WholeEvents | None = None
+
+    @property
+    def stream(self) -> bool:
+        """It is a stream of server-sent events."""
+        return self._events is not None
+
+    @property
+    def last_id(self) -> bytes | None:
+        """The id of the last event that the client has got whole; None if there is none to resume from."""
+        return self._events.last_id if self._events is not None else None
 
     def next_attempt(self) -> None:
-        """Another node goes on.
+        """Another node goes on. What of an event is not out yet is dropped.
 
         Raises:
             Interrupted: Part of a JSON answer has been sent.
         """
         if self.started:
-            if not self.stream:
-                raise Interrupted
-            self._fitting = True
+            if self._events is None:
+                raise Interrupted("a JSON answer broke off in the middle")
+            self._attached = None
+            self.refused = 0
             self._body = None
+            self._events.break_off()
+
+    def again(self) -> None:
+        """The next attempt has the request from its beginning: its events have nothing to do with those before."""
+        assert self._events is not None
+        self._events.last_id = None
+
+    def resume(self, attached: Callable[[], None]) -> None:
+        """The next attempt is to go on with the stream. `attached` is called once it does.
+
+        Any other answer than a stream is dropped, and leaves its status in `refused`. `send` raises `Interrupted` where
+        the client has got a part of an event, of which the rest cannot be had: it resumes by itself then.
+        """
+        self._attached = attached
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI's send."""
+        events = self._events
         if message["type"] == "http.response.start":
             streams = any(name == b"content-type" and value == _STREAM for name, value in message["headers"])
-            if self._fitting:
-                await self._break_off()
-                self._body = None if streams else []
+            if events is None:
+                self.started = True
+                if streams:
+                    self._events = WholeEvents()
+            else:
+                await self._go_on(events, streams, message["status"])
                 return
-            self.started = True
-            self.stream = streams
+        elif events is None:
+            if not message.get("more_body", False):
+                self.ended = True
         elif self._body is not None:
             await self._fit(message)
             return
+        elif self.refused:
+            return
         else:
-            if self.stream and (body := message.get("body")):
-                # A lone newline is the end of one that was cut in two there.
-                self._whole = body.endswith(END_OF_EVENT) or body == b"\n"
-            if not message.get("more_body", False):
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            ready = events.pass_on(body) if body else b""
+            if not more:
                 self.ended = True
+                ready += events.rest()
+            elif body and not ready:
+                return
+            if ready is not body:
+                message = {"type": "http.response.body", "body": ready, "more_body": more}
         await self._out(message)
 
-    async def _break_off(self) -> None:
+    async def _go_on(self, events: WholeEvents, streams: bool, status: int) -> None:
+        """The head of another node's answer, which goes into the stream that has begun."""
+        if self._attached is None:
+            await self._break_off(events)
+            self._body = None if streams else []
+        elif not streams or status != 200:
+            self.refused = status
+        elif events.partial:
+            raise Interrupted("an event too large to be kept back broke off in the middle")
+        else:
+            attached, self._attached = self._attached, None
+            attached()
+
+    async def _break_off(self, events: WholeEvents) -> None:
         """Have what comes next be an event of its own, so that it is not lost with the half of another one."""
-        if not self._whole:
-            self._whole = True
-            await self._out({"type": "http.response.body", "body": END_OF_EVENT, "more_body": True})
+        if events.partial:
+            await self._out({"type": "http.response.body", "body": events.void(), "more_body": True})
 
     async def _fit(self, message: MutableMapping[str, Any]) -> None:
         assert self._body is not None
@@ -94,7 +152,7 @@ class Response:
             await self._out({"type": "http.response.body", "body": event, "more_body": False})
 
     async def _out(self, message: MutableMapping[str, Any]) -> None:
-        if not self.stream and not message.get("more_body", False) and len(message.get("body", b"")) <= AT_ONCE:
+        if self._events is None and not message.get("more_body", False) and len(message.get("body", b"")) <= AT_ONCE:
             # Nearly every answer. It fits what servers buffer, and a timer costs more than all else that is done here.
             await self._send(message)
             return
@@ -112,7 +170,7 @@ class Response:
 
     async def comment(self) -> None:
         """Tell whoever is on the way that a silent stream lives."""
-        if self.started and self.stream and self._whole and not self.ended:
+        if self._events is not None and not self._events.partial and not self.ended:
             await self._out({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
     async def refuse(self, refusal: Refusal, request_id: Any) -> None:
@@ -124,10 +182,10 @@ class Response:
         if not self.started:
             self.started = self.ended = True
             await refuse(self._send, refusal, request_id=request_id)
-        elif not self.stream:
-            raise Interrupted
+        elif self._events is None:
+            raise Interrupted("a JSON answer broke off in the middle")
         elif not self.ended:
-            await self._break_off()
+            await self._break_off(self._events)
             self.ended = True
             event = b""
             if request_id is not None:
@@ -136,7 +194,8 @@ class Response:
 
     async def finish(self) -> None:
         """End a stream that has begun and would go on."""
-        if self.started and self.stream and not self.ended:
+        if self._events is not None and not self.ended:
+            await self._break_off(self._events)
             self.ended = True
             await self._out({"type": "http.response.body", "body": b"", "more_body": False})
 

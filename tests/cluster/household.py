@@ -77,7 +77,7 @@ async def household(
                 server(stage),
                 store=store,
                 node_id=f"node-{number}",
-                cluster=ClusterOptions(cluster, nats_url, **settings(number)),
+                cluster=ClusterOptions(**{"name": cluster, "nats": nats_url, **settings(number)}),
                 **{key: value(number) if key == "tenants" else value for key, value in options.items()},
             )
             await stack.enter_async_context(runtime)

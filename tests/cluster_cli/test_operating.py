@@ -123,6 +123,18 @@ def test_a_drained_node_moves_its_sessions_and_forwards_until_that_is_undone(thr
     assert three.open("node-1").call("whoami")["node"] == "node-1"
 
 
+def test_the_key_of_request_state_is_changed_on_command(three: Cluster) -> None:
+    first = three.run("rotate-keys")
+    assert (first.exit_code, first.stdout.startswith("requestState is sealed with a new key (")) == (0, True), (
+        first.output
+    )
+    second = three.said("rotate-keys")
+    assert (second["begun"], second["changing"], second["waiting_for"]) == (True, False, [])
+    assert second["seals"] == second["opens"][0]
+    assert second["seals"] not in first.stdout
+    assert any(key in first.stdout for key in second["opens"][1:])
+
+
 def test_a_node_that_is_not_there_is_told_with_those_that_are(three: Cluster) -> None:
     for args in (("drain", "node-9"), ("sessions", "--node", "node-9")):
         refused = three.run(*args)

@@ -50,7 +50,7 @@ def test_the_help_says_how_to_run_one_and_what_then() -> None:
     shown = CliRunner().invoke(cli.main, ["cluster", "--help"]).output
     for words in ("understudy cluster server.py:mcp -- --idle-after 1m", "--directory", "understudy nodes", "Ctrl-C"):
         assert words in shown
-    for command in ("nodes", "sessions", "session show", "session end", "drain", "top"):
+    for command in ("nodes", "sessions", "session show", "session end", "drain", "rotate-keys", "top"):
         helped = CliRunner().invoke(cli.main, [*command.split(), "--help"]).output
         assert "--nats" in helped, command
         assert "--cluster" in helped, command

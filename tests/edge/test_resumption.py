@@ -7,6 +7,7 @@ from edge.call import Event
 from edge.client import hosting, put_to_sleep
 from edge.server import Stage, make_server
 from edge.test_streams import progress, streaming
+from understudy.stores import EventLogBounds, MemoryStore
 
 
 def numbers(events: list[Event]) -> list[float]:
@@ -212,8 +213,9 @@ async def test_a_stream_is_forgotten_when_nobody_came_back_for_it() -> None:
 async def test_an_event_that_had_to_make_room_is_refused_and_later_ones_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("understudy.actors.session.exchange.MAX_EVENTS", 4)
-    async with hosting(make_server(stage := Stage())) as client:
+    monkeypatch.setattr("understudy.actors.session.backlog.MAX_EVENTS", 4)
+    store = MemoryStore(event_bounds=EventLogBounds(max_events=4))
+    async with hosting(make_server(stage := Stage()), store=store) as client:
         await client.open()
         call = await streaming(client, stage, before=3, after=7)
         call.disconnect()

@@ -11,6 +11,7 @@ from edge.call import PATIENCE, HTTPCall
 from edge.client import hosting
 from edge.server import Stage, make_server
 from edge.test_streams import progress
+from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
 from understudy.runtime.http_servers import HTTP_SERVERS
 
@@ -35,13 +36,13 @@ async def test_a_tool_that_floods_a_client_that_never_reads_ends_within_bounds()
         await call.started()
         async with asyncio.timeout(PATIENCE):
             while not stage.finished:
-                assert all(len(one._events or ()) <= exchanges.MAX_EVENTS for one in open_exchanges(client))
+                assert all(len(one._events or ()) <= backlog.MAX_EVENTS for one in open_exchanges(client))
                 await asyncio.sleep(0.005)
         await client.tool("increment")
         (stream,) = open_exchanges(client)
         assert stream.finished
         assert stream.last == MANY + 1
-        assert len(stream._events) == exchanges.MAX_EVENTS
+        assert len(stream._events) == backlog.MAX_EVENTS
         # What is kept can still be had: the result is the last of it.
         again = await client.send("GET", headers={"last-event-id": f"{stream.id}-{stream.oldest}"})
         assert again.value == "reported"
@@ -50,7 +51,7 @@ async def test_a_tool_that_floods_a_client_that_never_reads_ends_within_bounds()
 
 @pytest.mark.usefixtures("quick_patience")
 async def test_large_messages_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(backlog, "MAX_BYTES", 20_000)
     async with hosting(make_server(stage := Stage())) as client:
         await client.open()
         stage.go_on.set()
@@ -87,7 +88,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_else() -> None:
 
 
 async def test_a_standalone_stream_that_nobody_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "MAX_EVENTS", 50)
+    monkeypatch.setattr(backlog, "MAX_EVENTS", 50)
     async with hosting(make_server()) as client:
         await client.open()
         standing = await client.start("GET", reads=False).started()
@@ -125,7 +126,7 @@ async def test_a_connection_that_is_never_read_is_bounded_over_a_real_socket(nam
             )
             deaf.sendall(head.encode() + body)
             while not stage.finished:
-                assert all(one.size <= exchanges.MAX_BYTES for one in open_exchanges(client))
+                assert all(one.size <= backlog.MAX_BYTES for one in open_exchanges(client))
                 await asyncio.sleep(0.01)
             assert await client.tool("increment") == 1
             deaf.close()

@@ -106,6 +106,10 @@ async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, m
             assert ordered.json()["result"]["structuredContent"] == {"result": 1}
             looked = await http.post("/mcp", json=call("look", url="x"), headers=session)
             assert looked.json()["result"]["content"][0]["text"] == "x seen with Browser"
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            for session_id, status in ((session["mcp-session-id"], 200), ("A" * 32, 404)):
+                told = await http.post("/prices-changed", params={"session_id": session_id})
+                assert told.status_code == status
 
 
 async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: Path, free_port: int) -> None:

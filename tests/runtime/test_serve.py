@@ -200,6 +200,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("understudy.runtime.runtime.Runtime", lambda server, **given: (server, given))
     options = ServeOptions(
         path="/x",
+        event_log="off",
         session_ttl=1.0,
         idle_after=2.0,
         max_sessions=3,
@@ -213,6 +214,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         {
             "path": "/x",
             "store": "memory://",
+            "event_log": "off",
             "session_ttl": 1.0,
             "idle_after": 2.0,
             "max_sessions": 3,

@@ -8,6 +8,7 @@ import pytest
 from understudy.actors import Elsewhere
 from understudy.actors.session.exchange import Exchange
 from understudy.runtime import streams
+from understudy.runtime.standing import Standing
 from understudy.runtime.streams import StreamTable
 from understudy.stores import Address
 
@@ -35,10 +36,14 @@ def a_table() -> tuple[StreamTable, list[Address]]:
     return table, emptied
 
 
+async def stand(table: StreamTable, address: Address) -> Exchange:
+    return (await Standing(table).open(address, None, fresh=True)).exchange
+
+
 async def test_a_moved_session_takes_its_standalone_stream_along_and_leaves_nothing() -> None:
     table, emptied = a_table()
     address = Address.new("session")
-    standalone = table.open_standalone(address)
+    standalone = await stand(table, address)
     generation = standalone.attach(0)
     finished = Exchange(1, "tools/call")
     table.name(address, finished)
@@ -69,7 +74,7 @@ async def test_what_a_turn_still_writes_or_a_client_still_reads_outlives_the_mov
     read.resolve({})
     table.move(address)
     assert [number for number, _ in await read.next(generation, 1) or []] == [1]
-    assert table.find(address, f"{written.id}-0") == (written, 0)
+    assert table.request(address, written.id) is written
     written.resolve({})
     assert table.holds(address)
     assert emptied == []
@@ -96,12 +101,12 @@ async def test_the_owner_is_told_when_nothing_is_kept_of_a_session_any_more(monk
     table, emptied = a_table()
     ended, expired, drained = (Address.new("session") for _ in range(3))
     for address in (ended, expired, drained):
-        table.open_standalone(address)
+        await stand(table, address)
         assert table.holds(address)
     table.end(ended)
     table.end(ended)
     assert emptied == [ended]
-    table.left(expired, table.open_standalone(expired))
+    table.left(expired, await stand(table, expired))
     async with asyncio.timeout(5):
         while table.holds(expired):
             await asyncio.sleep(0.01)

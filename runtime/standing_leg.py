@@ -1,0 +1,150 @@
+"""`StandingLeg`: GET in the handshake era, a session's standalone stream or one that is resumed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from mcp_types import INVALID_REQUEST
+from mcp_types.version import is_version_at_least
+
+from ..actors import Elsewhere
+from ..actors.session.relay import Relay, reread_messages
+from ..actors.session.standalone import Listened
+from ..actors.session.wire import SERVER_BUSY, Refusal
+from ..stores import Address, UnderstudyError
+from .inbound import Inbound
+from .posts import Posts
+from .refusals import Refused
+from .resumption import Resumption, event_position, unknown_event
+from .routing import refused
+from .sessions import Sessions
+from .sse import RETRY_MS, keep_alive_of, numbered_events, priming_event, write_stream
+from .standing import Standing, tag_of
+from .streams import STANDALONE, StreamTable
+
+__all__ = ["RESUMABLE_SINCE", "StandingLeg"]
+
+RESUMABLE_SINCE: Final = "2025-11-25"
+"""From this revision on clients are primed: the first event of a stream only carries its id."""
+
+
+class StandingLeg:
+    """What a client reads that posts nothing."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        streams: StreamTable,
+        standing: Standing,
+        resumption: Resumption,
+        posts: Posts,
+        session_of: Callable[[Inbound], Awaitable[Address]],
+        session_ttl: float,
+        relay: Relay | None,
+    ) -> None:
+        """`session_of`: who the request is from, and for. `session_ttl` in seconds."""
+        self._sessions = sessions
+        self._streams = streams
+        self._standing = standing
+        self._resumption = resumption
+        self._posts = posts
+        self._session_of = session_of
+        self._session_ttl = session_ttl
+        self._relay = relay
+
+    async def __call__(self, inbound: Inbound) -> None:
+        """A `Leg`."""
+        headers = inbound.headers
+        if not self._posts.accepts_stream(headers):
+            text = "Not Acceptable: the client must accept text/event-stream"
+            raise Refused(Refusal(INVALID_REQUEST, text, status=406))
+        last_event = headers.get(b"last-event-id")
+        try:
+            address = await self._session_of(inbound)
+        except Elsewhere as elsewhere:
+            address = elsewhere.address
+            if last_event is None or not self._is_written_here(address, last_event.decode("latin-1"), inbound):
+                raise
+        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
+        primed = is_version_at_least(version, RESUMABLE_SINCE)
+        if last_event is None:
+            await self._stand(address, None, primed, inbound)
+            return
+        event_id = last_event.decode("latin-1")
+        name, number = event_position(event_id) or (STANDALONE, 0)
+        if name == STANDALONE:
+            raise unknown_event(event_id)
+        tag, _, life = name.partition(".")
+        if tag == tag_of(address):
+            await self._stand(address, (life, number), primed, inbound)
+        else:
+            await self._resume(address, event_id, number, primed, inbound)
+
+    def _is_written_here(self, address: Address, event_id: str, inbound: Inbound) -> bool:
+        """Whether a turn that keeps its session from moving on writes the stream, or has just written it.
+
+        It must be had here and now: what that turn waits for may be the answer to a question that stands in it.
+        """
+        position = event_position(event_id)
+        if position is None or self._streams.request(address, position[0]) is None:
+            return False
+        try:
+            return self._sessions.admit_to_streams(address, inbound.tenant)
+        except UnderstudyError as error:
+            raise refused(error, address) from error
+
+    async def _resume(self, address: Address, event_id: str, number: int, primed: bool, inbound: Inbound) -> None:
+        async with self._resumption.resume(address, event_id) as (exchange, after, earlier):
+            prelude = priming_event(exchange, number) if primed else b""
+            await write_stream(
+                exchange,
+                inbound.receive,
+                inbound.send,
+                after=after,
+                numbered=True,
+                keep_alive=keep_alive_of(inbound),
+                prelude=prelude + numbered_events(exchange, earlier),
+            )
+
+    async def _stand(self, address: Address, resume: tuple[str, int] | None, primed: bool, inbound: Inbound) -> None:
+        """What belongs to no request."""
+        try:
+            actor = await self._sessions.live(address, inbound.tenant)
+        except UnderstudyError as error:
+            raise refused(error, address) from error
+        if actor is None:
+            text = "The session is on its way out of memory; try again in a moment"
+            raise Refused(Refusal(SERVER_BUSY, text, status=503, retry_after=0.1))
+        fresh = actor.listened is Listened.NEVER
+        actor.listened = Listened.PERHAPS
+        opened = await self._standing.open(address, resume, fresh=fresh)
+        exchange = opened.exchange
+        # A connection that only listens is no use of the session: it ends when the session may have, and a client
+        # that comes back is told whether it has.
+        timer = asyncio.get_running_loop().call_later(self._session_ttl, exchange.cut)
+        try:
+            # Without an id what has not been read is what the client lacks, as far as anybody knows.
+            after = max(exchange.read, exchange.oldest - 1) if opened.after is None else opened.after
+            continued = not (fresh and opened.complete)
+            told = self._relay is not None and self._relay.opened(address, actor.snap, continued=continued)
+            if not opened.complete and not told:
+                # Part of the stream like any other event: who loses the connection before it has them comes back.
+                for message in reread_messages(actor.snap.subscriptions):
+                    exchange.send(message)
+            number = opened.earlier[0][0] - 1 if opened.earlier else after
+            prelude = priming_event(exchange, number, retry=RETRY_MS) if primed else b""
+            await write_stream(
+                exchange,
+                inbound.receive,
+                inbound.send,
+                after=after,
+                numbered=True,
+                keep_alive=keep_alive_of(inbound),
+                prelude=prelude + numbered_events(exchange, opened.earlier),
+            )
+        finally:
+            timer.cancel()
+            self._streams.left(address, exchange)
