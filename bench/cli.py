@@ -109,6 +109,13 @@ def _scale() -> Measure:
     return bench_scale
 
 
+def _streams() -> Measure:
+    with _needs_cluster("streams"):
+        from .streams import bench_streams
+
+    return bench_streams
+
+
 @contextmanager
 def _needs_cluster(name: str) -> Generator[None]:
     try:
@@ -126,3 +133,4 @@ _command("actors", "Messages a second: actors, Pykka and bare queues.", _actors)
 _command("forward", "Calls through another node: raw NATS, the link, a cluster.", _forward)
 _command("failover", "How long a call waits when its node dies or hangs.", _failover, rounds=3)
 _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)
+_command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)

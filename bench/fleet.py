@@ -38,10 +38,10 @@ def described_nodes(http: str = HTTP) -> str:
 class FleetNode:
     """One node. Its port stays the same over all its starts."""
 
-    def __init__(self, number: int, args: list[str], environment: dict[str, str | None]) -> None:
+    def __init__(self, number: int, target: str, args: list[str], environment: dict[str, str | None]) -> None:
         self.number = number
         self.name = f"node-{number}"
-        self._args = ["serve", TARGET, *args, "--node", self.name]
+        self._args = ["serve", target, *args, "--node", self.name]
         self._environment = environment
         self._socket: socket.socket = bind(HOST, 0)
         self.port: int = self._socket.getsockname()[1]
@@ -123,11 +123,11 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(nats: str, *args: str, nodes: int = 3, http: str = HTTP) -> AsyncGenerator[Fleet]:
+async def fleet(nats: str, *args: str, nodes: int = 3, http: str = HTTP, target: str = TARGET) -> AsyncGenerator[Fleet]:
     """`nodes` nodes that are ready, of a cluster that keeps its sessions in the NATS at the URL `nats`.
 
-    `args`: further options of `understudy serve`. The caller's own UNDERSTUDY_ variables are not heeded: a benchmark
-    measures what it says.
+    `args`: further options of `understudy serve`; `target`: what they host. The caller's own UNDERSTUDY_ variables are
+    not heeded: a benchmark measures what it says.
 
     Raises:
         Refused: A node does not start.
@@ -137,7 +137,7 @@ async def fleet(nats: str, *args: str, nodes: int = 3, http: str = HTTP) -> Asyn
     options = ["--cluster", CLUSTER, "--http", http, "--log-level", "warning", "--drain-timeout", "2s"]
     options += ["--lame-duck", "0", *args]
     async with AsyncExitStack() as stack:
-        started = [FleetNode(number, options, environment) for number in range(1, nodes + 1)]
+        started = [FleetNode(number, target, options, environment) for number in range(1, nodes + 1)]
         for node in started:
             stack.push_async_callback(node.close)
             node.start()

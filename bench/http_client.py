@@ -16,7 +16,8 @@ __all__ = ["Answer", "HttpConnection", "RemoteSession", "get", "open_session"]
 
 ANSWER_DEADLINE = 120.0
 """Seconds after which an answer is given up: no measurement waits a tenth of it for one that is to come."""
-_CHUNKED_END = b"\r\n0\r\n\r\n"
+_NO_CHUNKS = b"0\r\n\r\n"
+_CHUNKED_END = b"\r\n" + _NO_CHUNKS
 
 
 class Answer(NamedTuple):
@@ -59,7 +60,9 @@ class HttpConnection(asyncio.Protocol):
         self._host = host
         self._port = port
         self._transport: asyncio.Transport | None = None
-        self._came = b""
+        self._came = bytearray()
+        self._head: bytes | None = None
+        self._length: int | None = None
         self._answer: asyncio.Future[Answer] | None = None
 
     @classmethod
@@ -70,7 +73,7 @@ class HttpConnection(asyncio.Protocol):
         return connection
 
     async def _connect(self) -> None:
-        self._came = b""
+        self._came, self._head = bytearray(), None
         await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
 
     async def send(self, request: bytes) -> Answer:
@@ -104,21 +107,28 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._came = came = self._came + data if self._came else data
-        end = came.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = came[:end].lower()
-        at = head.find(b"\r\ncontent-length:")
-        if at >= 0:
-            length = int(head[at + 17 :].partition(b"\r\n")[0])
-            if len(came) < end + 4 + length:
+        came = self._came
+        came += data
+        if self._head is None:
+            end = came.find(b"\r\n\r\n")
+            if end < 0:
                 return
-        elif not came.endswith(_CHUNKED_END) and b"\r\ntransfer-encoding:" in head:
+            self._head = bytes(came[:end])
+            del came[: end + 4]
+            lower = self._head.lower()
+            at = lower.find(b"\r\ncontent-length:")
+            self._length = int(lower[at + 17 :].partition(b"\r\n")[0]) if at >= 0 else None
+            if at < 0 and b"\r\ntransfer-encoding:" not in lower:
+                self._length = 0
+        # A long stream comes in many pieces: none but the newest is looked at again.
+        if self._length is not None:
+            if len(came) < self._length:
+                return
+        elif not came.endswith(_CHUNKED_END) and not (len(came) == len(_NO_CHUNKS) and came.endswith(_NO_CHUNKS)):
             return
-        self._came = b""
+        head, self._head, self._came = self._head, None, bytearray()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Answer(int(head[9:12]), came[:end], came[end + 4 :]))
+            self._answer.set_result(Answer(int(head[9:12]), head, bytes(came)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("the server closed the connection of a request")

