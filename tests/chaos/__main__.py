@@ -1,4 +1,4 @@
-"""The scenes at full size: `python -m chaos [--small] [SCENE ...]`, all of them where none is named."""
+"""The scenes at full size: `python -m chaos [--small] [--runs N] [--seed N] [SCENE ...]`; all where none is named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from chaos.scale import FULL, SMALL
@@ -19,7 +20,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description="Break a cluster in every way, under load.")
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all by default")
     parser.add_argument("--small", action="store_true", help="as small as the tests have them")
+    parser.add_argument("--runs", type=int, help="how many seeded runs `streams` and `standing` have")
+    parser.add_argument("--seed", type=int, help="the first of their seeds")
     given = parser.parse_args()
+    scale = SMALL if given.small else FULL
+    scale = replace(scale, stream_runs=given.runs or scale.stream_runs, stream_seed=given.seed or scale.stream_seed)
     unknown = sorted(set(given.scenes) - set(SCENES))
     if unknown:
         parser.error(f"no scene is called {', '.join(unknown)}; there are {', '.join(SCENES)}")
@@ -30,7 +35,7 @@ def main() -> int:
         print(f"==> {name}: {SCENES[name].__doc__}", flush=True)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="understudy-chaos-") as directory:
-            verdict = asyncio.run(SCENES[name](Path(directory), SMALL if given.small else FULL))
+            verdict = asyncio.run(SCENES[name](Path(directory), scale))
         for what, number in verdict.numbers.items():
             print(f"    {what}: {json.dumps(number)}")
         for fault in verdict.faults[:20]:

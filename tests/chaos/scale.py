@@ -24,6 +24,10 @@ class Scale:
     idle_streams: int
     idle_seconds: float
     large_rounds: int
+    stream_runs: int
+    """Seeded runs of streams that are struck, of each sort."""
+    stream_seed: int = 1
+    """The first of their seeds."""
 
 
 SMALL = Scale(
@@ -38,6 +42,7 @@ SMALL = Scale(
     idle_streams=90,
     idle_seconds=2.0,
     large_rounds=1,
+    stream_runs=8,
 )
 
 FULL = Scale(
@@ -52,6 +57,7 @@ FULL = Scale(
     idle_streams=600,
     idle_seconds=10.0,
     large_rounds=3,
+    stream_runs=200,
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.cluster import ChaosCluster
+from chaos.deaf import ten_deaf_readers
 from chaos.failover import after_a_hang, after_kills
 from chaos.faults import FAULTS
 from chaos.large import beside_large_ones
@@ -16,6 +17,7 @@ from chaos.rolling import rolling_restart
 from chaos.scale import Scale
 from chaos.sleepers import peace, races
 from chaos.storm import Storm
+from chaos.streams import play_recitals, play_standing
 
 __all__ = ["CALM", "SCENES", "CalmScene", "Scene", "Verdict", "calm_cluster"]
 
@@ -145,6 +147,35 @@ async def large(cluster: ChaosCluster, scale: Scale) -> Verdict:
     return Verdict(found.numbers(), faults)
 
 
+async def streams(directory: Path, scale: Scale) -> Verdict:
+    """1,000 numbers on one stream while connections, owners and edges go: each exactly once, and one clear end."""
+    runs = await play_recitals(directory, _seeds(scale))
+    return Verdict(runs.shown(), runs.faults)
+
+
+async def standing(directory: Path, scale: Scale) -> Verdict:
+    """Numbered updates on standalone streams in the same weather: each once, in order, or the client is told."""
+    runs = await play_standing(directory, _seeds(scale))
+    return Verdict(runs.shown(), runs.faults)
+
+
+async def deaf(directory: Path, scale: Scale) -> Verdict:
+    """Ten clients that never read what they asked for: the nodes' memory stays within bounds, and others are served."""
+    async with ChaosCluster(directory, store="sqlite") as cluster:
+        found = await ten_deaf_readers(cluster)
+        faults = found.faults + cluster.complaints()
+    # 8 MiB are kept of each stream, and as much again may be on its way into the log or in the heap's holes.
+    if found.owner > 240 or found.edge > 80:
+        faults.append(f"too much memory: {found.numbers()}")
+    if found.slowest_echo > 5:
+        faults.append(f"others were held up: {found.numbers()}")
+    return Verdict(found.numbers(), faults)
+
+
+def _seeds(scale: Scale) -> range:
+    return range(scale.stream_seed, scale.stream_seed + scale.stream_runs)
+
+
 CALM: dict[str, CalmScene] = {
     "quiet": quiet,
     "exact": exact,
@@ -178,4 +209,7 @@ SCENES: dict[str, Scene] = {
     "storm-store-apart": storm_with_store_apart,
     "rolling": rolling,
     "rolling-two-versions": rolling_two_versions,
+    "streams": streams,
+    "standing": standing,
+    "deaf": deaf,
 }
