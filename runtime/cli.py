@@ -100,6 +100,10 @@ def main() -> None:
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
 @option("--event-log", type=click.Choice(["store", "off"]), default="store",
          help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip
+@option("--event-log-age", type=Parsed("duration", parse_duration), default="10m",
+         help="How long a stream can be resumed after its newest event.")  # fmt: skip
+@option("--event-log-size", type=Parsed("size", partial(parse_size, most=2**44)), default="1GiB",
+         help="Room for the events of all streams; beyond it the oldest go.")  # fmt: skip
 @option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
          help="How long a session lives after its last use.")  # fmt: skip
 @option("--idle-after", type=Parsed("duration", parse_duration), default="5m",

@@ -66,19 +66,19 @@ def parse_duration(text: str, *, or_none: bool = False) -> float:
     return seconds
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, *, most: int = 2**30) -> int:
     """Bytes from `4194304`, `4MiB`, `512KiB` or `10MB`.
 
     Raises:
-        ConfigError: Not a number with a known unit, less than one byte, or more than 1 GiB.
+        ConfigError: Not a number with a known unit, less than one byte, or more than `most`.
     """
     match = _QUANTITY.fullmatch(text.strip())
     unit = _BYTES.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise ConfigError(f"{text[:64]!r} is no size: write bytes (4194304) or a number with KiB, MiB or GiB (4MiB)")
     size = int(float(match[1]) * unit)
-    if not 1 <= size <= 2**30:
-        raise ConfigError(f"size {text[:64]!r} must be between 1 byte and 1 GiB")
+    if not 1 <= size <= most:
+        raise ConfigError(f"size {text[:64]!r} must be between 1 byte and {most // 2**30} GiB")
     return size
 
 
@@ -103,6 +103,9 @@ class ServeOptions:
     a cluster the bucket that the cluster's NATS keeps."""
     event_log: Literal["store", "off"] = "store"
     """Where streams are kept that clients may resume: in what the store brings, or only in memory."""
+    event_log_age: float = 600.0
+    """How long the event log keeps a stream after its newest event."""
+    event_log_size: int = 2**30
     session_ttl: float = 86400.0
     idle_after: float = 300.0
     max_sessions: int = 10_000

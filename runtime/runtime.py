@@ -21,7 +21,7 @@ from ..actors.session.handles import check_names
 from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
 from ..actors.task_owner import TaskOwner
-from ..stores import EventLog, SessionStore, StoreError, event_log_of, open_store
+from ..stores import EventLog, EventLogBounds, SessionStore, StoreError, event_log_of, open_store
 from .application import Application
 from .edge import Edge
 from .errors import ConfigurationError, NotStarted
@@ -95,6 +95,7 @@ class Runtime:
         cluster: ClusterOptions | None = None,
         placement: Placement | None = None,
         event_log: EventLog | Literal["store", "off"] = "store",
+        event_bounds: EventLogBounds | None = None,
     ) -> None:
         """
         Args:
@@ -124,6 +125,7 @@ class Runtime:
             placement: In place of a cluster, its parts; for those who bring their own.
             event_log: Where streams are kept that clients may resume after this node is gone. "store": in what `store`
                 brings with it, if it does. "off": nowhere; they are kept in memory alone.
+            event_bounds: How much, and for how long, the event log of a store that is given by its URL keeps.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -149,7 +151,10 @@ class Runtime:
             raise ConfigurationError(f'turns is {turns!r}; it must be "exclusive" or "interleaved"')
         if isinstance(event_log, str) and event_log not in ("store", "off"):
             raise ConfigurationError(f'event_log is {event_log!r}; it must be "store", "off" or an EventLog')
+        if event_bounds is not None and not isinstance(store, str):
+            raise ConfigurationError("event_bounds is for a store that is named by its URL; open yours with its bounds")
         self._event_log = event_log
+        self._event_bounds = event_bounds
         self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self._server = server
         self._store_source = store
@@ -222,7 +227,7 @@ class Runtime:
             raise ConfigurationError("the runtime is running already; enter it once")
         async with AsyncExitStack() as stack:
             source = self._store_source
-            store = await open_store(source) if isinstance(source, str) else source
+            store = await open_store(source, event_bounds=self._event_bounds) if isinstance(source, str) else source
             stack.push_async_callback(store.aclose)
             await store.ping()
             cluster = await self._connect(stack, store)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from ..stores import UnderstudyError
+from ..stores import EventLogBounds, UnderstudyError
 from .child import LISTEN
 from .config import ServeOptions, format_duration
 from .console import shown_url
@@ -94,6 +94,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         store=store,
         path=options.path,
         event_log=options.event_log,
+        event_bounds=EventLogBounds(max_age=options.event_log_age, max_total_bytes=options.event_log_size),
         session_ttl=options.session_ttl,
         idle_after=options.idle_after,
         max_sessions=options.max_sessions,

@@ -36,8 +36,8 @@ async def announce(node: Member, tenant: str) -> None:
     assert await client.tool("announce") == "announced"
 
 
-async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
+async def until(happened: Callable[[], Any], patience: float = PATIENCE) -> None:
+    async with asyncio.timeout(patience):
         while not happened():
             await asyncio.sleep(0.005)
 

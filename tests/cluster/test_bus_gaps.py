@@ -151,7 +151,8 @@ async def test_each_of_10_000_updates_from_two_nodes_is_heard_in_both_eras(nats_
 async def test_with_nats_cut_off_twice_each_of_10_000_is_heard_or_to_be_read_again(nats_url: str) -> None:
     """Each resource changes once, so that nothing that comes later can hide a loss."""
     world = World(UPDATES)
-    async with household(nats_url, 3, server=world.make_server, settings=quick) as nodes:
+    # With the usual lease: a busy machine that held a node up for longer than a short one would move the session.
+    async with household(nats_url, 3, server=world.make_server) as nodes:
         modern = Reader(world, await listen(nodes[0].modern(), *world.uris))
         client, standing = await subscribed(nodes[0], World(0))
         # As many as a session may have.
@@ -168,7 +169,7 @@ async def test_with_nats_cut_off_twice_each_of_10_000_is_heard_or_to_be_read_aga
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(cut())
                 await publish(nodes[1:])
-            await until(lambda: modern.right and handshake.right)
+            await until(lambda: modern.right and handshake.right, patience=2 * PATIENCE)
         assert hub(nodes[0]).heard < UPDATES, "some were lost"
         assert set(world.truth.values()) == {1}
 

@@ -169,3 +169,9 @@ def test_a_sqlite_file_fits_a_cluster_whose_nats_is_on_this_machine_alone(nats: 
 def test_a_node_that_listens_everywhere_is_shown_by_its_machines_name(host: str) -> None:
     assert ServeOptions(host=host).advertised_url(80) == f"http://{socket.gethostname()}:80/mcp"
     assert ServeOptions(host="10.0.0.1").advertised_url(80) == "http://10.0.0.1:80/mcp"
+
+
+def test_the_event_log_may_be_larger_than_a_body() -> None:
+    assert parse_size("20GiB", most=2**44) == 20 * 2**30
+    with pytest.raises(ConfigError, match="between 1 byte and 16384 GiB"):
+        parse_size("20000GiB", most=2**44)

@@ -28,6 +28,7 @@ from understudy.runtime.http_servers import HTTP_SERVERS, TLS
 from understudy.runtime.serve import BindError, StopSignals, bind, default_store, make_runtime, serve_until_stopped
 from understudy.runtime.serve import serve as run_serve
 from understudy.runtime.target import Target
+from understudy.stores import EventLogBounds
 
 DEMO = "understudy.runtime.demo:server"
 PATIENCE = 20.0
@@ -201,6 +202,8 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
     options = ServeOptions(
         path="/x",
         event_log="off",
+        event_log_age=60.0,
+        event_log_size=2**20,
         session_ttl=1.0,
         idle_after=2.0,
         max_sessions=3,
@@ -215,6 +218,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "path": "/x",
             "store": "memory://",
             "event_log": "off",
+            "event_bounds": EventLogBounds(max_age=60.0, max_total_bytes=2**20),
             "session_ttl": 1.0,
             "idle_after": 2.0,
             "max_sessions": 3,
