@@ -25,7 +25,7 @@ async def bench_streams(effort: Effort, progress: Progress) -> Report:
         await events_over_http(HTTP, "one by one", effort, progress),
         await events_over_http(HTTP, "in a burst", effort, progress),
     ]
-    second = find_spec(SECOND) is not None
+    second = not effort.quick and find_spec(SECOND) is not None
     if second:
         scenarios.append(await events_over_http(SECOND, "one by one", effort, progress))
     scenarios += await idle_streams(HTTP, effort, progress, full=True)
