@@ -16,7 +16,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from ..runtime.link import CallHead, InboundCall, Link
+from ..runtime.link import OLDEST, VERSION, CallHead, InboundCall, Link
 from ..runtime.link.nats_wire import NatsWire
 from ..stores import Address
 from .asgi import Refused
@@ -194,6 +194,8 @@ class LinkCalls:
     def __init__(self, link: Link, peer: str) -> None:
         self._link = link
         self._peer = peer
+        # As membership does for the nodes of a cluster.
+        link.set_peer_versions(peer, (OLDEST, VERSION))
         headers = {**HEADERS, "host": "localhost:8000", "content-length": str(len(BODY))}
         address = Address.new("session")
         headers |= {"mcp-session-id": address.id, "mcp-protocol-version": HANDSHAKE_VERSION}

@@ -27,7 +27,7 @@ def news_of(number: int) -> NodeNews:
         host=f"{name}.cluster.internal",
         sessions=8_000,
         capacity=10_000,
-        versions=(1, 2),
+        versions=(1, 3),
         serial=1_790_000_000_000 + number,
         build="0.1.0",
         store="nats://nats.cluster.internal:4222/sessions",

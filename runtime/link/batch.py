@@ -17,7 +17,7 @@ from ...actors.packing import pack, unpack
 from ...stores import UnderstudyError
 from .codec import decode_frame
 from .frames import LOOSE, MAX_NUMBER, Frame
-from .tenant_book import TenantBook
+from .head_book import HeadBook
 from .versions import Versions
 
 __all__ = ["OVERHEAD", "Batch", "CorruptBatch", "ForeignBatch", "decode_batch", "encode_batch"]
@@ -50,11 +50,13 @@ class Batch(NamedTuple):
 
 def encode_batch(version: int, path: int, seq: int, ack: int, frames: Sequence[bytes]) -> bytes:
     """A batch of frames that are encoded already, for this version."""
-    body = b"".join((b"\x94", pack(path), pack(seq), pack(ack), b"\xdc", len(frames).to_bytes(2, "big"), *frames))
+    # A list of four, of which the last is a list too; the frames are packed already.
+    numbers = pack((path, seq, ack))
+    body = b"".join((b"\x94", numbers[1:], b"\xdc", len(frames).to_bytes(2, "big"), *frames))
     return b"".join((MAGIC, version.to_bytes(1, "big"), zlib.crc32(body, version).to_bytes(4, "big"), body))
 
 
-def decode_batch(payload: bytes, versions: Versions, book: TenantBook) -> Batch:
+def decode_batch(payload: bytes, versions: Versions, book: HeadBook) -> Batch:
     """The inverse of `encode_batch`.
 
     Raises:

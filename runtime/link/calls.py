@@ -74,11 +74,6 @@ class Calls:
     def __bool__(self) -> bool:
         return bool(self._outbound or self._inbound or self._arrivals)
 
-    @property
-    def few(self) -> bool:
-        """Whether there is one at most."""
-        return len(self._outbound) + len(self._inbound) < 2
-
     def open(self, body: bytes) -> OutboundCall:
         """A call to the peer."""
         self._channels += 1

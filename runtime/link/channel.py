@@ -7,12 +7,12 @@ own channel and no other.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import Any, Final
 
 from .errors import CallFailed, LinkError, NotRun
 from .frames import MAX_REASON, Body, Call, Failed, GrantRequest, GrantResponse, NotRunFrame, RequestBody, Start
-from .head import CallHead, Headers
+from .head import CallHead
+from .headers import Headers
 
 __all__ = ["CREDIT", "MAX_REQUEST_BODY", "PART", "CallerChannel", "OwnerChannel", "ResponseFrame"]
 
@@ -186,7 +186,7 @@ class OwnerChannel:
     def head_after(self, seconds: float) -> CallHead:
         """The head, with what the body took to arrive taken off its budget."""
         budget = self.head.budget
-        return self.head if budget is None else replace(self.head, budget=max(budget - seconds, 0.0))
+        return self.head if budget is None else self.head._replace(budget=max(budget - seconds, 0.0))
 
     def take_body(self) -> bytes:
         """The whole request body, once."""

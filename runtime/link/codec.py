@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from ...actors.packing import strict_packer
+from .call_frame import decode_call, encode_call
 from .errors import Unsendable
 from .frames import (
     LOOSE,
@@ -24,8 +24,10 @@ from .frames import (
     RequestBody,
     Start,
 )
-from .head import decode_head, decode_headers, encode_head, encode_headers
-from .tenant_book import TenantBook
+from .head import decode_head, encode_head
+from .head_book import HeadBook
+from .headers import decode_headers, encode_headers, join_headers
+from .packer import pack_strictly
 
 __all__ = ["decode_frame", "encode_frame"]
 
@@ -44,38 +46,34 @@ _KINDS: Final[dict[type[Frame], int]] = {
 }
 
 
-def encode_frame(frame: Frame, version: int, book: TenantBook) -> bytes:
+def encode_frame(frame: Frame, version: int, book: HeadBook) -> bytes:
     """`frame` as wire version `version` writes it.
 
     Raises:
         Unsendable: It holds what msgpack cannot carry.
     """
+    kind = type(frame)
     try:
-        kind = type(frame)
         if kind is Call:
             call: Any = frame
+            if version > 2:
+                return encode_call(call, book)
             channel, head, part, more = call
-            return _pack([1, channel, encode_head(head, version, book), part, more])
+            return pack_strictly([1, channel, encode_head(head, version, book), part, more])
         if kind is Start:
             start: Any = frame
             channel, status, headers, part, more = start
-            return _pack([5, channel, status, encode_headers(headers), part, more])
+            written = join_headers(headers) if version > 2 else encode_headers(headers)
+            return pack_strictly([5, channel, status, written, part, more])
         if kind is NotRunFrame:
             _check_refusal(frame)
         elif version == 1 and kind in LOOSE:
-            return _pack([_KINDS[kind]])
-        return _pack([_KINDS[kind], *frame])
+            return pack_strictly([_KINDS[kind]])
+        return pack_strictly([_KINDS[kind], *frame])
     except Unsendable:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Unsendable(f"a {type(frame).__name__} frame cannot be packed: {error}") from error
-
-
-def _refuse(value: Any) -> NoReturn:
-    raise Unsendable(f"a frame cannot hold a {type(value).__name__}")
-
-
-_pack: Final = strict_packer(_refuse)
+        raise Unsendable(f"a {kind.__name__} frame cannot be packed: {error}") from error
 
 
 def _check_refusal(frame: Any) -> None:
@@ -83,7 +81,7 @@ def _check_refusal(frame: Any) -> None:
         raise Unsendable(f"a refusal needs a reason of at most {MAX_REASON} characters and a map of names")
 
 
-def decode_frame(raw: Any, version: int, book: TenantBook) -> Frame:
+def decode_frame(raw: Any, version: int, book: HeadBook) -> Frame:
     """The inverse of `encode_frame`, after msgpack.
 
     Raises:
@@ -118,60 +116,65 @@ def _reason(raw: Any) -> str:
     return raw
 
 
-def _call(fields: list[Any], version: int, book: TenantBook) -> Call:
+def _call(fields: list[Any], version: int, book: HeadBook) -> Call:
+    if version > 2:
+        return decode_call(fields, book)
     _, channel, head, part, more = fields
     return Call(_number(channel), decode_head(head, version, book), *_piece(part, more))
 
 
-def _request_body(fields: list[Any], _: int, __: TenantBook) -> RequestBody:
+def _request_body(fields: list[Any], _: int, __: HeadBook) -> RequestBody:
     _, channel, part, more = fields
     return RequestBody(_number(channel), *_piece(part, more))
 
 
-def _grant_request(fields: list[Any], _: int, __: TenantBook) -> GrantRequest:
+def _grant_request(fields: list[Any], _: int, __: HeadBook) -> GrantRequest:
     _, channel, size = fields
     return GrantRequest(_number(channel), _number(size))
 
 
-def _cancel(fields: list[Any], _: int, __: TenantBook) -> Cancel:
+def _cancel(fields: list[Any], _: int, __: HeadBook) -> Cancel:
     _, channel = fields
     return Cancel(_number(channel))
 
 
-def _start(fields: list[Any], _: int, __: TenantBook) -> Start:
-    _, channel, status, headers, part, more = fields
+def _start(fields: list[Any], version: int, book: HeadBook) -> Start:
+    _, channel, status, written, part, more = fields
     if type(status) is not int or not 100 <= status <= 999:
         raise ValueError("a status is no number of three digits")
-    return Start(_number(channel), status, decode_headers(headers), *_piece(part, more))
+    if type(part) is not bytes or type(more) is not bool:
+        raise ValueError("a piece of a body is no bytes and whether others follow")
+    headers = book.headers(written) if version > 2 else decode_headers(written)
+    return Start(_number(channel), status, headers, part, more)
 
 
-def _body(fields: list[Any], _: int, __: TenantBook) -> Body:
+def _body(fields: list[Any], _: int, __: HeadBook) -> Body:
     _, channel, part, more = fields
     return Body(_number(channel), *_piece(part, more))
 
 
-def _grant_response(fields: list[Any], _: int, __: TenantBook) -> GrantResponse:
+def _grant_response(fields: list[Any], _: int, __: HeadBook) -> GrantResponse:
     _, channel, size = fields
     return GrantResponse(_number(channel), _number(size))
 
 
-def _not_run(fields: list[Any], _: int, __: TenantBook) -> NotRunFrame:
+def _not_run(fields: list[Any], _: int, __: HeadBook) -> NotRunFrame:
     _, channel, reason, data = fields
     if data.__class__ is not dict or not all(type(key) is str for key in data):
         raise ValueError("what comes with a refusal is no map")
     return NotRunFrame(_number(channel), _reason(reason), data)
 
 
-def _failed(fields: list[Any], _: int, __: TenantBook) -> Failed:
+def _failed(fields: list[Any], _: int, __: HeadBook) -> Failed:
     _, channel, reason = fields
     return Failed(_number(channel), _reason(reason))
 
 
-def _ping(fields: list[Any], version: int, _: TenantBook) -> Ping:
+def _ping(fields: list[Any], version: int, _: HeadBook) -> Ping:
     return Ping(_nonce(fields, version))
 
 
-def _pong(fields: list[Any], version: int, _: TenantBook) -> Pong:
+def _pong(fields: list[Any], version: int, _: HeadBook) -> Pong:
     return Pong(_nonce(fields, version))
 
 
@@ -185,7 +188,7 @@ def _nonce(fields: list[Any], version: int) -> int:
     return nonce
 
 
-_DECODERS: Final[dict[int, Callable[[list[Any], int, TenantBook], Frame]]] = {
+_DECODERS: Final[dict[int, Callable[[list[Any], int, HeadBook], Frame]]] = {
     1: _call,
     2: _request_body,
     3: _grant_request,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from .head import CallHead, Headers
+from .head import CallHead
+from .headers import Headers
 
 __all__ = [
     "LOOSE",

@@ -1,29 +1,31 @@
-"""`CallHead`: all of a forwarded request but its body, and how both wire versions write it."""
+"""`CallHead`: all of a forwarded request but its body, and how versions 1 and 2 write it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...actors.session.tenant import ANONYMOUS, TenantContext
 from ...stores import Address
 from .errors import Unsendable
-from .tenant_book import TenantBook
+from .head_book import HeadBook
+from .headers import decode_headers, encode_headers
 
-__all__ = ["CallHead", "decode_head", "encode_head"]
-
-Headers = list[tuple[bytes, bytes]]
+__all__ = ["MAX_HOPS", "CallHead", "address_of", "decode_head", "encode_head", "host_and_port"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallHead:
-    """What the edge knows of a request when it forwards it. The owner does not ask for the credential again."""
+class CallHead(NamedTuple):
+    """What the edge knows of a request when it forwards it. The owner does not ask for the credential again.
+
+    A tuple, because one is made at each end for each call, and a tuple is made in C.
+    """
 
     method: str
     path: str
     query: bytes = b""
-    headers: Headers = field(default_factory=list[tuple[bytes, bytes]])
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """Not to be changed: calls may share it."""
     client: tuple[str, int] | None = None
     server: tuple[str, int | None] | None = None
     scheme: str = "http"
@@ -52,7 +54,7 @@ class CallHead:
             "raw_path": self.path.encode("utf-8", "surrogateescape"),
             "query_string": self.query,
             "root_path": self.root_path,
-            "headers": self.headers,
+            "headers": [*self.headers],
             "client": self.client,
             "server": self.server,
         }
@@ -65,7 +67,7 @@ _OPTIONS: Final = ("c", "s", "x", "v", "r", "a", "b")
 `i` beside them, and skips keys that it does not know."""
 
 
-def encode_head(head: CallHead, version: int, book: TenantBook) -> object:
+def encode_head(head: CallHead, version: int, book: HeadBook) -> object:
     """`head` as what msgpack packs.
 
     Raises:
@@ -90,7 +92,7 @@ def encode_head(head: CallHead, version: int, book: TenantBook) -> object:
         if not isfinite(head.budget):
             raise Unsendable(f"a budget of {head.budget} seconds is no duration; None means no end")
         options["b"] = float(head.budget)
-    tenant = book.pack(head.tenant)
+    tenant = book.tenants.pack(head.tenant)
     headers = encode_headers(head.headers)
     if version == 1:
         rest = [options.get(key) for key in _OPTIONS]
@@ -100,7 +102,7 @@ def encode_head(head: CallHead, version: int, book: TenantBook) -> object:
     return [head.method, head.path, head.query, headers, tenant, head.purpose, head.hops, options]
 
 
-def decode_head(raw: Any, version: int, book: TenantBook) -> CallHead:
+def decode_head(raw: Any, version: int, book: HeadBook) -> CallHead:
     """The inverse of `encode_head`.
 
     Raises:
@@ -140,13 +142,13 @@ def decode_head(raw: Any, version: int, book: TenantBook) -> CallHead:
         path,
         query,
         decode_headers(headers),
-        None if client is None else _host_and_port(client, int),
-        None if server is None else _host_and_port(server, int, type(None)),
+        None if client is None else host_and_port(client, int),
+        None if server is None else host_and_port(server, int, type(None)),
         scheme,
         http_version,
         root_path,
-        book.unpack(tenant),
-        None if address is None else _address(address),
+        book.tenants.unpack(tenant),
+        None if address is None else address_of(address),
         purpose,
         hops,
         budget,
@@ -154,35 +156,12 @@ def decode_head(raw: Any, version: int, book: TenantBook) -> CallHead:
     )
 
 
-def encode_headers(headers: Headers) -> list[bytes]:
-    """Name and value in turns.
+def host_and_port(raw: Any, *port_types: type) -> tuple[str, Any]:
+    """An end of a connection.
 
     Raises:
-        TypeError: Something else than bytes is among them.
+        ValueError: `raw` is no host and port.
     """
-    flat = [part for header in headers for part in header]
-    b"".join(flat)  # refuses, in C, what the other end would not take for a header
-    return flat
-
-
-def decode_headers(raw: Any) -> Headers:
-    """Name and value in turns, as pairs.
-
-    Raises:
-        ValueError: It is no such list.
-    """
-    if raw.__class__ is not list:
-        raise ValueError("headers are no list of names and values")
-    flat: list[bytes] = raw
-    try:
-        b"".join(flat)
-    except TypeError:
-        raise ValueError("a header is not bytes") from None
-    parts = iter(flat)
-    return list(zip(parts, parts, strict=True))  # a name without a value is a ValueError
-
-
-def _host_and_port(raw: Any, *port_types: type) -> tuple[str, Any]:
     if raw.__class__ is list and len(raw) == 2:
         host, port = raw
         if type(host) is str and type(port) in port_types:
@@ -190,7 +169,12 @@ def _host_and_port(raw: Any, *port_types: type) -> tuple[str, Any]:
     raise ValueError("an end of the connection of a call is no host and port")
 
 
-def _address(raw: Any) -> Address:
+def address_of(raw: Any) -> Address:
+    """An actor's address, of any kind and id.
+
+    Raises:
+        ValueError: `raw` is no kind and id.
+    """
     if raw.__class__ is list and len(raw) == 2:
         kind, id = raw
         if type(kind) is str and type(id) is str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .channel import OwnerChannel
@@ -95,8 +96,7 @@ class InboundCall:
                 path.send(channel.next_response(body, len(body), more))
                 if not more:
                     self.ended()
-                    if path.quiet:
-                        await path.hurry()
+                    path.hurry()
             else:
                 await self._send_body(body, more)
         elif kind == "http.response.start":
@@ -151,7 +151,7 @@ class InboundCall:
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         lines = [(name, value) for name, value in headers]
-        size = len(b"".join([part for line in lines for part in line])) + 10 * len(lines)
+        size = sum(map(len, chain.from_iterable(lines))) + 10 * len(lines)
         if size > self._path.part_size:
             raise Unsendable(f"response headers of {size} bytes, but {self._path.part_size} can cross between nodes")
         self.channel.start(status, lines)

@@ -15,6 +15,7 @@ from .batch import CorruptBatch, ForeignBatch, decode_batch, encode_batch
 from .counters import LinkCounters
 from .errors import CallFailed, LinkClosed, NotRun, PeerGone, Unsendable
 from .head import CallHead
+from .head_book import HeadBook
 from .inbound import InboundCall
 from .incarnation import checked_incarnation
 from .lives import Lives
@@ -23,7 +24,6 @@ from .path import Path
 from .publisher import Publisher
 from .serving import Serving
 from .session import PeerSession
-from .tenant_book import TenantBook
 from .versions import OLDEST, VERSION, Versions, checked_versions, negotiate
 from .wire import Wire
 
@@ -67,7 +67,11 @@ class Link:
         self.clock: Clock = clock or SystemClock()
         self.counters = LinkCounters()
         self._wire = wire
-        self._publisher = Publisher(wire, self.counters, self.clock.monotonic)
+        self._publisher = Publisher(wire, self.counters, self.clock, self._under_way)
+        self.mark = self._publisher.mark
+        """A path has something to publish."""
+        self.hurry = self._publisher.hurry
+        """See `Publisher.hurry`."""
         self._me = checked_incarnation(me)
         self._versions = checked_versions(versions)
         self._max_calls = max_calls
@@ -75,7 +79,7 @@ class Link:
         self._regroup = regroup
         self._paths: dict[str, Path] = {}
         self._lives = Lives()
-        self._book = TenantBook()
+        self._book = HeadBook()
         self._peer_versions: dict[str, Versions] = {}
         self._closing = True
         self._stopped = False
@@ -270,14 +274,6 @@ class Link:
 
     # What paths ask.
 
-    def mark(self, path: Path) -> None:
-        """`path` has something to publish."""
-        self._publisher.mark(path)
-
-    async def publish_now(self) -> None:
-        """Do not wait for others that might add to what is published."""
-        await self._publisher.publish_now()
-
     def lost(self, path: Path, why: str) -> None:
         """`path` cannot go on."""
         if path.over:
@@ -289,6 +285,9 @@ class Link:
         path.end(why)
 
     # How it is done.
+
+    def _under_way(self) -> int:
+        return self._forwarding + len(self.serving)
 
     def _open(self, peer: str) -> Path:
         """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...stores.nats_client import NatsClient
 from .incarnation import checked_incarnation, from_token, to_token
-from .wire import WireEvents
+from .wire import Letter, WireEvents
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -26,8 +26,8 @@ PENDING_BYTES: Final = 64 * 1024 * 1024
 CROWDED: Final = 1024 * 1024
 """Unflushed bytes from which a publish may have to wait for the socket."""
 FLUSH_TIMEOUT: Final = 5.0
-RUSH: Final = 0.0002
-"""Seconds between two publishes below which there will be more to write together with the second."""
+MAX_SUBJECTS: Final = 4096
+"""Of peers, remembered each way."""
 LARGE: Final = 4096
 """Bytes of a batch that holds many calls, or many answers."""
 NO_RESPONDERS: Final = "503"
@@ -55,10 +55,12 @@ class NatsWire:
         self._heard_before = 0
         self._dropped_before = 0
         self._reconnects: int = client.stats["reconnects"]
-        self._published = 0.0
         self._busy = False
         """A message is being handled, and the next ones must wait for it."""
-        self._at_once = client.publish_at_once if isinstance(client, NatsClient) else None
+        self._subjects: dict[str, tuple[str, str]] = {}
+        """By peer: where to publish to, and the beginning of the reply subject."""
+        self._peers: dict[bytes, str] = {}
+        """By subject: who publishes there."""
 
     @property
     def max_payload(self) -> int:
@@ -84,32 +86,29 @@ class NatsWire:
         self._events = events
         self._me_token = to_token(checked_incarnation(me))
         self._from_peers = f"{self._prefix}{self._me_token}."
+        self._subjects.clear()
+        self._peers.clear()
         client: Any = self._client  # nats-py leaves a type argument out
-        self._subscription = await client.subscribe(
+        subscription = self._subscription = await client.subscribe(
             f"{self._from_peers}>",
             cb=self._on_message,
             pending_msgs_limit=PENDING_MESSAGES,
             pending_bytes_limit=PENDING_BYTES,
         )
-        self._shorten(self._subscription)
+        if isinstance(self._client, NatsClient):
+            self._client.short_cut.open(subscription, self._take)
 
-    def _shorten(self, subscription: Any) -> None:
-        """Have small messages handled where they are read: a task of their own costs a turn of the event loop."""
-        queue = subscription._pending_queue
-        later = queue.put_nowait
-
-        def put_nowait(message: Msg) -> None:
-            if self._busy or len(message.data) > LARGE or not queue.empty():
-                later(message)
-                return
-            subscription._pending_size -= len(message.data)
-            try:
-                self._hear(message)
-            except Exception:
-                # nats-py's reader must not die of it.
-                logger.exception("a message from another node could not be handled")
-
-        queue.put_nowait = put_nowait
+    def _take(self, subject: bytes, payload: bytes) -> bool:
+        subscription = self._subscription
+        if self._busy or len(payload) > LARGE or subscription is None or subscription.pending_msgs:
+            return False
+        self._heard += 1
+        peer = self._peers.get(subject)
+        if peer is None:
+            self._hear(subject.decode(), payload)
+        elif self._events is not None:
+            self._events.on_payload(peer, payload)
+        return True
 
     async def publish(self, peer: str, payload: bytes, tag: str) -> bool:
         """As `Wire.publish`. Without a connection nothing is kept: the link sends it again."""
@@ -118,12 +117,8 @@ class NatsWire:
             self.reconnected()
         if not client.is_connected:
             return False
-        token = to_token(peer)
-        subject = f"{self._prefix}{token}.{self._me_token}"
-        reply = f"{self._from_peers}{token}.{tag}"
-        before, self._published = self._published, monotonic()
-        if self._at_once is not None and self._published - before > RUSH and self._at_once(subject, payload, reply):
-            return True
+        subject, answers = self._subjects_of(peer)
+        reply = answers + tag
         try:
             if not self.crowded:
                 await client.publish(subject, payload, reply=reply)
@@ -137,6 +132,26 @@ class NatsWire:
             logger.debug("NATS did not take a batch for %s: %r", peer, error)
             return False
         return True
+
+    def publish_at_once(self, letters: Sequence[Letter]) -> bool:
+        """As `Wire.publish_at_once`."""
+        client = self._client
+        if not isinstance(client, NatsClient):
+            return False
+        if client.stats["reconnects"] != self._reconnects:
+            self.reconnected()
+        messages: list[tuple[str, bytes, str]] = []
+        for peer, payload, tag in letters:
+            subject, answers = self._subjects.get(peer) or self._subjects_of(peer)
+            messages.append((subject, payload, answers + tag))
+        return client.publish_at_once(messages)
+
+    def _subjects_of(self, peer: str) -> tuple[str, str]:
+        if len(self._subjects) >= MAX_SUBJECTS:
+            self._subjects.clear()
+        token = to_token(peer)
+        subjects = self._subjects[peer] = (f"{self._prefix}{token}.{self._me_token}", f"{self._from_peers}{token}.")
+        return subjects
 
     def reconnected(self) -> None:
         """The client has a new connection."""
@@ -157,6 +172,8 @@ class NatsWire:
             return
         self._dropped_before += max(subscription.delivered - self._heard - subscription.pending_msgs, 0)
         self._heard = 0
+        if isinstance(self._client, NatsClient):
+            self._client.short_cut.close(subscription)
         try:
             await subscription.unsubscribe()
         except Exception as error:
@@ -166,7 +183,9 @@ class NatsWire:
     async def _on_message(self, message: Msg) -> None:
         self._busy = True
         try:
-            self._hear(message)
+            self._heard += 1
+            status = None if message.headers is None else message.headers.get("Status")
+            self._hear(message.subject, message.data, status)
             if len(message.data) > LARGE:
                 # What it has caused shall be under way before the next one is looked at, else both ends take turns at
                 # working: the first turn of the loop runs the calls that it brought, the second publishes answers.
@@ -175,19 +194,19 @@ class NatsWire:
         finally:
             self._busy = False
 
-    def _hear(self, message: Msg) -> None:
-        subject = message.subject
+    def _hear(self, subject: str, payload: bytes, status: str | None = None) -> None:
         events = self._events
         if events is None or not subject.startswith(self._from_peers):
             # A late word to an earlier incarnation.
             return
-        self._heard += 1
         token, _, tag = subject[len(self._from_peers) :].partition(".")
         peer = from_token(token)
         if peer is None:
             return
-        if tag:
-            if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-                events.on_no_responders(peer, tag)
-        else:
-            events.on_payload(peer, message.data)
+        if not tag:
+            if len(self._peers) >= MAX_SUBJECTS:
+                self._peers.clear()
+            self._peers[subject.encode()] = peer
+            events.on_payload(peer, payload)
+        elif status == NO_RESPONDERS:
+            events.on_no_responders(peer, tag)

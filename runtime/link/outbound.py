@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .channel import CallerChannel
@@ -58,8 +57,7 @@ class OutboundCall:
                 await self._wait()
             else:
                 path.send(frame)
-        if path.quiet:
-            await path.hurry()
+        path.hurry()
         await self._play(send)
 
     async def _knock(self) -> None:
@@ -105,7 +103,7 @@ class OutboundCall:
     def _spend(self, head: CallHead, budget: float, waited: float) -> CallHead:
         if waited >= budget:
             raise NotRun(self._path.peer, "deadline", {})
-        return replace(head, budget=budget - waited)
+        return head._replace(budget=budget - waited)
 
     async def _wait(self) -> None:
         """Until something has changed.

@@ -9,7 +9,7 @@ from typing import Final
 from .batch import MAX_FRAMES
 from .codec import encode_frame
 from .frames import Body, Call, Frame, RequestBody, Start
-from .tenant_book import TenantBook
+from .head_book import HeadBook
 
 __all__ = ["Outbox", "Waiting", "lane_of"]
 
@@ -97,7 +97,7 @@ class Outbox:
         self.backlog -= sum([len(encoded) for _, encoded in taken])
         return taken
 
-    def encode_anew(self, version: int, book: TenantBook) -> None:
+    def encode_anew(self, version: int, book: HeadBook) -> None:
         """Another wire version is spoken from now on."""
         self._small = deque((frame, encode_frame(frame, version, book)) for frame, _ in self._small)
         for lane, queue in self._bulk.items():

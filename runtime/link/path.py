@@ -11,6 +11,7 @@ from .calls import CallHost, Calls
 from .channel import PART
 from .frames import Frame, Ping
 from .inbound import InboundCall
+from .inbox import ACK_DELAY
 from .outbound import OutboundCall
 from .session import BACKLOG, PeerSession, Sending
 from .wakeup import Wakeup
@@ -32,8 +33,8 @@ class PathHost(CallHost, Protocol):
         """`path` has something to publish."""
         ...
 
-    async def publish_now(self) -> None:
-        """Do not wait for others that might add to what is published."""
+    def hurry(self) -> None:
+        """Do not wait for others that are not likely to add to what is published."""
         ...
 
     def lost(self, path: Path, why: str) -> None:
@@ -46,6 +47,7 @@ class Path:
 
     __slots__ = (
         "_calls",
+        "_doubted_since",
         "_heard_at",
         "_held",
         "_host",
@@ -81,6 +83,8 @@ class Path:
         self._held: list[InboundCall] = []
         """Their response has begun, perhaps with a frame that still has room for a body."""
         self._heard_at = self._pinged_at = -inf
+        self._doubted_since = inf
+        """Since when the peer may have given this path up without our hearing of it."""
         self._timer: Timer | None = None
         self._timer_at = inf
 
@@ -101,7 +105,7 @@ class Path:
         """A call to the peer; its driver calls `leave` on it."""
         call = self._calls.open(body)
         if self._timer is None:
-            self._arm()
+            self._arm(self.now())
         return call
 
     def forget(self, call: OutboundCall) -> None:
@@ -131,19 +135,15 @@ class Path:
             self.session.send(frame)
             self._host.mark(self)
 
-    @property
-    def quiet(self) -> bool:
-        """Whether no other call is likely to add to what was sent: then `hurry` saves a turn of the event loop."""
-        return self._calls.few
-
-    async def hurry(self) -> None:
-        """Let what was sent leave at once."""
-        await self._host.publish_now()
+    def hurry(self) -> None:
+        """Let what was sent leave at once, if nothing more is likely to come: it saves a turn of the event loop."""
+        self._host.hurry()
 
     def hold(self, call: InboundCall) -> None:
         """The response of `call` has begun; should nothing follow at once, its beginning leaves alone."""
+        if not self._held:
+            self._host.mark(self)
         self._held.append(call)
-        self._host.mark(self)
 
     def offer_room(self) -> None:
         """Wake as many as may add to the backlog."""
@@ -162,12 +162,13 @@ class Path:
                     call.flush()
         sendings = self.session.take_batches(now)
         self.offer_room()
-        self._arm()
+        self._arm(now)
         return sendings
 
     def on_batch(self, batch: Batch, now: float) -> None:
         """The peer has spoken."""
         self._heard_at = now
+        self._doubted_since = inf
         for wakeup in self.knocking:
             wakeup.wake()
         calls = self._calls
@@ -181,20 +182,24 @@ class Path:
         elif self.session.has_work():
             self._host.mark(self)
         else:
-            self._arm()
+            self._arm(now)
 
     def on_undelivered(self, seq: int, *, lost: bool) -> None:
         """A batch surely reached nobody. `lost`: which proves that the peer is gone."""
-        self.session.on_undelivered(seq, self.now())
+        now = self.now()
+        self.session.on_undelivered(seq, now)
         if lost:
             self._host.lost(self, "it does not listen any more")
         else:
-            self._arm()
+            self._arm(now)
 
     def on_reconnect(self, now: float) -> None:
         """The wire was interrupted."""
         self.session.on_reconnect(now)
-        if self.knocking:
+        if self._calls:
+            # Who wrote to us meanwhile was told that nobody is here, and has ended what we still wait for.
+            self._doubted_since = now
+        if self.knocking or self._calls:
             self._ping(now)
         self._host.mark(self)
 
@@ -214,13 +219,22 @@ class Path:
     def _deadline(self) -> float:
         deadline = self.session.next_deadline()
         when = inf if deadline is None else deadline
-        return min(when, self._ping_due()) if self._calls.awaiting else when
+        return min(when, self._ping_due())
+
+    @property
+    def _waiting_since(self) -> float:
+        """Since when the peer has owed us a word; infinite if it does not."""
+        awaiting = self._calls.awaiting_since if self._calls.awaiting else inf
+        return min(awaiting, self._doubted_since)
 
     def _ping_due(self) -> float:
-        return max(self._heard_at, self._pinged_at, self._calls.awaiting_since) + PING_EVERY
+        return max(self._heard_at, self._pinged_at, self._waiting_since) + PING_EVERY
 
-    def _arm(self) -> None:
+    def _arm(self, now: float) -> None:
         """Have a timer that rings in time. One that rings early is left alone: moving it costs more than its ring."""
+        if self._timer_at <= now + ACK_DELAY:
+            # Nothing that begins now is due before.
+            return
         when = self._deadline()
         if when < self._timer_at:
             if self._timer is not None:
@@ -237,12 +251,12 @@ class Path:
         if self.session.broken is not None:
             self._host.lost(self, self.session.broken)
             return
-        if self._calls.awaiting:
-            if now >= max(self._heard_at, self._calls.awaiting_since) + self._patience:
+        if self._waiting_since < inf:
+            if now >= max(self._heard_at, self._waiting_since) + self._patience:
                 self._host.lost(self, f"it has been silent for {self._patience:g} s")
                 return
             if now >= self._ping_due():
                 self._ping(now)
         if self.session.has_work():
             self._host.mark(self)
-        self._arm()
+        self._arm(now)

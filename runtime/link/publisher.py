@@ -1,4 +1,4 @@
-"""`Publisher`: the one task of a link that talks to the wire."""
+"""`Publisher`: all that a link says to the wire."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from ...actors.clock import Clock, Timer
 from .counters import LinkCounters
 from .path import Path
 from .wakeup import Wakeup
-from .wire import Wire, WireEvents
+from .wire import Letter, Wire, WireEvents
 
 __all__ = ["Publisher"]
 
@@ -18,23 +19,33 @@ logger = logging.getLogger(__name__)
 
 MAX_NOTES: Final = 4096
 RETRY: Final = 1.0
+RUSH: Final = 0.0002
+"""Seconds; less than a call over the network takes."""
 
 
 class Publisher:
-    """Publishes, once in an iteration of the event loop, what all paths have collected until then."""
+    """Publishes, once in an iteration of the event loop, what all paths have collected until then.
 
-    def __init__(self, wire: Wire, counters: LinkCounters, now: Callable[[], float]) -> None:
-        """`now`: monotonic seconds."""
+    It does so without waiting, and has its task do it where that is not possible: the wire is crowded, or interrupted.
+    """
+
+    def __init__(self, wire: Wire, counters: LinkCounters, clock: Clock, under_way: Callable[[], int]) -> None:
+        """`under_way`: how many calls are, in both directions."""
         self._wire = wire
         self._counters = counters
-        self._now = now
+        self._clock = clock
+        self._under_way = under_way
         self._wakeup = Wakeup()
         self._marked: dict[Path, None] = {}
-        self._unfinished: dict[Path, None] = {}
-        """Have more bulk to publish, after everybody else has had a turn of the event loop."""
+        self._turn: Timer | None = None
+        """When what is marked is published."""
+        self._published_at = 0.0
+        self._unsent: list[tuple[Path, int, Letter]] = []
+        """What could not be published without waiting."""
         self._notes: dict[str, bytes] = {}
         self._renamed: tuple[str, WireEvents] | None = None
-        self._publishing = False
+        self._waiting = False
+        """The task is at work; all else waits for it, so that nothing is overtaken."""
         self._stopped = False
 
     @property
@@ -44,14 +55,13 @@ class Publisher:
 
     def mark(self, path: Path) -> None:
         """`path` has something to publish."""
-        if not self._marked:
-            self._wakeup.wake()
         self._marked[path] = None
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self.publish_now)
 
     def forget(self, path: Path) -> None:
         """Nothing of `path` is published any more."""
         self._marked.pop(path, None)
-        self._unfinished.pop(path, None)
 
     def note(self, peer: str, payload: bytes) -> None:
         """Publish a word about paths that are over. It may be lost; only the last one for a peer counts."""
@@ -69,49 +79,91 @@ class Publisher:
         self._stopped = True
         self._wakeup.wake()
 
-    async def run(self) -> None:
-        """Publish until `stop`."""
-        while not self._stopped:
-            await self._wakeup.wait()
-            await self._publish_or_log()
-            if self._unfinished:
-                await asyncio.sleep(0)
-        await self._publish_or_log()
+    def hurry(self) -> None:
+        """Publish at once what is marked, if nobody is likely to add to it: it belongs to the only call under way, and
+        the last time is not a moment ago, as where this process works off what has gathered while it had to wait.
+        """
+        if self._under_way() < 2 and self._clock.monotonic() - self._published_at > RUSH:
+            self.publish_now()
 
-    async def _publish_or_log(self) -> None:
+    def publish_now(self) -> None:
+        """Publish what is marked, without the turn of the event loop that lets others add to it.
+
+        What cannot be published without waiting is left to the task. Never raises.
+        """
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._waiting or self._unsent or self._notes or self._renamed is not None or self._wire.crowded:
+            self._wakeup.wake()
+            return
         try:
-            await self._publish_guarded()
+            self._publish_marked()
         except Exception:
             # Whatever it is, what comes after must not wait for ever. What was lost goes again in time.
             logger.exception("publishing failed; trying again in %g s", RETRY)
-            await asyncio.sleep(RETRY)
+            self._turn = self._clock.call_at(self._clock.monotonic() + RETRY, self.publish_now)
 
-    async def publish_now(self) -> None:
-        """Publish what waits, without the turn of the event loop that lets others add to it.
+    async def run(self) -> None:
+        """Do what takes a while, until `stop`."""
+        while not self._stopped:
+            await self._wakeup.wait()
+            await self._publish_or_log()
+        if self._turn is not None:
+            self._turn.cancel()
+        await self._publish_or_log()
 
-        Does nothing if that might take a while. Cancelled, it has published some; what is missing goes again in time.
-        """
-        if not (self._notes or self._renamed is not None or self._wire.crowded):
-            await self._publish_guarded()
-
-    async def _publish_guarded(self) -> None:
-        if self._publishing:
-            # Whoever does it comes to what was added meanwhile.
+    def _publish_marked(self) -> None:
+        now = self._published_at = self._clock.monotonic()
+        going = self._collect(now)
+        if not going:
             return
-        self._publishing = True
-        try:
-            await self._publish_all()
-        finally:
-            self._publishing = False
-            if self._unfinished or self._marked or self._notes or self._renamed is not None:
-                self._wakeup.wake()
+        for path, seq, _ in going:
+            path.session.on_handed(seq)
+        letters = [letter for _, _, letter in going]
+        if self._wire.publish_at_once(letters):
+            self._counters.batches_out += len(letters)
+            self._counters.bytes_out += sum([len(payload) for _, payload, _ in letters])
+            return
+        for path, seq, _ in going:
+            path.session.on_unsent(seq)
+        self._unsent = going
+        self._wakeup.wake()
 
-    async def _publish_all(self) -> None:
-        marked = self._marked
-        if self._unfinished:
-            marked.update(self._unfinished)
-            self._unfinished.clear()
-        while marked or self._notes or self._renamed is not None:
+    def _collect(self, now: float) -> list[tuple[Path, int, Letter]]:
+        """What all marked paths have to publish now."""
+        marked, self._marked = self._marked, {}
+        going: list[tuple[Path, int, Letter]] = []
+        for path in marked:
+            session = path.session
+            for seq, payload in path.flush(now):
+                going.append((path, seq, (path.peer, payload, f"{session.path}-{seq}")))
+            if session.more_now:
+                # After everybody else has had a turn of the event loop.
+                self.mark(path)
+        return going
+
+    async def _publish_or_log(self) -> None:
+        self._waiting = True
+        try:
+            await self._publish_waiting()
+        except Exception:
+            logger.exception("publishing failed; trying again in %g s", RETRY)
+            await asyncio.sleep(RETRY)
+            self._wakeup.wake()
+        finally:
+            self._waiting = False
+
+    async def _publish_waiting(self) -> None:
+        """Publish everything, waiting where the wire has to."""
+        while self._unsent or self._marked or self._notes or self._renamed is not None:
+            for path, seq, letter in self._take_unsent():
+                if path.over:
+                    # Whoever was told that its call never left must be right.
+                    continue
+                path.session.on_handed(seq)
+                if not await self._publish(*letter):
+                    path.session.on_unsent(seq)
             while self._notes:
                 peer, payload = self._notes.popitem()
                 await self._publish(peer, payload, "0-0")
@@ -119,22 +171,15 @@ class Publisher:
                 me, events = self._renamed
                 await self._wire.listen(me, events)
                 self._renamed = None
-            if marked:
-                path = next(iter(marked))
-                del marked[path]
-                await self._publish_path(path)
+            if self._marked:
+                self._unsent = self._collect(self._clock.monotonic())
+            if self._marked:
+                # Bulk has its turn after everybody else.
+                await asyncio.sleep(0)
 
-    async def _publish_path(self, path: Path) -> None:
-        session = path.session
-        for seq, payload in path.flush(self._now()):
-            if path.over:
-                # Whoever was told that its call never left must be right.
-                return
-            session.on_handed(seq)
-            if not await self._publish(path.peer, payload, f"{session.path}-{seq}"):
-                session.on_unsent(seq)
-        if session.more_now and not path.over:
-            self._unfinished[path] = None
+    def _take_unsent(self) -> list[tuple[Path, int, Letter]]:
+        unsent, self._unsent = self._unsent, []
+        return unsent
 
     async def _publish(self, peer: str, payload: bytes, tag: str) -> bool:
         self._counters.batches_out += 1

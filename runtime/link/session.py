@@ -15,9 +15,9 @@ from .codec import encode_frame
 from .counters import LinkCounters
 from .errors import Unsendable
 from .frames import LOOSE, Call, Frame, RequestBody
+from .head_book import HeadBook
 from .inbox import Inbox
 from .outbox import Outbox, Waiting
-from .tenant_book import TenantBook
 
 __all__ = ["BACKLOG", "MAX_BATCH", "PeerSession", "Sending"]
 
@@ -65,7 +65,7 @@ class PeerSession:
     """
 
     def __init__(
-        self, *, path: int, version: int, max_payload: int, book: TenantBook | None = None, give_up: float = 30.0
+        self, *, path: int, version: int, max_payload: int, book: HeadBook | None = None, give_up: float = 30.0
     ) -> None:
         """`give_up`: seconds after which an unacknowledged batch breaks the session."""
         self.path = path
@@ -78,7 +78,7 @@ class PeerSession:
         self._inbox = Inbox()
         self.more_now = False
         """Whether `take_batches` left bulk behind that may leave in the next iteration of the event loop."""
-        self._book = book or TenantBook()
+        self._book = HeadBook() if book is None else book
         self._give_up = give_up
         self._outbox = Outbox()
         self._loose: list[bytes] = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from ...actors.clock import Clock, SystemClock
-from .wire import WireEvents
+from .wire import Letter, WireEvents
 
 __all__ = ["MemoryHub", "MemoryWire"]
 
@@ -41,6 +42,10 @@ class MemoryHub:
     def cut(self, *names: str) -> None:
         """Those have lost their connection: they publish nothing, and publishing to them says that nobody listens."""
         self._cut.update(names)
+
+    def is_cut(self, name: str) -> bool:
+        """Whether `name` has lost its connection."""
+        return name in self._cut
 
     def mend(self, *names: str) -> None:
         """Those are connected again, and know it."""
@@ -143,6 +148,13 @@ class MemoryWire:
 
     async def publish(self, peer: str, payload: bytes, tag: str) -> bool:
         return self._hub.carry(self._me, peer, payload, tag)
+
+    def publish_at_once(self, letters: Sequence[Letter]) -> bool:
+        if self._hub.is_cut(self._me):
+            return False
+        for letter in letters:
+            self._hub.carry(self._me, *letter)
+        return True
 
     async def close(self) -> None:
         self._hub.leave(self)

@@ -10,9 +10,10 @@ __all__ = ["OLDEST", "VERSION", "Versions", "checked_versions", "negotiate"]
 
 OLDEST: Final = 1
 """A call's head all by position, without a trace; pings without a nonce."""
-VERSION: Final = 2
-"""The optional fields of a call's head as a map, in which unknown keys are skipped, and a trace among them; pings carry
-a nonce that comes back in the pong."""
+VERSION: Final = 3
+"""2: the optional fields of a call's head as a map, in which unknown keys are skipped, and a trace among them; pings
+carry a nonce that comes back in the pong. 3: headers, and what calls have in common, each in one piece that the reader
+may look up."""
 
 Versions = tuple[int, int]
 """The oldest and the newest version that a node speaks."""

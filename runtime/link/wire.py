@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["Wire", "WireEvents"]
+__all__ = ["Letter", "Wire", "WireEvents"]
+
+Letter = tuple[str, bytes, str]
+"""Peer, payload and tag: what `Wire.publish` takes."""
 
 
 class WireEvents(Protocol):
@@ -48,6 +52,10 @@ class Wire(Protocol):
 
         `tag`, visible ASCII without `.`, `*` and `>`, comes back in `on_no_responders`.
         """
+        ...
+
+    def publish_at_once(self, letters: Sequence[Letter]) -> bool:
+        """Publish all of `letters` without waiting; False, and nothing done, if that is not possible. Never raises."""
         ...
 
     async def close(self) -> None:

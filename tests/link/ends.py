@@ -12,7 +12,7 @@ from typing import Any
 from understudy.actors.clock import Clock
 from understudy.actors.session import TenantContext
 from understudy.actors.testing import settle
-from understudy.runtime.link import CallHead, InboundCall, Link
+from understudy.runtime.link import OLDEST, VERSION, CallHead, InboundCall, Link
 from understudy.runtime.link.testing import MemoryHub
 from understudy.stores import Address
 
@@ -113,8 +113,8 @@ async def two_ends(
         Link(hub.wire(), me=OWNER, serve=handler, clock=clock, **options) as owner,
         Link(hub.wire(), me=EDGE, serve=echo, clock=clock, **options) as edge,
     ):
-        edge.set_peer_versions(OWNER, (1, 2))
-        owner.set_peer_versions(EDGE, (1, 2))
+        edge.set_peer_versions(OWNER, (OLDEST, VERSION))
+        owner.set_peer_versions(EDGE, (OLDEST, VERSION))
         yield Ends(hub, edge, owner)
 
 

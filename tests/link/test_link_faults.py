@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +14,10 @@ from understudy.runtime.link import InboundCall, Link, PeerGone
 from understudy.runtime.link.batch import encode_batch
 from understudy.runtime.link.codec import encode_frame
 from understudy.runtime.link.frames import Call, RequestBody
+from understudy.runtime.link.head_book import HeadBook
 from understudy.runtime.link.lives import Lives
-from understudy.runtime.link.tenant_book import TenantBook
 from understudy.runtime.link.testing import MemoryHub, MemoryWire
+from understudy.runtime.link.wire import Letter
 
 
 class Owner:
@@ -251,6 +253,9 @@ async def test_what_is_told_never_to_have_left_does_not_leave_later(clock: Manua
     armed = False
 
     class Hesitant(MemoryWire):
+        def publish_at_once(self, letters: Sequence[Letter]) -> bool:
+            return False
+
         async def publish(self, peer: str, payload: bytes, tag: str) -> bool:
             nonlocal armed
             taken = await super().publish(peer, payload, tag)
@@ -384,6 +389,43 @@ async def test_streams_survive_an_interruption_of_the_wire(clock: ManualClock) -
     assert heard.body == b"before during"
 
 
+async def test_a_stream_that_was_given_up_while_its_reader_was_cut_off_ends_with_the_reconnect(
+    clock: ManualClock,
+) -> None:
+    owner = Owner()
+    async with two_ends(owner, clock=clock) as ends, asyncio.TaskGroup() as group:
+        heard = Heard()
+        stream = group.create_task(error_of(ends.edge.forward(OWNER, a_head("/stream"), b"", heard.send)))
+        await soon(lambda: heard.body)
+        # What the edge has sent is acknowledged, so that it would have no reason to speak.
+        await clock.advance(5.0)
+        ends.hub.cut(EDGE)
+        assert isinstance(await error_of(ends.owner.forward(EDGE, a_head(), b"", Heard().send)), PeerGone)
+        await settle()
+        assert owner.disconnected == 1
+        assert not stream.done()
+        ends.hub.mend(EDGE)
+        await soon(stream.done)
+        gone = stream.result()
+        assert isinstance(gone, PeerGone)
+        assert gone.maybe_ran
+
+
+async def test_a_stream_whose_peer_says_nothing_after_a_reconnect_ends_in_time(clock: ManualClock) -> None:
+    owner = Owner()
+    async with two_ends(owner, clock=clock) as ends, asyncio.TaskGroup() as group:
+        heard = Heard()
+        stream = group.create_task(error_of(ends.edge.forward(OWNER, a_head("/stream"), b"", heard.send)))
+        await soon(lambda: heard.body)
+        await clock.advance(60.0)
+        assert not stream.done(), "a silent stream is none of a dead peer"
+        ends.hub.cut(EDGE)
+        ends.hub.part(EDGE, OWNER)
+        ends.hub.mend(EDGE)
+        await pass_time(clock, stream)
+        assert isinstance(stream.result(), PeerGone)
+
+
 async def test_a_new_name_ends_what_the_old_one_did_in_both_directions(clock: ManualClock) -> None:
     owner = Owner()
     async with two_ends(owner, clock=clock) as ends, asyncio.TaskGroup() as group:
@@ -412,7 +454,7 @@ async def test_what_still_comes_to_the_old_name_begins_nothing(clock: ManualCloc
     async with two_ends(clock=clock) as ends:
         await ends.ask()
         ends.edge.rename("edge-1.new")
-        late = [encode_frame(Call(1, a_head()), 2, TenantBook())]
+        late = [encode_frame(Call(1, a_head()), 2, HeadBook())]
         ends.edge.on_payload(OWNER, encode_batch(2, 1, 3, 0, late))
         ends.edge.on_no_responders(OWNER, "1-1")
         assert ends.edge.stats()["paths"] == 0
@@ -449,7 +491,7 @@ async def test_batches_of_a_life_that_is_over_do_nothing_but_tell_their_sender(c
     owner.go.set()
     async with two_ends(owner, clock=clock) as ends:
         await ends.ask()
-        late = encode_batch(2, 1, 4, 0, [encode_frame(Call(9, a_head()), 2, TenantBook())])
+        late = encode_batch(2, 1, 4, 0, [encode_frame(Call(9, a_head()), 2, HeadBook())])
         ends.owner.peer_gone(EDGE)
         ends.owner.on_payload(EDGE, late)
         await settle()
@@ -489,8 +531,8 @@ async def test_a_peer_that_breaks_the_rules_loses_its_path_and_nothing_else(cloc
 
     async with two_ends(clock=clock, hub=hub) as ends:
         await wire.listen("rogue-1.zz", Ears())
-        call = encode_frame(Call(1, a_head(), b"", True), 2, TenantBook())
-        flood = encode_frame(RequestBody(1, bytes(300_000), True), 2, TenantBook())
+        call = encode_frame(Call(1, a_head(), b"", True), 2, HeadBook())
+        flood = encode_frame(RequestBody(1, bytes(300_000), True), 2, HeadBook())
         for path, frames in enumerate(([call, call], [call, flood]), 1):
             ends.owner.on_payload("rogue-1.zz", encode_batch(2, path, 1, 0, frames))
             assert ends.owner.stats()["paths_lost"] == path

@@ -12,21 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from link.ends import a_head
+from understudy.runtime.link import OLDEST, VERSION
 from understudy.runtime.link.batch import Batch, decode_batch, encode_batch
 from understudy.runtime.link.codec import encode_frame
 from understudy.runtime.link.counters import LinkCounters
 from understudy.runtime.link.errors import Unsendable
 from understudy.runtime.link.frames import Body, Call, Cancel, Frame, Ping, Pong, RequestBody, Start
+from understudy.runtime.link.head_book import HeadBook
 from understudy.runtime.link.inbox import ACK_DELAY
 from understudy.runtime.link.outbox import SMALL_BATCH
 from understudy.runtime.link.session import BURST, RETRY_MIN, WINDOW, PeerSession, Sending
-from understudy.runtime.link.tenant_book import TenantBook
 
 PART = 60_000
 
 
 def a_session(**options: float) -> PeerSession:
-    return PeerSession(path=1, version=2, max_payload=1024 * 1024, **options)
+    return PeerSession(path=1, version=VERSION, max_payload=1024 * 1024, **options)
 
 
 def payloads(session: PeerSession, now: float = 0.0) -> list[bytes]:
@@ -41,7 +42,7 @@ def handed(session: PeerSession, now: float = 0.0) -> list[Sending]:
 
 
 def batches(session: PeerSession, now: float = 0.0) -> list[Batch]:
-    return [decode_batch(payload, (1, 2), TenantBook()) for payload in payloads(session, now)]
+    return [decode_batch(payload, (OLDEST, VERSION), HeadBook()) for payload in payloads(session, now)]
 
 
 def deliver(to: PeerSession, sent: Iterable[Batch], now: float = 0.0) -> list[Frame]:
@@ -87,7 +88,7 @@ class Network:
         self.now = max(self.now, when)
         while self._events and self._events[0][0] <= self.now:
             _, _, end, payload = heapq.heappop(self._events)
-            self.heard[end] += self.ends[end].on_batch(decode_batch(payload, (1, 2), TenantBook()), self.now)
+            self.heard[end] += self.ends[end].on_batch(decode_batch(payload, (OLDEST, VERSION), HeadBook()), self.now)
         for session in self.ends:
             session.on_timer(self.now)
         return not any(session.broken for session in self.ends)
@@ -294,7 +295,7 @@ def test_what_waits_of_a_cancelled_call_does_not_leave() -> None:
 
 
 def test_a_frame_that_fits_no_batch_is_refused_and_harms_nothing() -> None:
-    session = PeerSession(path=1, version=2, max_payload=20_000)
+    session = PeerSession(path=1, version=VERSION, max_payload=20_000)
     with pytest.raises(Unsendable, match="the head of a call takes"):
         session.send(Call(1, a_head(path="/" * 20_000)))
     session.send(Call(1, a_head()))
@@ -303,7 +304,7 @@ def test_a_frame_that_fits_no_batch_is_refused_and_harms_nothing() -> None:
 
 @pytest.mark.parametrize("room", [16_384, 65_536, 1024 * 1024])
 def test_no_batch_is_larger_than_what_the_wire_carries(room: int) -> None:
-    session = PeerSession(path=1, version=2, max_payload=room)
+    session = PeerSession(path=1, version=VERSION, max_payload=room)
     for channel in range(1, 40):
         session.send(Body(channel, bytes(channel * 150), True))
         session.send(Call(channel, a_head()))
@@ -325,9 +326,12 @@ def test_repeated_batches_are_counted_and_change_nothing() -> None:
 
 def test_what_comes_too_early_is_kept_within_bounds() -> None:
     one, other = a_session(), a_session()
-    encoded = encode_frame(Body(1, bytes(PART), True), 2, TenantBook())
+    encoded = encode_frame(Body(1, bytes(PART), True), 2, HeadBook())
     for seq in range(2, 100):
-        assert other.on_batch(decode_batch(encode_batch(2, 1, seq, 0, [encoded]), (1, 2), TenantBook()), 0.0) == []
+        assert (
+            other.on_batch(decode_batch(encode_batch(2, 1, seq, 0, [encoded]), (OLDEST, VERSION), HeadBook()), 0.0)
+            == []
+        )
     one.send(Body(1, bytes(PART), True))
     frames = deliver(other, batches(one))
     assert 10 < len(frames) < 25
@@ -335,7 +339,7 @@ def test_what_comes_too_early_is_kept_within_bounds() -> None:
 
 def test_an_acknowledgement_of_what_was_never_sent_breaks_the_session() -> None:
     session = a_session()
-    session.on_batch(decode_batch(encode_batch(2, 1, 0, 4, []), (1, 2), TenantBook()), 0.0)
+    session.on_batch(decode_batch(encode_batch(2, 1, 0, 4, []), (OLDEST, VERSION), HeadBook()), 0.0)
     assert session.broken is not None
     assert "acknowledges batch 4" in session.broken
 
