@@ -1,6 +1,7 @@
 """What is remembered: records, epochs, expiry, and who may write."""
 
 from .address import Address
+from .encrypted import EncryptedStore
 from .errors import (
     AddressError,
     EventsTooLarge,
@@ -17,9 +18,12 @@ from .errors import (
 )
 from .event_log import EventLog, EventLogBounds, LoggedStream, event_log_of
 from .faulty import Faults, FaultyStore
+from .key_lines import KeyRingError, MasterKey
+from .key_ring import KeyRing, TenantKeyDestroyed
 from .memory import MemoryStore
 from .memory_events import MemoryEventLog
 from .record import Page, Record, RecordInfo
+from .seal import EncryptionMissing, SealBroken
 from .sqlite import SQLiteStore
 from .store import SessionStore
 from .url import open_store, register_scheme
@@ -27,12 +31,17 @@ from .url import open_store, register_scheme
 __all__ = [
     "Address",
     "AddressError",
+    "EncryptedStore",
+    "EncryptionMissing",
     "EventLog",
     "EventLogBounds",
     "EventsTooLarge",
     "Faults",
     "FaultyStore",
+    "KeyRing",
+    "KeyRingError",
     "LoggedStream",
+    "MasterKey",
     "MemoryEventLog",
     "MemoryStore",
     "Page",
@@ -41,6 +50,7 @@ __all__ = [
     "RecordInfo",
     "RecordNotFound",
     "SQLiteStore",
+    "SealBroken",
     "SessionStore",
     "StaleEpoch",
     "StoreCorrupt",
@@ -49,6 +59,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreVersionError",
     "StreamTaken",
+    "TenantKeyDestroyed",
     "UnderstudyError",
     "event_log_of",
     "open_store",

@@ -11,7 +11,8 @@ from .address import Address
 __all__ = ["HEAD_LIMIT", "STREAM_OVERHEAD", "EventLog", "EventLogBounds", "LoggedStream", "event_log_of"]
 
 HEAD_LIMIT = 16 * 1024
-"""Most bytes of a stream's head. Keep it short: a log may write it with each append."""
+"""Most bytes of a stream's head. Keep it short: a log may write it with each append. What encryption adds comes on top
+(`SEAL_ROOM` in `seal.py`)."""
 
 STREAM_OVERHEAD = 512
 """Bytes that a stream counts in `max_total_bytes` beside its head and its events, so that their number is bounded."""

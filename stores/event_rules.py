@@ -9,8 +9,17 @@ from typing import NamedTuple
 from .address import Address
 from .errors import EventsTooLarge, StreamTaken
 from .event_log import HEAD_LIMIT
+from .seal import SEAL_ROOM, is_sealed
 
-__all__ = ["Tail", "checked_after", "checked_append", "checked_stream", "missing_events"]
+__all__ = [
+    "Tail",
+    "checked_after",
+    "checked_append",
+    "checked_events",
+    "checked_names",
+    "checked_stream",
+    "missing_events",
+]
 
 _STREAM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WRITER = re.compile(r"[\x21-\x7e]{1,128}")
@@ -57,12 +66,22 @@ def checked_append(stream: str, first: int, events: Sequence[bytes], head: bytes
         ValueError: A name, a number or a head that no log takes.
         EventsTooLarge: More than `most` bytes.
     """
+    checked_names(stream, writer)
+    return checked_events(stream, first, events, head, most=most)
+
+
+def checked_names(stream: str, writer: str) -> None:
+    """The part of `checked_append` that need not be looked at again for more events of the same stream and writer."""
     checked_stream(stream)
     if _WRITER.fullmatch(writer) is None:
         raise ValueError(f"writer {writer[:160]!r} must be 1 to 128 visible ASCII characters")
+
+
+def checked_events(stream: str, first: int, events: Sequence[bytes], head: bytes, *, most: int) -> int:
+    """The other part of it."""
     if not 1 <= first <= LARGEST_NUMBER:
         raise ValueError(f"events are numbered from 1 to {LARGEST_NUMBER}, and the first of these is {first}")
-    if len(head) > HEAD_LIMIT:
+    if len(head) > HEAD_LIMIT and not (is_sealed(head) and len(head) <= HEAD_LIMIT + SEAL_ROOM):
         raise ValueError(f"the head of stream {stream} has {len(head)} bytes; at most {HEAD_LIMIT} are kept")
     size = sum(map(len, events))
     if size + len(head) > most:

@@ -10,7 +10,7 @@ from .address import Address
 from .arguments import checked_limit
 from .errors import StoreUnavailable
 from .event_log import STREAM_OVERHEAD, EventLogBounds, LoggedStream
-from .event_rules import Tail, checked_after, checked_append, checked_stream, missing_events
+from .event_rules import Tail, checked_after, checked_events, checked_names, checked_stream, missing_events
 
 __all__ = ["MemoryEventLog"]
 
@@ -75,13 +75,30 @@ class MemoryEventLog:
         ends: bool = False,
     ) -> None:
         """See `EventLog.append`."""
+        self.append_now(address, stream, first, events, head=head, writer=writer, ends=ends)
+
+    def append_now(
+        self,
+        address: Address,
+        stream: str,
+        first: int,
+        events: Sequence[bytes],
+        *,
+        head: bytes,
+        writer: str,
+        ends: bool = False,
+    ) -> None:
+        """`append` without a coroutine, for a node that appends with every event it sends."""
         now = self._now()
-        size = checked_append(stream, first, events, head, writer, most=self._bounds.max_total_bytes)
         key = (address, stream)
         entry = self._live(key, now)
+        if entry is None or entry.writer != writer:
+            checked_names(stream, writer)
+        size = checked_events(stream, first, events, head, most=self._bounds.max_total_bytes)
         if entry is None:
             entry = self._begin(key, head, first)
-        else:
+        elif entry.ended or first != entry.last + 1 or not events:
+            # Does not simply follow.
             tail = Tail(entry.last, entry.writer, entry.ended)
             there = missing_events(address, stream, tail, first, len(events), writer, ends=ends)
             if there is None:
@@ -99,7 +116,8 @@ class MemoryEventLog:
         self._streams.move_to_end(key)
         self._appends += 1
         self._appended_events += len(events)
-        self._trim(entry)
+        if len(entry.events) > self._bounds.max_events or entry.bytes > self._bounds.max_bytes:
+            self._trim(entry)
         while self._bytes > self._bounds.max_total_bytes and len(self._streams) > 1:
             self._remove(next(iter(self._streams)))
             self._evicted_streams += 1

@@ -76,13 +76,14 @@ _SECOND_SCHEMA = (
     """,
     "CREATE UNIQUE INDEX IF NOT EXISTS streams_by_address ON streams (kind, id, stream)",
     "CREATE INDEX IF NOT EXISTS streams_by_age ON streams (appended)",
+    # With row ids, though the key is another: without them a row of more than a quarter of a page has pages of its own.
     """
     CREATE TABLE IF NOT EXISTS events (
         stream INTEGER NOT NULL,
         number INTEGER NOT NULL,
         event BLOB NOT NULL,
         PRIMARY KEY (stream, number)
-    ) STRICT, WITHOUT ROWID
+    ) STRICT
     """,
     """
     CREATE TABLE IF NOT EXISTS event_totals (
