@@ -82,6 +82,7 @@ _SIDES: dict[str, Callable[[str], AbstractAsyncContextManager[ASGIApp]]] = {
 async def main(side: str, http: str, store: str = "memory://", keep_alive: float | None = None) -> None:
     if keep_alive is not None:
         # No option of the runtime: here it only serves to see a node at rest without them.
+        assert "KEEP_ALIVE" in sse.__dict__, "the runtime keeps this bound elsewhere by now"
         sse.__dict__["KEEP_ALIVE"] = keep_alive
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)

@@ -19,32 +19,53 @@ if TYPE_CHECKING:
         TenantContext,
         TurnSession,
         current_session,
+        current_tenant,
     )
     from ..stores import UnderstudyError
+    from .api_key import ApiKey, ApiKeyError, new_api_key
+    from .api_keys import ApiKeys
+    from .audit import Audit
+    from .audit_entry import AuditEntry
+    from .claims import ClaimNames, ClaimsRefused
     from .cluster import ClusterOptions
     from .errors import ConfigurationError, NotStarted
+    from .jwt_tokens import JwtTokens
+    from .protected_resource import ProtectedResource
     from .runtime import Era, Runtime
     from .session_errors import SessionNotFound, SessionUnavailable
     from .session_reference import SessionReference
-    from .tenants import Forbidden, TenantResolver, Unauthenticated
+    from .signing_keys import SigningKeyError
+    from .tenants import CredentialUnchecked, Forbidden, TenantResolver, Unauthenticated
+    from .token_verifier import from_token_verifier
 
 __all__ = [
     "ANONYMOUS",
+    "ApiKey",
+    "ApiKeyError",
+    "ApiKeys",
+    "Audit",
+    "AuditEntry",
+    "ClaimNames",
+    "ClaimsRefused",
     "ClusterOptions",
     "ConfigurationError",
+    "CredentialUnchecked",
     "Era",
     "Forbidden",
     "HostingError",
+    "JwtTokens",
     "LiveObjects",
     "NoSession",
     "NoStandingStream",
     "NotStarted",
     "NotificationRefused",
+    "ProtectedResource",
     "Runtime",
     "Session",
     "SessionNotFound",
     "SessionReference",
     "SessionUnavailable",
+    "SigningKeyError",
     "StateError",
     "TenantContext",
     "TenantResolver",
@@ -52,21 +73,37 @@ __all__ = [
     "Unauthenticated",
     "UnderstudyError",
     "current_session",
+    "current_tenant",
+    "from_token_verifier",
+    "new_api_key",
 ]
 
 _ELSEWHERE = {
+    "ApiKey": ".api_key",
+    "ApiKeyError": ".api_key",
+    "ApiKeys": ".api_keys",
+    "Audit": ".audit",
+    "AuditEntry": ".audit_entry",
+    "ClaimNames": ".claims",
+    "ClaimsRefused": ".claims",
     "ClusterOptions": ".cluster",
     "ConfigurationError": ".errors",
     "Era": ".runtime",
+    "CredentialUnchecked": ".tenants",
     "Forbidden": ".tenants",
+    "JwtTokens": ".jwt_tokens",
     "NotStarted": ".errors",
+    "ProtectedResource": ".protected_resource",
     "Runtime": ".runtime",
     "SessionNotFound": ".session_errors",
     "SessionReference": ".session_reference",
     "SessionUnavailable": ".session_errors",
+    "SigningKeyError": ".signing_keys",
     "TenantResolver": ".tenants",
     "Unauthenticated": ".tenants",
     "UnderstudyError": "..stores",
+    "from_token_verifier": ".token_verifier",
+    "new_api_key": ".api_key",
 }
 
 

@@ -66,6 +66,10 @@ class Application:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _page(self, path: str, method: str, send: Send) -> None:
+        resource = self._runtime.protected_resource
+        if resource is not None and path == resource.metadata_path:
+            await resource.serve(method, send)
+            return
         if path not in ("/healthz", "/readyz", "/metrics"):
             await answer(send, 404, b"not found; the MCP endpoint is " + self._path.encode() + b"\n", headers=(_TEXT,))
         elif method not in ("GET", "HEAD"):

@@ -20,6 +20,7 @@ from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster.errors import ClusterError, StoreNotShared
 from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, top
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
+from .key_command import key
 from .nats_options import LOGIN_VARIABLES
 from .operator_errors import OperatorError
 from .target import TargetError
@@ -104,6 +105,15 @@ def main() -> None:
          help="How long a stream can be resumed after its newest event.")  # fmt: skip
 @option("--event-log-size", type=Parsed("size", partial(parse_size, most=2**44)), default="1GiB",
          help="Room for the events of all streams; beyond it the oldest go.")  # fmt: skip
+@option("--encryption-keys", type=click.Path(path_type=Path), metavar="FILE",
+         help="Encrypt sessions and streams in the store: keys, one a line, an id and 32 bytes in base64; the first "
+         "encrypts, all decrypt; read anew while it runs. [default: not encrypted]")  # fmt: skip
+@option("--encryption-allow-plain/--no-encryption-allow-plain", default=False,
+         help="Read also what was stored before it was encrypted; its next save encrypts it.")  # fmt: skip
+@option("--audit", metavar="FILE",
+         help="Write who opened, called, was refused and ended, a line of JSON each; - for stderr.")  # fmt: skip
+@option("--audit-when-full", type=click.Choice(["drop", "block"]), default="drop",
+         help="What to do when that is too slow: drop lines and count them, or let requests wait.")  # fmt: skip
 @option("--session-ttl", type=Parsed("duration", parse_duration), default="24h",
          help="How long a session lives after its last use.")  # fmt: skip
 @option("--idle-after", type=Parsed("duration", parse_duration), default="5m",
@@ -125,6 +135,13 @@ def main() -> None:
 @option("--drain-timeout", type=Parsed("duration", parse_duration), default="30s",
          help="How long calls in flight may take to finish when the server is asked to stop.")  # fmt: skip
 @option("--reload/--no-reload", default=False, help="Start anew when the target's Python files change; sessions stay.")
+@option("--api-keys", type=click.Path(path_type=Path), metavar="FILE",
+        help="Answer only who has one of these API keys, by their hashes; `understudy key new` makes them. Read again "
+        "when it changes. [default: everybody is answered]")  # fmt: skip
+@option("--jwt-issuer", metavar="URL", help="Answer only who has a token (JWT) of this issuer.")
+@option("--jwt-audience", metavar="URL", help="Whom its tokens must be for: this server, as the issuer knows it.")
+@option("--jwks-url", metavar="URL", help="Where the issuer publishes its keys.")
+@option("--jwt-tenant", metavar="CLAIM", default="tenant", help="The claim of a token that names the tenant.")
 @option("--cluster", metavar="NAME", help="Be one node of this cluster: any node answers for any session.")
 @nats_options("Cluster: the NATS server that its nodes share, nats://user:password@host:4222, or several after commas.")
 @option("--node", metavar="ID", help="Cluster: this node's name. [default: host name and a random part]")
@@ -184,7 +201,7 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
 
 
-for command in (cluster, nodes, sessions, session, drain, rotate_keys, top):
+for command in (cluster, nodes, sessions, session, drain, rotate_keys, top, key):
     main.add_command(command)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ..stores import UnderstudyError
+from ..stores import KeyRing, UnderstudyError
 from .key_file import read_keys
 from .nats_options import NatsOptions, require_nats
 
@@ -106,6 +106,12 @@ class ServeOptions:
     event_log_age: float = 600.0
     """How long the event log keeps a stream after its newest event."""
     event_log_size: int = 2**30
+    encryption_keys: Path | None = None
+    """A file of keys that sessions and streams are encrypted with in the store; None: they are kept as they are."""
+    encryption_allow_plain: bool = False
+    audit: str | None = None
+    """The file of the audit trail, `-` for standard error; None: there is none."""
+    audit_when_full: Literal["drop", "block"] = "drop"
     session_ttl: float = 86400.0
     idle_after: float = 300.0
     max_sessions: int = 10_000
@@ -134,6 +140,13 @@ class ServeOptions:
     lame_duck: float | None = None
     """How long a node that was asked to stop answers on as a mere edge; None: 2 s in a cluster, else not at all."""
     link_version: int | None = None
+    api_keys: Path | None = None
+    """A file of API keys that clients must have one of; None: everybody is anonymous, unless there are tokens."""
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwks_url: str | None = None
+    jwt_tenant: str = "tenant"
+    """The claim that names the tenant."""
     request_state_keys: Path | None = None
     """A file of keys; None: the cluster makes its own."""
     key_rotation: float = 30 * 86400.0
@@ -144,6 +157,7 @@ class ServeOptions:
 
         Raises:
             ConfigError: A path, host, origin, TLS pair, or mixture of cluster options, that cannot be used.
+            KeyRingError: No file of encryption keys.
             ConfigurationError, NatsSettingsError: A cluster's name, a node's id or a NATS URL that is none.
         """
         if self.cluster is None:
@@ -162,6 +176,18 @@ class ServeOptions:
             _check_host(host)
         for origin in self.allowed_origins:
             _check_origin(origin)
+        if self.encryption_keys is not None:
+            KeyRing.from_file(self.encryption_keys)
+        elif self.encryption_allow_plain:
+            raise ConfigError("--encryption-allow-plain is for a store that is encrypted: name --encryption-keys FILE")
+        tokens = {name: getattr(self, name) for name in ("jwt_issuer", "jwt_audience", "jwks_url")}
+        if any(tokens.values()) and not all(tokens.values()):
+            missing = next(name for name, value in tokens.items() if not value)
+            raise ConfigError(
+                f"--{missing.replace('_', '-')} is missing: tokens need --jwt-issuer, --jwt-audience, --jwks-url"
+            )
+        if self.jwks_url and self.api_keys is not None:
+            raise ConfigError("--api-keys and --jwks-url exclude each other: a credential is either a key or a token")
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("--tls-cert", "--tls-key") if self.tls_cert else ("--tls-key", "--tls-cert")
             raise ConfigError(f"{given} needs {missing} beside it: TLS takes a certificate and its key")

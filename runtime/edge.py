@@ -15,6 +15,8 @@ from ..actors import Elsewhere
 from ..actors.session import ANONYMOUS, SESSION, TenantContext
 from ..actors.session.wire import SERVER_BUSY, Refusal, refusal_of
 from ..stores import Address, AddressError
+from .audit import AuditTrail
+from .auditing import Asking
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .inbound import Inbound
@@ -24,7 +26,7 @@ from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import Leg, NoRoom, Router
 from .security import HostGuard
-from .tenants import Forbidden, TenantResolver, Unauthenticated, resolve_tenant
+from .tenants import CredentialUnchecked, Forbidden, TenantResolver, Unauthenticated, resolve_tenant
 from .trace import TRACE, trace_of
 
 __all__ = ["Edge"]
@@ -52,6 +54,7 @@ class Edge:
         modern: ModernLeg | None,
         router: Router | None = None,
         notices: Leg | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`."""
         self._guard = guard
@@ -61,9 +64,16 @@ class Edge:
         self._modern = modern
         self._router = router
         self._notices = notices
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
+        asking = None
+        if self._audit is not None:
+            if not await self._audit.has_room():
+                await refuse(send, Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0))
+                return
+            asking = Asking(self._audit, scope["method"], _named_session(headers))
         if repeated is not None:
             await refuse(
                 send, Refusal(INVALID_REQUEST, f"{repeated.decode()} header appears more than once", status=400)
@@ -81,11 +91,15 @@ class Edge:
                 async with asyncio.timeout(RESOLVER_TIMEOUT):
                     tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
             except Unauthenticated as error:
-                challenge = (b"www-authenticate", error.challenge.encode("latin-1", "replace"))
+                challenge = (b"www-authenticate", _header_line(error.challenge))
                 await refuse(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
                 return
             except Forbidden as error:
-                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403))
+                told = () if error.challenge is None else ((b"www-authenticate", _header_line(error.challenge)),)
+                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403), *told)
+                return
+            except CredentialUnchecked as error:
+                await refuse(send, Refusal(SERVER_BUSY, str(error), None, 503, error.retry_after))
                 return
             except TimeoutError:
                 logger.warning("the tenant resolver did not answer within %g s", RESOLVER_TIMEOUT)
@@ -97,6 +111,8 @@ class Edge:
                 logger.exception("the tenant resolver failed")
                 await refuse(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
                 return
+        if asking is not None:
+            asking.tenant = tenant
         try:
             await self._take(scope, headers, tenant, receive, send)
         except Refused as error:
@@ -121,6 +137,9 @@ class Edge:
         Raises:
             Elsewhere, NoRoom: As a `Leg`: the other node is to look further.
         """
+        if self._audit is not None and not inbound.purpose:
+            named = _named_session(inbound.headers)
+            Asking(self._audit, inbound.scope["method"], named, inbound.tenant, forwarded=True)
         try:
             if inbound.purpose == NOTICE and self._notices is not None:
                 await self._notices(inbound)
@@ -160,6 +179,10 @@ class Edge:
         rejection = unsupported_protocol_version_rejection((version or b"").decode("latin-1"), served)
         assert rejection is not None
         raise Refused(Refusal(rejection.code, rejection.message, rejection.data, status=400))
+
+
+def _header_line(text: str) -> bytes:
+    return text.encode("latin-1", "replace")
 
 
 def _named_session(headers: Headers) -> Address | None:

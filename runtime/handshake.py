@@ -20,6 +20,8 @@ from ..actors.session.protocol_state import PROTOCOL_READS
 from ..actors.session.relay import Relay
 from ..actors.session.wire import NOT_FOUND, Refusal
 from ..stores import Address, UnderstudyError
+from .audit import AuditTrail
+from .auditing import AuditedCall
 from .http import Headers, answer
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
@@ -54,6 +56,7 @@ class HandshakeLeg:
         check_timeout: float = 30.0,
         announce: Announce | None = None,
         relay: Relay | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         """`session_ttl` and `check_timeout` in seconds. `observe_call` is told how long each request took.
 
@@ -65,6 +68,7 @@ class HandshakeLeg:
         self._posts = posts
         self._observe_call = observe_call
         self._announce = announce
+        self._audit = audit
         self._standing_leg = StandingLeg(
             sessions=self._sessions,
             streams=streams,
@@ -129,6 +133,8 @@ class HandshakeLeg:
         exchange = Exchange(message.id, message.method)
         request = HTTPRequest(inbound.scope)
         call = Call(message.id, message.method, message.params, tenant, exchange, request, None, resumable)
+        if self._audit is not None:
+            call.audit = AuditedCall(self._audit, address, forwarded=inbound.remote)
         envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
         call.envelope = envelope
         try:

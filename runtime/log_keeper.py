@@ -54,7 +54,7 @@ class LogKeeper:
         self._streams.pop((address, stream), None)
 
     def _work_soon(self) -> None:
-        if not self._working:
+        if not self._working and not self._writer.closed:
             self._working = True
             self._writer.spawn(self._work())
 
@@ -67,9 +67,8 @@ class LogKeeper:
                     await writer.clock.sleep(COLLECT)
                 try:
                     await self._round()
-                except (StoreError, TimeoutError) as error:
-                    self.failed += 1
-                    logger.info("streams could not be dropped from the event log: %s", error or type(error).__name__)
+                except Exception as error:
+                    self._note("streams could not be dropped from the event log", error)
                     await writer.clock.sleep(RETRY_AFTER)
         finally:
             self._working = False
@@ -97,17 +96,27 @@ class LogKeeper:
                 while gone == EXPIRE_AT_ONCE:
                     gone = await within(writer.clock, writer.timeout, writer.log.expire(limit=EXPIRE_AT_ONCE))
                     self.expired += gone
-            except (StoreError, TimeoutError) as error:
-                self.failed += 1
-                logger.info("the event log could not be swept: %s", error or type(error).__name__)
+            except Exception as error:
+                self._note("the event log could not be swept", error)
+
+    def _note(self, what: str, error: Exception) -> None:
+        """A log of somebody else's may raise anything; what is left then goes by its age."""
+        self.failed += 1
+        known = isinstance(error, StoreError | TimeoutError)
+        logger.log(
+            logging.INFO if known else logging.ERROR, "%s: %s", what, error or type(error).__name__, exc_info=not known
+        )
 
     async def flush(self, timeout: float) -> None:
         """Drop now what is to be dropped, as far as `timeout` seconds allow."""
         try:
-            while self._streams or self._sessions:
-                await within(self._writer.clock, timeout, self._round())
-        except (StoreError, TimeoutError) as error:
-            logger.info("streams that are over stay in the event log: %s", error or type(error).__name__)
+            await within(self._writer.clock, timeout, self._rounds())
+        except Exception as error:
+            self._note("streams that are over stay in the event log", error)
+
+    async def _rounds(self) -> None:
+        while self._streams or self._sessions:
+            await self._round()
 
     def stats(self) -> dict[str, int]:
         """Plain numbers."""

@@ -61,6 +61,9 @@ class LogOutage:
     def fall_behind(self, transcript: Transcript) -> None:
         """Let the messages of this stream leave without the log."""
         if transcript.over:
+            if not self._retrying:
+                # Nobody would find out that the log is there again.
+                self.lasts = False
             return
         self.behind[transcript] = None
         if transcript.renew is not None and not transcript.anew:

@@ -36,6 +36,8 @@ from ..actors.session.messages import Call
 from ..actors.session.servers import Servers
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..actors.task_owner import TaskOwner
+from .audit import AuditTrail
+from .auditing import AuditedCall
 from .http import Headers, Receive, Send, answer, disconnected
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
@@ -51,6 +53,7 @@ logger = logging.getLogger(__name__)
 JSON_PATIENCE: Final = 1.0
 """Seconds that a silent call may take and still go out as plain JSON, with its own HTTP status. No longer, because the
 SDK's client outlives a node that dies in mid-stream, but not one that dies before it has answered at all."""
+_LISTEN: Final = "subscriptions/listen"
 _PARAM_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
 _UNREADABLE: Final = InboundLadderRejection(
     # The SDK's decoder raises where an encoded value holds bytes beyond ASCII.
@@ -71,18 +74,27 @@ class ModernLeg:
         handles: HandleCalls,
         posts: Posts,
         max_calls: int,
+        max_listening: int,
         observe_call: Callable[[float], None],
+        audit: AuditTrail | None = None,
     ) -> None:
-        """`max_calls`: how many calls without a session may run at once. `tasks`: the group that owns them."""
+        """`max_calls`: how many calls without a session may run at once; `max_listening`: how many of
+        `subscriptions/listen` beside them. `tasks`: the group that owns them.
+        """
         self._registry = registry
         self._servers = servers
         self._tasks = tasks
         self._handles = handles
         self._posts = posts
         self._max_calls = max_calls
+        self._max_listening = max_listening
         self._observe_call = observe_call
+        self._audit = audit
         self._annotated: dict[int, tuple[Any, bool]] = {}
         self.running: set[Call] = set()
+        """Calls without a session, but for those that only listen."""
+        self.listening: set[Call] = set()
+        """They last, and must not take the place of others."""
 
     async def __call__(self, inbound: Inbound) -> None:
         """A `Leg`."""
@@ -117,6 +129,8 @@ class ModernLeg:
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method, modern=True)
         call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(inbound.scope), route)
+        if self._audit is not None:
+            call.audit = AuditedCall(self._audit, None, forwarded=inbound.remote)
         try:
             hosted = await self._servers.for_surface(tenant)
         except Exception as error:
@@ -125,12 +139,23 @@ class ModernLeg:
             mismatch = self._param_mismatch(message, inbound.headers, raw_headers, hosted)
             if mismatch is not None:
                 raise Refused(_refusal(mismatch), message.id)
-            if len(self.running) >= self._max_calls:
-                text = f"{self._max_calls} calls are running, the limit of this node"
-                raise Refused(Refusal(SERVER_BUSY, text, status=503, retry_after=1.0), message.id)
+            self._check_room(call)
             self._start(call, hosted)
         await self._respond(call, inbound)
         self._observe_call(perf_counter() - inbound.started)
+
+    def _check_room(self, call: Call) -> None:
+        """
+        Raises:
+            Refused: The node runs as many of its sort as it may.
+        """
+        listens = call.method == _LISTEN
+        limit = self._max_listening if listens else self._max_calls
+        if len(self.listening if listens else self.running) >= limit:
+            what = "clients listen" if listens else "calls are running"
+            raise Refused(
+                Refusal(SERVER_BUSY, f"{limit} {what}, the limit of this node", status=503, retry_after=1.0), call.id
+            )
 
     def _classify(self, message: Request, headers: StarletteHeaders) -> InboundModernRoute | InboundLadderRejection:
         duplicated = find_duplicated_routing_header(headers.items())
@@ -184,8 +209,10 @@ class ModernLeg:
     def _own(self, call: Call, work: Awaitable[dict[str, Any]]) -> None:
         """Run `work` as a task of the node's; what comes of it is the call's outcome."""
 
+        running = self.listening if call.method == _LISTEN else self.running
+
         async def run() -> None:
-            self.running.add(call)
+            running.add(call)
             try:
                 call.resolve(await work)
             except asyncio.CancelledError as error:
@@ -194,7 +221,7 @@ class ModernLeg:
             except Exception as error:
                 call.fail(error)
             finally:
-                self.running.discard(call)
+                running.discard(call)
 
         self._tasks.spawn(run())
 
@@ -217,12 +244,12 @@ class ModernLeg:
 
     def end_listening(self) -> None:
         """End every `subscriptions/listen` stream: the node is draining, and they would never end by themselves."""
-        for call in [call for call in self.running if call.method == "subscriptions/listen"]:
+        for call in list(self.listening):
             call.cancel()
 
     def cancel_all(self) -> None:
         """Cancel every call that runs outside a session."""
-        for call in list(self.running):
+        for call in [*self.running, *self.listening]:
             call.cancel()
 
     # Answering

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mcp_types import RequestId
 
 from ..actors.session.wire import Refusal, error_message
+from .auditing import audit_refusal
 from .http import JSON_TYPE, Send, answer
 
 __all__ = ["Refused", "refuse", "with_retry_after"]
@@ -23,6 +24,7 @@ async def refuse(
     send: Send, refusal: Refusal, *headers: tuple[bytes, bytes], request_id: RequestId | None = None
 ) -> None:
     """Answer with a JSON-RPC error body and the refusal's status."""
+    audit_refusal(refusal, request_id)
     body = error_message(request_id, refusal)
     await answer(send, refusal.status, body, headers=with_retry_after(refusal, *headers))
 

@@ -57,6 +57,7 @@ class ResumableStreams:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self.table.close()
         await self._stack.aclose()
 
     async def flush(self, timeout: float) -> None:

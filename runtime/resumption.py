@@ -116,7 +116,10 @@ class Resumption:
             self._table.come_back(address, exchange)
             try:
                 self._table.resumed += 1
-                yield Resumed(exchange, logged.last, list(enumerate(logged.events, logged.first)))
+                resumed = Resumed(exchange, logged.last, list(enumerate(logged.events, logged.first)))
+                # bounded: what has gone out of `earlier` is to be let go of, and the stream may last.
+                del logged
+                yield resumed
             finally:
                 self._table.left(address, exchange)
             return
@@ -170,6 +173,9 @@ class Resumption:
             replica.keep(event, any_size=True)
         if (older := self._replicas.get((address, name))) is not None:
             older.cut()
+            # bounded: its reader may hang in a write for a while yet, and takes nothing more.
+            older.close()
+            older.forget(older.last)
         self._replicas[address, name] = replica
         self._table.resumed += 1
         self.replayed += 1

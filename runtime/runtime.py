@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
@@ -21,8 +22,19 @@ from ..actors.session.handles import check_names
 from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
 from ..actors.task_owner import TaskOwner
-from ..stores import EventLog, EventLogBounds, SessionStore, StoreError, event_log_of, open_store
+from ..stores import (
+    EncryptedStore,
+    EventLog,
+    EventLogBounds,
+    KeyRing,
+    SessionStore,
+    StoreError,
+    event_log_of,
+    open_store,
+)
 from .application import Application
+from .audit import Audit, AuditSink, AuditTrail
+from .auditing import AuditingObserver
 from .edge import Edge
 from .errors import ConfigurationError, NotStarted
 from .handshake import HandshakeLeg
@@ -32,6 +44,7 @@ from .modern import ModernLeg
 from .notices import Notices
 from .posts import Posts
 from .pressure import memory_pressure
+from .protected_resource import ProtectedResource
 from .publishing import publish
 from .resumable import ResumableStreams
 from .routing import Placement
@@ -54,6 +67,7 @@ logger = logging.getLogger(__name__)
 Era = Literal["handshake", "modern"]
 
 MAX_STATELESS_CALLS: Final = 1024
+MAX_LISTENING: Final = 10_000
 
 
 class Runtime:
@@ -96,6 +110,9 @@ class Runtime:
         placement: Placement | None = None,
         event_log: EventLog | Literal["store", "off"] = "store",
         event_bounds: EventLogBounds | None = None,
+        encryption: KeyRing | None = None,
+        encryption_allows_plain: bool = False,
+        audit: Audit | AuditSink | str | Path | None = None,
     ) -> None:
         """
         Args:
@@ -126,6 +143,11 @@ class Runtime:
             event_log: Where streams are kept that clients may resume after this node is gone. "store": in what `store`
                 brings with it, if it does. "off": nowhere; they are kept in memory alone.
             event_bounds: How much, and for how long, the event log of a store that is given by its URL keeps.
+            encryption: The keys that sessions and streams are encrypted with in the store (`EncryptedStore`, which
+                has its own event log encrypted too); None: they are kept as they are.
+            encryption_allows_plain: Read what was stored before encryption was turned on. Only while that lasts.
+            audit: Where the audit trail is written: a file, a function that takes an `AuditEntry`, or an `Audit` that
+                says more; None: nowhere.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -153,6 +175,14 @@ class Runtime:
             raise ConfigurationError(f'event_log is {event_log!r}; it must be "store", "off" or an EventLog')
         if event_bounds is not None and not isinstance(store, str):
             raise ConfigurationError("event_bounds is for a store that is named by its URL; open yours with its bounds")
+        if encryption is not None and not isinstance(event_log, str):
+            raise ConfigurationError("encryption is for what the store keeps, and event_log is kept apart from it")
+        if encryption_allows_plain and encryption is None:
+            raise ConfigurationError("encryption_allows_plain is given without encryption; name the keys")
+        self._audit_options = audit if isinstance(audit, Audit) or audit is None else Audit(audit)
+        self._audit: AuditTrail | None = None
+        self._encryption = encryption
+        self._encryption_allows_plain = encryption_allows_plain
         self._event_log = event_log
         self._event_bounds = event_bounds
         self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
@@ -229,7 +259,12 @@ class Runtime:
             source = self._store_source
             store = await open_store(source, event_bounds=self._event_bounds) if isinstance(source, str) else source
             stack.push_async_callback(store.aclose)
+            if self._encryption is not None:
+                store = EncryptedStore(store, self._encryption, allow_plain=self._encryption_allows_plain)
             await store.ping()
+            audit = None
+            if self._audit_options is not None:
+                audit = await stack.enter_async_context(AuditTrail(self._audit_options, node=self.node_id))
             cluster = await self._connect(stack, store)
             # What was entered cannot be entered twice; the next start, after one that failed too, makes it anew.
             servers, self._servers = self._servers or self._make_servers(), None
@@ -252,7 +287,7 @@ class Runtime:
                 store=store,
                 kinds=[kind],
                 gate=placement.gate,
-                observer=placement.observer,
+                observer=placement.observer if audit is None else AuditingObserver(audit, placement.observer),
                 **self._registry_options,
             )
             kind.registry = registry
@@ -271,6 +306,7 @@ class Runtime:
                     observe_call=self._latency.observe,
                     announce=placement.announce,
                     relay=relay,
+                    audit=audit,
                 )
             if "modern" in self._eras:
                 modern = ModernLeg(
@@ -285,7 +321,9 @@ class Runtime:
                     ),
                     posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
+                    max_listening=MAX_LISTENING,
                     observe_call=self._latency.observe,
+                    audit=audit,
                 )
                 stack.callback(modern.cancel_all)
             notices = Notices(registry, placement.router)
@@ -297,6 +335,7 @@ class Runtime:
                 modern=modern,
                 router=placement.router,
                 notices=notices.serve,
+                audit=audit,
             )
             if cluster is not None:
                 cluster.router.serve_here = edge.serve_inbound
@@ -305,6 +344,7 @@ class Runtime:
                 self.cluster = cluster
             self._store, self._registry, self._streams, self._modern = store, registry, streams, modern
             self._resumable = resumable
+            self._audit = audit
             self._relay = relay
             self.edge = edge
             self._notices = notices
@@ -383,6 +423,11 @@ class Runtime:
         """Whether the node is stopping: `drain` has been called since the start."""
         return self._draining
 
+    @property
+    def protected_resource(self) -> ProtectedResource | None:
+        """What clients can read of who gives tokens; None where `tenants` is no `ProtectedResource`."""
+        return self._tenants if isinstance(self._tenants, ProtectedResource) else None
+
     # From outside a call
 
     def session(self, session_id: str, *, tenant: str | None = None) -> SessionReference:
@@ -452,8 +497,15 @@ class Runtime:
             numbers |= self._relay.stats()
         if self._modern is not None:
             numbers["stateless_calls_running"] = len(self._modern.running)
+            numbers["listening_streams"] = len(self._modern.listening)
+        if self._audit is not None:
+            numbers |= self._audit.stats()
         if self.cluster is not None:
             numbers |= self.cluster.stats()
+        tenants_stats = getattr(self._tenants, "stats", None)
+        if callable(tenants_stats):
+            told = cast("dict[str, int | float]", tenants_stats())
+            numbers |= {f"tenants_{name}": value for name, value in told.items()}
         store_stats = getattr(self._store, "stats", None)
         if callable(store_stats):
             own = cast("dict[str, int | float]", store_stats())

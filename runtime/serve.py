@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from ..stores import EventLogBounds, UnderstudyError
+from ..stores import EventLogBounds, KeyRing, UnderstudyError
+from .audit import Audit
 from .child import LISTEN
 from .config import ServeOptions, format_duration
 from .console import shown_url
@@ -24,6 +25,7 @@ from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
 from .key_file import read_keys
 from .logs import configure_logging
 from .nats_options import nats_url
+from .serve_tenants import tenants_of
 from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
 from .target import Target, default_store_path, load_target
 
@@ -89,6 +91,13 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
     cluster: dict[str, Any] = {}
     if options.cluster is not None:
         cluster = {"cluster": _cluster_options(options.cluster, options, port), "node_id": options.node}
+    encryption: dict[str, Any] = {}
+    if options.encryption_keys is not None:
+        encryption["encryption"] = KeyRing.from_file(options.encryption_keys)
+        encryption["encryption_allows_plain"] = options.encryption_allow_plain
+    audit: dict[str, Any] = {}
+    if options.audit is not None:
+        audit["audit"] = Audit(options.audit, options.audit_when_full)
     return Runtime(
         target.server,
         store=store,
@@ -101,6 +110,9 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         max_body=options.max_body,
         allowed_hosts=options.allowed_hosts or None,
         allowed_origins=options.allowed_origins or None,
+        **tenants_of(options),
+        **encryption,
+        **audit,
         **cluster,
     )
 

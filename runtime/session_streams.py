@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from ..actors.session.exchange import Exchange
 from ..stores import Address
+from .stream_room import StreamRoom
 from .transcript import Transcript
 
 __all__ = ["SessionStreams"]
-
-MAX_SESSION_BYTES: Final = 32 * 2**20
-"""Bytes of events that one session's streams keep in memory together."""
 
 
 class SessionStreams:
@@ -25,6 +22,7 @@ class SessionStreams:
 
     __slots__ = (
         "_make_room",
+        "_room",
         "address",
         "bytes",
         "kept",
@@ -35,8 +33,8 @@ class SessionStreams:
         "trimming",
     )
 
-    def __init__(self, address: Address, make_room: Callable[[SessionStreams], bool]) -> None:
-        """`make_room`: drops a stream that is left; whether there was one."""
+    def __init__(self, address: Address, room: StreamRoom, make_room: Callable[[SessionStreams], bool]) -> None:
+        """`room`: the node's. `make_room`: drops a stream that is left; whether there was one."""
         self.address = address
         self.standalone: Exchange | None = None
         self.requests: dict[str, Exchange] = {}
@@ -48,6 +46,7 @@ class SessionStreams:
         """How many of them are being left."""
         self.bytes = 0
         self.trimming = False
+        self._room = room
         self._make_room = make_room
 
     def holds(self, exchange: Exchange) -> bool:
@@ -79,8 +78,9 @@ class SessionStreams:
 
     def took(self, size: int) -> None:
         """See `Household.took`."""
+        self._room.took(self.bytes, self.bytes + size)
         self.bytes += size
-        if size > 0 and self.bytes > MAX_SESSION_BYTES and not self.trimming:
+        if size > 0 and self.bytes > self._room.share and not self.trimming:
             self.trimming = True
             try:
                 self._fit()
@@ -90,12 +90,12 @@ class SessionStreams:
     @property
     def crowded(self) -> bool:
         """See `Household.crowded`."""
-        return self.bytes > MAX_SESSION_BYTES * 3 // 4 and not self.kept
+        return self.bytes > self._room.share * 3 // 4 and not self.kept
 
     def _fit(self) -> None:
-        while self.bytes > MAX_SESSION_BYTES and self._make_room(self):
+        while self.bytes > self._room.share and self._make_room(self):
             pass
-        while self.bytes > MAX_SESSION_BYTES:
+        while self.bytes > self._room.share:
             largest = max(self.all, key=lambda exchange: exchange.size)
             if largest.last <= largest.oldest:
                 # One event each, and no-silent-loss: each may be an outcome.

@@ -41,11 +41,11 @@ class Sessions:
         Raises:
             UnderstudyError: There is no such session, or it cannot be reached now.
         """
-        actor = self._registry.live(address)
+        actor = self.present(address)
         if actor is None:
             await self._wake(address, tenant)
-            actor = self._registry.live(address)
-        return actor if isinstance(actor, SessionActor) else None
+            actor = self.present(address)
+        return actor
 
     async def _wake(self, address: Address, tenant: TenantContext) -> None:
         woken = self._waking.get(address)
@@ -59,6 +59,11 @@ class Sessions:
         # A session that does not answer to the first who asked may answer to the next: each finds out for itself.
         if error is not None and not isinstance(error, ForeignSession):
             raise error
+
+    def present(self, address: Address) -> SessionActor | None:
+        """The session, if it is in memory."""
+        actor = self._registry.live(address)
+        return actor if isinstance(actor, SessionActor) else None
 
     def admit(self, actor: SessionActor, address: Address, tenant: TenantContext) -> None:
         """
@@ -75,8 +80,8 @@ class Sessions:
         Raises:
             ForeignSession: See `admit`.
         """
-        actor = self._registry.live(address)
-        if not isinstance(actor, SessionActor):
+        actor = self.present(address)
+        if actor is None:
             return False
         self.admit(actor, address, tenant)
         return True

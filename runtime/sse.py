@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -12,8 +11,10 @@ from ..actors.session.exchange import Exchange
 from ..actors.task_owner import TaskOwner
 from .http import SSE_HEADERS, Receive, Send, disconnected
 from .inbound import Inbound
+from .replay import Replay
+from .stream_timer import StreamTimer
 
-__all__ = ["KEEP_ALIVE", "RETRY_MS", "keep_alive_of", "numbered_events", "priming_event", "write_stream"]
+__all__ = ["KEEP_ALIVE", "RETRY_MS", "keep_alive_of", "priming_event", "write_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,15 @@ async def write_stream(
     numbered: bool,
     keep_alive: float | None,
     prelude: bytes = b"",
+    replay: Replay | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
     before_outcome: Callable[[], Awaitable[None]] | None = None,
 ) -> bool:
     """Send the messages of `exchange` after number `after` until it ends, is taken over, or the client leaves.
 
     `numbered`: with event ids, so that the client may resume. `keep_alive`: seconds of silence before a comment; None:
-    whoever holds the client's connection sees to that. `prelude`: what goes before the first message.
+    whoever holds the client's connection sees to that. `prelude`: what goes before the first message; `replay`: the
+    events between the two.
     `before_outcome` is awaited before the outcome is sent.
     The prelude of a request's stream, and its head with it, wait until the log has the stream, so that its id can be
     come back to anywhere.
@@ -66,35 +69,36 @@ async def write_stream(
         gone = True
         exchange.cut_from(generation)
 
-    async def take(message: dict[str, object]) -> None:
-        async with asyncio.timeout(READER_PATIENCE):
-            await send(message)
-
     try:
         if prelude and exchange.request_id is not None:
             await exchange.begun(generation)
-        await take(start)
-        if prelude:
-            await take(_body(prelude))
-        async with TaskOwner() as tasks:
-            watcher = tasks.spawn(watch())
-            try:
-                while (batch := await exchange.next(generation, keep_alive)) is not None:
-                    if before_outcome is not None and exchange.finished:
-                        await before_outcome()
-                        before_outcome = None
-                    # The name of a standalone stream may change on the way.
-                    prefix = f"{exchange.id}-" if numbered else None
-                    await take(_body(_events(batch, prefix) if batch else _COMMENT))
-            finally:
-                watcher.cancel()
-        if not gone:
-            if exchange.elsewhere is not None and generation == exchange.generation:
-                raise Elsewhere(exchange.elsewhere)
-            await take({"type": "http.response.body", "body": b"", "more_body": False})
-            exchange.delivered = (
-                exchange.finished and generation == exchange.generation and exchange.read == exchange.last
-            )
+        async with StreamTimer(
+            send, patience=READER_PATIENCE, silence=keep_alive, on_silence=lambda: exchange.break_silence(generation)
+        ) as timer:
+            await timer.send(start)
+            if prelude:
+                await timer.send(_body(prelude))
+            async with TaskOwner() as tasks:
+                watcher = tasks.spawn(watch())
+                try:
+                    while replay is not None and generation == exchange.generation and (earlier := replay.portion()):
+                        await timer.send(_body(_events(earlier, f"{replay.stream}-")))
+                    while (batch := await exchange.next(generation)) is not None:
+                        if before_outcome is not None and exchange.finished:
+                            await before_outcome()
+                            before_outcome = None
+                        # The name of a standalone stream may change on the way.
+                        prefix = f"{exchange.id}-" if numbered else None
+                        await timer.send(_body(_events(batch, prefix) if batch else _COMMENT))
+                finally:
+                    watcher.cancel()
+            if not gone:
+                if exchange.elsewhere is not None and generation == exchange.generation:
+                    raise Elsewhere(exchange.elsewhere)
+                await timer.send({"type": "http.response.body", "body": b"", "more_body": False})
+                exchange.delivered = (
+                    exchange.finished and generation == exchange.generation and exchange.read == exchange.last
+                )
     except TimeoutError:
         # The response stays unfinished, upon which the server closes the connection.
         logger.info("a client took nothing for %g s: its connection is given up", READER_PATIENCE)
@@ -116,18 +120,11 @@ def priming_event(exchange: Exchange, after: int, *, retry: int = POLL_MS) -> by
     return f"id: {exchange.id}-{after}\nretry: {retry}\ndata: \n\n".encode()
 
 
-def numbered_events(exchange: Exchange, events: list[tuple[int, bytes]]) -> bytes:
-    """Events of a stream, with their ids."""
-    return _events(events, f"{exchange.id}-")
-
-
 def _events(batch: list[tuple[int, bytes]], prefix: str | None) -> bytes:
     if prefix is None:
-        return b"".join(b"event: message\ndata: " + payload + b"\n\n" for _, payload in batch)
-    return b"".join(
-        b"id: " + f"{prefix}{number}".encode() + b"\nevent: message\ndata: " + payload + b"\n\n"
-        for number, payload in batch
-    )
+        return b"".join([b"event: message\ndata: %b\n\n" % payload for _, payload in batch])
+    name = prefix.encode()
+    return b"".join([b"id: %b%d\nevent: message\ndata: %b\n\n" % (name, *event) for event in batch])
 
 
 def _body(body: bytes) -> dict[str, object]:

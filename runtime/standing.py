@@ -57,6 +57,7 @@ class Standing:
         self._keeper = keeper
         self._waking: dict[Address, asyncio.Future[None]] = {}
         self.adopted = self.incomplete = 0
+        table.on_unheard = self._say_again_soon
 
     # `StandaloneStreams`
 
@@ -99,6 +100,25 @@ class Standing:
         if transcript is not None and self._log is not None:
             await self._log.settled(transcript)
 
+    def _say_again_soon(self, address: Address, messages: list[bytes]) -> None:
+        if self._log is not None and not self._log.closed:
+            self._log.spawn(self._say_again(address, messages))
+
+    async def _say_again(self, address: Address, messages: list[bytes]) -> None:
+        """Append `messages` behind what another node has written in their place: never a silent miss.
+
+        They are for the log. Which of the two nodes has the session is not known here, so nothing stays in memory.
+        """
+        await self.wake(address, begin=True)
+        exchange = self._table.standalone(address)
+        if exchange is None:
+            return
+        for message in messages:
+            exchange.pass_on(message)
+        await self.settled(address)
+        if not exchange.attached and self._table.standalone(address) is exchange:
+            self._table.close_standing(address)
+
     # For readers
 
     async def open(self, address: Address, resume: tuple[str, int] | None, *, fresh: bool) -> Opened:
@@ -108,7 +128,8 @@ class Standing:
         before, because the session began here.
         """
         exchange = self._table.standalone(address)
-        met = exchange is not None
+        # Of one that was only woken, nobody knows what a client lacks that does not say what it has.
+        met = exchange is not None and (exchange.generation > 0 or not exchange.read)
         if exchange is None:
             known, logged = True, None
             if not fresh and self._log is not None:

@@ -10,6 +10,8 @@ from mcp_types import INVALID_REQUEST
 from mcp_types.version import is_version_at_least
 
 from ..actors import Elsewhere
+from ..actors.session import SessionActor
+from ..actors.session.exchange import Exchange
 from ..actors.session.relay import Relay, reread_messages
 from ..actors.session.standalone import Listened
 from ..actors.session.wire import SERVER_BUSY, Refusal
@@ -17,10 +19,11 @@ from ..stores import Address, UnderstudyError
 from .inbound import Inbound
 from .posts import Posts
 from .refusals import Refused
+from .replay import Replay, Replays
 from .resumption import Resumption, event_position, unknown_event
 from .routing import refused
 from .sessions import Sessions
-from .sse import RETRY_MS, keep_alive_of, numbered_events, priming_event, write_stream
+from .sse import RETRY_MS, keep_alive_of, priming_event, write_stream
 from .standing import Standing, tag_of
 from .streams import STANDALONE, StreamTable
 
@@ -54,6 +57,7 @@ class StandingLeg:
         self._session_of = session_of
         self._session_ttl = session_ttl
         self._relay = relay
+        self._replays = Replays()
 
     async def __call__(self, inbound: Inbound) -> None:
         """A `Leg`."""
@@ -99,18 +103,12 @@ class StandingLeg:
     async def _resume(self, address: Address, event_id: str, number: int, primed: bool, inbound: Inbound) -> None:
         async with self._resumption.resume(address, event_id) as (exchange, after, earlier):
             prelude = priming_event(exchange, number) if primed else b""
-            await write_stream(
-                exchange,
-                inbound.receive,
-                inbound.send,
-                after=after,
-                numbered=True,
-                keep_alive=keep_alive_of(inbound),
-                prelude=prelude + numbered_events(exchange, earlier),
-            )
+            # What only this reader has of a stream that is not in memory.
+            own = 0 if exchange.household is not None else exchange.size
+            with self._replays.of(exchange.id, earlier, beside=own) as replay:
+                await _write(inbound, exchange, after, prelude, replay)
 
-    async def _stand(self, address: Address, resume: tuple[str, int] | None, primed: bool, inbound: Inbound) -> None:
-        """What belongs to no request."""
+    async def _live(self, address: Address, inbound: Inbound) -> SessionActor:
         try:
             actor = await self._sessions.live(address, inbound.tenant)
         except UnderstudyError as error:
@@ -118,9 +116,19 @@ class StandingLeg:
         if actor is None:
             text = "The session is on its way out of memory; try again in a moment"
             raise Refused(Refusal(SERVER_BUSY, text, status=503, retry_after=0.1))
-        fresh = actor.listened is Listened.NEVER
-        actor.listened = Listened.PERHAPS
-        opened = await self._standing.open(address, resume, fresh=fresh)
+        return actor
+
+    async def _stand(self, address: Address, resume: tuple[str, int] | None, primed: bool, inbound: Inbound) -> None:
+        """What belongs to no request."""
+        while True:
+            actor = await self._live(address, inbound)
+            fresh = actor.listened is Listened.NEVER
+            actor.listened = Listened.PERHAPS
+            opened = await self._standing.open(address, resume, fresh=fresh)
+            if self._sessions.present(address) is actor:
+                break
+            # It has left while the log was read. Where to, and whether it was told of this stream, nobody knows.
+            self._streams.close_standing(address)
         exchange = opened.exchange
         # A connection that only listens is no use of the session: it ends when the session may have, and a client
         # that comes back is told whether it has.
@@ -136,15 +144,21 @@ class StandingLeg:
                     exchange.send(message)
             number = opened.earlier[0][0] - 1 if opened.earlier else after
             prelude = priming_event(exchange, number, retry=RETRY_MS) if primed else b""
-            await write_stream(
-                exchange,
-                inbound.receive,
-                inbound.send,
-                after=after,
-                numbered=True,
-                keep_alive=keep_alive_of(inbound),
-                prelude=prelude + numbered_events(exchange, opened.earlier),
-            )
+            with self._replays.of(exchange.id, opened.earlier) as replay:
+                await _write(inbound, exchange, after, prelude, replay)
         finally:
             timer.cancel()
             self._streams.left(address, exchange)
+
+
+async def _write(inbound: Inbound, exchange: Exchange, after: int, prelude: bytes, replay: Replay) -> None:
+    await write_stream(
+        exchange,
+        inbound.receive,
+        inbound.send,
+        after=after,
+        numbered=True,
+        keep_alive=keep_alive_of(inbound),
+        prelude=prelude,
+        replay=replay,
+    )

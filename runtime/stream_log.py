@@ -41,10 +41,10 @@ class StreamLog:
         self.writer = writer
         self.timeout = timeout
         self.clock = clock or SystemClock()
-        self.taken: Callable[[Address, Exchange], None] | None = None
-        """Told of each stream that another node writes now. Must not raise."""
-        # It never waits, so that neither a task nor a deadline is needed to append to it.
-        self._at_once = isinstance(log, MemoryEventLog)
+        self.taken: Callable[[Address, Exchange, list[bytes]], None] | None = None
+        """Told of each stream that another node writes now, and of what has reached nobody of it. Must not raise."""
+        # It never waits, so that neither a task nor a deadline is needed to append to it. What derives from it may.
+        self._at_once = log if type(log) is MemoryEventLog else None
         self._tasks = TaskOwner()
         self._running: set[asyncio.Task[Any]] = set()
         self._queue: deque[Transcript] = deque()
@@ -69,6 +69,11 @@ class StreamLog:
         for task in self._running:
             task.cancel()
         await self._tasks.__aexit__(None, None, None)
+
+    @property
+    def closed(self) -> bool:
+        """It has been left: nothing can be spawned any more."""
+        return self._closed
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`, which must not raise, until this is left at the latest."""
@@ -131,7 +136,7 @@ class StreamLog:
             return
         self._queue.append(transcript)
         self._idle.clear()
-        if not self._at_once:
+        if self._at_once is None:
             self._work_soon()
         elif not self._starting:
             # Not now: what a tool sends in one go is one append.
@@ -141,17 +146,36 @@ class StreamLog:
     def _work_now(self) -> None:
         """What `_work` does, without a task."""
         self._starting = False
+        assert self._at_once is not None
         while self._queue and not self._closed:
             transcript = self._queue.popleft()
             while transcript.queued:
-                step = self._advance(transcript)
-                try:
-                    step.send(None)
-                except StopIteration:
-                    continue
-                step.close()
-                raise AssertionError("an append to memory waited")
+                if not self._append_now(transcript, self._at_once):
+                    _run_through(self._advance(transcript))
         self._idle.set()
+
+    def _append_now(self, transcript: Transcript, log: MemoryEventLog) -> bool:
+        """Append what is due of one stream, if nothing is special about it; whether it was so."""
+        if transcript.over or transcript.anew or transcript.broken or self._outage.lasts:
+            return False
+        batch = transcript.batch()
+        try:
+            log.append_now(
+                transcript.address,
+                transcript.name,
+                batch.first,
+                batch.events,
+                head=transcript.head(),
+                writer=transcript.writer,
+                ends=batch.ends,
+            )
+        except Exception:
+            # `_append` meets it again, and knows what to do.
+            return False
+        transcript.queued = False
+        self.appends += 1
+        self._acknowledged(transcript, batch.upto, ended=batch.ends)
+        return True
 
     def _work_soon(self) -> None:
         if not self._starting and self._workers < WORKERS:
@@ -237,7 +261,7 @@ class StreamLog:
         return True
 
     async def _deadline(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._at_once:
+        if self._at_once is not None:
             await work
         else:
             await within(self.clock, self.timeout, work)
@@ -264,16 +288,17 @@ class StreamLog:
         self._let_go(transcript)
         try:
             await self._deadline(self.log.drop([(transcript.address, transcript.name)]))
-        except (StoreError, TimeoutError) as error:
+        except Exception as error:
             logger.info("a part of stream %s stays in the log: %s", transcript.name, error or type(error).__name__)
 
     def _withdraw(self, transcript: Transcript) -> None:
         transcript.over = True
         self._outage.behind.pop(transcript, None)
+        unheard = transcript.unheard
         transcript.exchange.withdraw()
         transcript.tell()
         if self.taken is not None:
-            self.taken(transcript.address, transcript.exchange)
+            self.taken(transcript.address, transcript.exchange, unheard)
 
     def _let_go(self, transcript: Transcript) -> None:
         self.forget(transcript.exchange, transcript)
@@ -287,3 +312,13 @@ class StreamLog:
             "streams_log_given_up_total": self.given_up,
             "streams_log_behind": len(self._outage.behind),
         }
+
+
+def _run_through(step: Coroutine[Any, Any, None]) -> None:
+    """Run what never waits."""
+    try:
+        step.send(None)
+    except StopIteration:
+        return
+    step.close()
+    raise AssertionError("an append to memory waited")

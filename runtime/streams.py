@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,10 +11,12 @@ from ..actors import Elsewhere
 from ..actors.session.exchange import Exchange
 from ..stores import Address
 from ..stores.event_log import HEAD_LIMIT
+from .left_streams import LeftStreams
 from .log_keeper import LogKeeper
 from .session_streams import SessionStreams
 from .stream_head import StreamHead
 from .stream_log import StreamLog
+from .stream_room import StreamRoom
 from .transcript import Transcript
 
 __all__ = ["STANDALONE", "StreamTable"]
@@ -24,11 +24,6 @@ __all__ = ["STANDALONE", "StreamTable"]
 MAX_STREAMS_PER_SESSION: Final = 64
 """Streams of one session that are kept though nobody reads them and no turn writes them. no-silent-loss: those in use
 are never dropped; the mailbox and the connections bound them."""
-MAX_KEPT_STREAMS: Final = 16_384
-MAX_KEPT_BYTES: Final = 256 * 2**20
-GRACE: Final = 60.0
-"""Seconds that a finished stream, or a standalone one without a reader, stays in memory for a client to come back to.
-One that has arrived leaves the event log with that; any other stays there for as long as the log keeps it."""
 STANDALONE: Final = "standalone"
 """What the event log knows a session's standalone stream by."""
 
@@ -44,25 +39,25 @@ class StreamTable:
         self, clock: Callable[[], float], *, log: StreamLog | None = None, keeper: LogKeeper | None = None
     ) -> None:
         """`clock`: monotonic seconds. `keeper`: goes with `log`."""
-        self._clock = clock
         self._log = log
         self._keeper = keeper
         self._life = secrets.token_hex(6)
         self._names = itertools.count(1)
         self._sessions: dict[Address, SessionStreams] = {}
-        self._leaving: OrderedDict[tuple[Address, str], tuple[float, int]] = OrderedDict()
-        self._leaving_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._left = LeftStreams(clock, self._drop)
+        self._room = StreamRoom()
         self.resumed = 0
         self.on_empty: Callable[[Address], None] | None = None
         """Told of each session of which nothing is kept any more. Must not raise."""
+        self.on_unheard: Callable[[Address, list[bytes]], None] | None = None
+        """Told of what was published while another node wrote a standalone stream. Must not raise."""
         if log is not None:
             log.taken = self._taken
 
     def _of(self, address: Address) -> SessionStreams:
         streams = self._sessions.get(address)
         if streams is None:
-            streams = self._sessions[address] = SessionStreams(address, self._drop_one_left)
+            streams = self._sessions[address] = SessionStreams(address, self._room, self._drop_one_left)
         return streams
 
     # Coming
@@ -140,9 +135,7 @@ class StreamTable:
             return
         key = _key(exchange)
         self._unleave(address, key)
-        self._leaving[address, key] = (self._clock() + GRACE, exchange.size)
-        self._leaving_bytes += exchange.size
-        self._sweep_later()
+        self._left.add(address, key, exchange.size)
         streams.kept += 1
         if streams.kept > MAX_STREAMS_PER_SESSION:
             self._drop_one_left(streams)
@@ -150,38 +143,19 @@ class StreamTable:
 
     def _drop_one_left(self, streams: SessionStreams) -> bool:
         """Make room in a session: one that has arrived goes first, then the oldest."""
-        kept = [stream for id, stream in streams.requests.items() if (streams.address, id) in self._leaving]
+        kept = [stream for id, stream in streams.requests.items() if (streams.address, id) in self._left]
         if not kept:
             return False
         self._drop(streams.address, next((stream.id for stream in kept if stream.delivered), kept[0].id))
         return True
 
     def _unleave(self, address: Address, key: str) -> None:
-        left = self._leaving.pop((address, key), None)
-        if left is not None:
-            self._leaving_bytes -= left[1]
-            if (streams := self._sessions.get(address)) is not None:
-                streams.kept -= 1
-
-    def _sweep_later(self) -> None:
-        """Nothing else may happen on a node that has gone quiet: see to it that what is left goes in time."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GRACE, self._sweep_in_time)
-
-    def _sweep_in_time(self) -> None:
-        self._timer = None
-        self.sweep()
-        if self._leaving:
-            self._sweep_later()
+        if self._left.remove(address, key) and (streams := self._sessions.get(address)) is not None:
+            streams.kept -= 1
 
     def sweep(self) -> None:
         """Forget what has been left for too long, or is too much. Costs what it forgets."""
-        now = self._clock()
-        while self._leaving:
-            (address, key), (until, _) = next(iter(self._leaving.items()))
-            if until > now and len(self._leaving) <= MAX_KEPT_STREAMS and self._leaving_bytes <= MAX_KEPT_BYTES:
-                return
-            self._drop(address, key)
+        self._left.sweep()
 
     def _drop(self, address: Address, key: str, *, moving: bool = False) -> None:
         """Let go of a stream in memory. `moving`: the next owner is to find in the log what is on its way there."""
@@ -215,11 +189,13 @@ class StreamTable:
             if self.on_empty is not None:
                 self.on_empty(address)
 
-    def _taken(self, address: Address, exchange: Exchange) -> None:
+    def _taken(self, address: Address, exchange: Exchange, unheard: list[bytes]) -> None:
         """Another node writes this stream now. What it wrote is in the log."""
         streams = self._sessions.get(address)
         if streams is not None and streams.holds(exchange):
             self._drop(address, _key(exchange), moving=True)
+        if exchange.request_id is None and unheard and self.on_unheard is not None:
+            self.on_unheard(address, unheard)
 
     def holds(self, address: Address) -> bool:
         """Whether anything is kept of the session: a client reads, or may come back to, a stream of it."""
@@ -251,15 +227,26 @@ class StreamTable:
             transcript = streams.transcript(exchange)
             if transcript is not None and self._log is not None:
                 self._log.forget(exchange, transcript)
+            exchange.join(None)
             exchange.close()
         if self.on_empty is not None:
             self.on_empty(address)
 
     def close_standalone(self) -> None:
         """Close every standalone stream: the node is draining. Clients come back, here or elsewhere."""
-        for address, streams in list(self._sessions.items()):
+        for address in list(self._sessions):
+            self.close_standing(address)
+
+    def close_standing(self, address: Address) -> None:
+        """Close the session's standalone stream, if there is one. Whoever reads it comes back."""
+        streams = self._sessions.get(address)
+        if streams is not None:
             self._close_standing(streams, elsewhere=False)
             self._forget_if_empty(address, streams)
+
+    def close(self) -> None:
+        """The node has stopped: nothing is forgotten in time any more. Idempotent."""
+        self._left.close()
 
     def _close_standing(self, streams: SessionStreams, *, elsewhere: bool) -> None:
         exchange, _ = streams.leave_standing()
@@ -280,14 +267,17 @@ class StreamTable:
         if streams is None or streams.standalone is None:
             return False
         streams.standalone.send(message)
+        if not streams.standalone.attached:
+            self._left.weigh(address, STANDALONE, streams.standalone.size)
         return True
 
     def stats(self) -> dict[str, int]:
         """Plain numbers."""
         numbers = {
             "streams_sessions": len(self._sessions),
-            "streams_kept": len(self._leaving),
-            "streams_kept_bytes": self._leaving_bytes,
+            "streams_bytes": self._room.taken,
+            "streams_kept": len(self._left),
+            "streams_kept_bytes": self._left.bytes,
             "streams_resumed_total": self.resumed,
         }
         if self._log is not None and self._keeper is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from ..actors.session import TenantContext
 from ..stores import UnderstudyError
 
-__all__ = ["Forbidden", "TenantResolver", "Unauthenticated", "resolve_tenant"]
+__all__ = ["CredentialUnchecked", "Forbidden", "TenantResolver", "Unauthenticated", "resolve_tenant", "unexpired"]
 
 
 class Unauthenticated(UnderstudyError):
@@ -23,7 +24,20 @@ class Unauthenticated(UnderstudyError):
 
 
 class Forbidden(UnderstudyError):
-    """A valid credential that does not allow this: 403."""
+    """A valid credential that does not allow this: 403. `challenge`: the `WWW-Authenticate` header to send, if any."""
+
+    def __init__(self, message: str = "the credential does not allow this", *, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class CredentialUnchecked(UnderstudyError):
+    """Whether the credential is good cannot be told now: 503. Not a verdict on it, so the client should keep it."""
+
+    def __init__(self, message: str = "the credential cannot be checked now", *, retry_after: float = 1.0) -> None:
+        """`retry_after`: seconds after which it is worth another try."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class TenantResolver(Protocol):
@@ -35,6 +49,7 @@ class TenantResolver(Protocol):
     Raises:
         Unauthenticated: No credential, or a worthless one.
         Forbidden: A good credential that may not use this server.
+        CredentialUnchecked: It cannot tell now, because something that it needs is out of reach.
     """
 
     def __call__(self, request: Request, /) -> TenantContext | Awaitable[TenantContext]: ...
@@ -44,11 +59,25 @@ async def resolve_tenant(resolver: TenantResolver, request: Request) -> TenantCo
     """What `resolver` says of `request`.
 
     Raises:
-        Unauthenticated, Forbidden: As the resolver says.
+        Unauthenticated, Forbidden, CredentialUnchecked: As the resolver says.
+        Unauthenticated: The context that it returned is past its end.
         TypeError: It returned something else than a `TenantContext`.
     """
     resolved = resolver(request)
     context = await resolved if inspect.isawaitable(resolved) else resolved
     if not isinstance(context, TenantContext):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the tenant resolver returned {type(context).__name__}; it must return a TenantContext")
+    return unexpired(context)
+
+
+def unexpired(context: TenantContext) -> TenantContext:
+    """`context`, if it has not ended.
+
+    Raises:
+        Unauthenticated: `context.expires` has passed.
+    """
+    if context.expires is not None and context.expires <= time.time():
+        message = "the credential has expired"
+        challenge = f'Bearer error="invalid_token", error_description="{message}"'
+        raise Unauthenticated(message, challenge=challenge)
     return context

@@ -89,6 +89,12 @@ class Transcript:
                 told.set_result(None)
         self.waiting.clear()
 
+    @property
+    def unheard(self) -> list[bytes]:
+        """The messages that neither the log nor a reader has."""
+        exchange = self.exchange
+        return exchange.between(max(self.done + 1, exchange.read + 1, exchange.oldest), exchange.last)
+
     def begin_anew(self) -> None:
         """What comes is another stretch of the stream, in place of what the log has."""
         self.anew = True

@@ -1,5 +1,6 @@
 """The session kind of actor: one MCP conversation, run by the SDK's kernel."""
 
+from .current_tenant import current_tenant
 from .errors import (
     DuplicateRequest,
     ForeignSession,
@@ -43,4 +44,5 @@ __all__ = [
     "TurnOver",
     "TurnSession",
     "current_session",
+    "current_tenant",
 ]

@@ -26,19 +26,16 @@ class Household(Protocol):
 class Backlog:
     """Messages numbered from 1 without gaps. Within `MAX_EVENTS` and `MAX_BYTES`; what makes room is the oldest."""
 
-    __slots__ = ("_bytes", "_events", "_first", "household")
+    __slots__ = ("_bytes", "_events", "_first", "household", "last")
 
     def __init__(self) -> None:
         self._events: list[bytes] | None = None
         self._first = 1
         self._bytes = 0
+        self.last = 0
+        """The number of the newest message; 0 before the first."""
         self.household: Household | None = None
         """The session that it counts for, once it is one of its streams."""
-
-    @property
-    def last(self) -> int:
-        """The number of the newest message; 0 before the first."""
-        return self._first - 1 + (len(self._events) if self._events is not None else 0)
 
     @property
     def oldest(self) -> int:
@@ -53,6 +50,7 @@ class Backlog:
     def begin_after(self, last: int) -> None:
         """Number the first message that is kept `last + 1`. Before there is any."""
         self._first = last + 1
+        self.last = last
 
     def between(self, first: int, last: int) -> list[bytes]:
         """The messages of these numbers, both included, which must be kept."""
@@ -64,6 +62,7 @@ class Backlog:
         if self._events is None:
             self._events = []
         self._events.append(payload)
+        self.last += 1
         self._grow(len(payload))
         excess = len(self._events) - MAX_EVENTS
         if excess > 0:
@@ -88,6 +87,7 @@ class Backlog:
         dropped = events[max(last + 1 - self._first, 0) :]
         if dropped:
             del events[-len(dropped) :]
+            self.last -= len(dropped)
             self._grow(-sum(map(len, dropped)))
 
     def join(self, household: Household | None) -> None:

@@ -102,14 +102,14 @@ class CallDispatch:
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         token = progress_token_from_params(self._call.params)
-        if token is None:
+        if token is None or self._closed:
             return
         params: dict[str, Any] = {"progressToken": token, "progress": progress}
         if total is not None:
             params["total"] = total
         if message is not None:
             params["message"] = message
-        await self.notify("notifications/progress", params)
+        await self._exchange.send_paced(notification("notifications/progress", params))
 
     def close(self) -> None:
         """The request is over: later sends are dropped, later questions refused."""

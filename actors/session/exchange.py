@@ -97,14 +97,16 @@ class Exchange(OneReader):
         if self.finished:
             return
         payload = encode(message)
-        size = len(payload)
-        room = backlog.MAX_BYTES - size
-        await self._until(lambda: not self._crowded and (self._bytes <= room or self._since(self.read) <= room))
-        await self._until_logged(lambda: self._bytes <= room or self._since(self._in_log) <= room)
+        room = backlog.MAX_BYTES - len(payload)
+        if self._bytes > room or self._crowded:
+            await self._until(lambda: not self._crowded and (self._bytes <= room or self._since(self.read) <= room))
+            await self._until_logged(lambda: self._bytes <= room or self._since(self._in_log) <= room)
         if not self.finished:
             self._append(payload)
-        await self._until(lambda: self.last - self.read <= HIGH_WATER)
-        await self._until_logged(lambda: self.last - self._in_log <= HIGH_WATER)
+        lagging = self.last - HIGH_WATER
+        if self.read < lagging or self._in_log < lagging:
+            await self._until(lambda: self.last - self.read <= HIGH_WATER)
+            await self._until_logged(lambda: self.last - self._in_log <= HIGH_WATER)
 
     async def _until(self, caught_up: Callable[[], bool]) -> None:
         """Wait for a reader that is present, or due, to catch up; after `WRITER_PATIENCE` seconds let go of it."""

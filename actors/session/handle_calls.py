@@ -15,6 +15,7 @@ from ..registry import Registry
 from .announcement import Announce, announced
 from .authorization import authorize
 from .errors import ForeignSession
+from .handle_schema import declares_handle
 from .handles import (
     CLOSE_SESSION,
     OPEN_SESSION,
@@ -24,7 +25,7 @@ from .handles import (
     text_result,
     unknown_handle,
 )
-from .hosting import HostedServer, declares_handle
+from .hosting import HostedServer
 from .messages import MOVED, Authorize, Call, OpenHandle
 from .session_kind import SESSION, SessionSeed
 from .stateless import learn_tools, serve_stateless

@@ -13,7 +13,8 @@ from mcp_types import SERVER_INFO_META_KEY
 
 from ...stores import Address, AddressError
 from .errors import HostingError
-from .hosting import HostedServer, with_session_argument
+from .handle_schema import with_session_argument
+from .hosting import HostedServer
 from .parameter import SESSION_ARGUMENT
 from .session_kind import SESSION
 

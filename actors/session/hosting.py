@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from mcp.server._otel import OpenTelemetryMiddleware
@@ -23,39 +21,25 @@ from mcp_types import EmptyResult, SubscribeRequestParams, SubscriptionsListenRe
 
 from .commons import ALONE, Commons, seal_together
 from .errors import HostingError
+from .handle_schema import declares_handle, with_session_argument
 from .listening import Listening
-from .parameter import SESSION_ARGUMENT, fill_session_parameter
+from .parameter import fill_session_parameter
 from .sharing import share_equal_parts
 from .telemetry import TelemetryIfInstalled
 from .tenant_bus import TenantBus
+from .tenant_shared import TenantShared
 from .tool_calls import shorten_tool_calls
 
 if TYPE_CHECKING:
     from .servers import Lifespan
 
-__all__ = ["HostedServer", "TenantShared", "declares_handle", "has_lifespan", "is_server", "make_server"]
+__all__ = ["HostedServer", "has_lifespan", "is_server"]
 
 logger = logging.getLogger(__name__)
 
 AnyServer = Server[Any]
 
 _telemetry = TelemetryIfInstalled(OpenTelemetryMiddleware())
-
-
-class TenantShared:
-    """What the servers that a factory made for one tenant have in common, because a call may meet any of them.
-
-    `bus` carries list changes and resource updates to every `subscriptions/listen` stream of the tenant, and to its
-    handshake-era sessions. `boundaries` seals `requestState` (by server name), so that a round begun at one session's
-    server can end at another's.
-    """
-
-    __slots__ = ("__weakref__", "boundaries", "bus", "listen")
-
-    def __init__(self, bus: TenantBus | None = None) -> None:
-        self.bus = bus if bus is not None else TenantBus()
-        self.listen = Listening(self.bus)
-        self.boundaries: dict[str, RequestStateBoundary] = {}
 
 
 def lowlevel_of(server: object) -> AnyServer | None:
@@ -310,61 +294,7 @@ async def _accept(ctx: object, params: object) -> EmptyResult:
 
 _MAX_PAGES = 100
 
-_SESSION_SCHEMA = {
-    "type": "string",
-    "title": "Session",
-    "description": "The session handle returned by open_session. The same handle keeps working on the same state.",
-    "x-mcp-header": "Session",
-}
-
-
-def with_session_argument(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with the state handle as one more required argument that also travels as `Mcp-Param-Session`."""
-    return {
-        **schema,
-        "properties": {**schema.get("properties", {}), SESSION_ARGUMENT: _SESSION_SCHEMA},
-        "required": [*schema.get("required", ()), SESSION_ARGUMENT],
-    }
-
-
-def declares_handle(schema: Any) -> bool:
-    """Whether an input schema itself has the state handle: `session`, marked `x-mcp-header: Session`."""
-    try:
-        return schema["properties"][SESSION_ARGUMENT]["x-mcp-header"] == "Session"
-    except (KeyError, TypeError):
-        return False
-
 
 def has_lifespan(hosted: HostedServer) -> bool:
     """Whether entering the server's lifespan does anything."""
     return hosted.lowlevel.lifespan is not no_lifespan
-
-
-ServerFactory = Callable[[Any], Any | Awaitable[Any]]
-
-
-async def make_server(factory: ServerFactory, tenant: object, *, timeout: float) -> object:
-    """What `factory(tenant)` returns, awaited if need be.
-
-    Raises:
-        HostingError: It raised, did not return a server, or took longer than `timeout` seconds.
-    """
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
-            made = factory(tenant)
-            if inspect.isawaitable(made):
-                made = await made
-    except Exception as error:
-        if limit.expired():
-            raise HostingError(
-                f"the server factory took longer than {timeout} s; do slow work in the server's lifespan"
-            ) from None
-        # Its text may tell of the inside of the server; the client gets none of it.
-        raise HostingError(f"the server factory raised {error!r}") from error
-    if not is_server(made):
-        raise HostingError(
-            f"the server factory returned {type(made).__name__!r}; it must return an MCPServer, a low-level Server or "
-            "a FastMCP server"
-        )
-    return cast("object", made)

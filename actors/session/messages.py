@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -53,6 +53,8 @@ class Call:
     cancelled: bool = False
     actor: SessionActor | None = None
     """Who counts it as in flight."""
+    audit: Callable[[Call, dict[str, Any] | None], None] | None = None
+    """Told once of the outcome, which the exchange has by then, and of the result if there is one."""
 
     def resolve(self, result: Any) -> None:
         """`Reply`: the turn is over and what it changed is saved."""
@@ -61,12 +63,19 @@ class Call:
         if self.actor is not None:
             self.actor.forget(self)
         self.exchange.resolve(result)
+        self._audited(result)
 
     def fail(self, error: BaseException) -> None:
         """`Reply`: there was no turn, or it changed nothing."""
         if self.actor is not None:
             self.actor.forget(self)
         self.exchange.fail(error)
+        self._audited(None)
+
+    def _audited(self, result: dict[str, Any] | None) -> None:
+        if self.audit is not None:
+            audit, self.audit = self.audit, None
+            audit(self, result)
 
     async def run(self, handler: Awaitable[T]) -> T:
         """Run its handler, or a part of it, in the present task, so that `cancel` reaches it.

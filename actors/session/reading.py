@@ -11,6 +11,8 @@ __all__ = ["OneReader"]
 
 KEPT_READ: Final = 64
 """Messages of a standalone stream that are kept though they have been read; a log has the others."""
+PORTION: Final = 256 * 1024
+"""Bytes taken at once, of more than one message: what a reader that does not read keeps in memory beside the stream."""
 
 
 class OneReader(Backlog):
@@ -43,7 +45,7 @@ class OneReader(Backlog):
         self._standalone = standalone
         self._logged: int | None = None
         self._cut_early = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._writer: asyncio.Future[None] | None = None
 
     @property
@@ -73,10 +75,11 @@ class OneReader(Backlog):
         while self._logged == -1 and (generation == self.generation or not self.attached):
             await self._news()
 
-    async def _news(self) -> None:
+    async def _news(self) -> bool:
+        """Wait to be woken; True if by nothing but silence."""
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await waiter
+            return await waiter
         finally:
             if self._waiter is waiter:
                 self._waiter = None
@@ -110,12 +113,13 @@ class OneReader(Backlog):
             self.attached = False
             self._wake_writer()
 
-    async def next(self, generation: int, patience: float | None) -> list[tuple[int, bytes]] | None:
-        """The messages after those already read, with their numbers; [] after `patience` seconds, if any, without one.
+    async def next(self, generation: int) -> list[tuple[int, bytes]] | None:
+        """The messages after those already read, with their numbers; [] upon `break_silence`.
 
         None when there is no more to come for this reader: the stream is finished and read to its end, another reader
         has taken over, or the messages it has yet to read were dropped.
         """
+        silent = False
         while True:
             if generation != self.generation or self.read + 1 < self._first:
                 return None
@@ -123,22 +127,23 @@ class OneReader(Backlog):
             if self.read < ready:
                 number = self.read + 1
                 batch = self.between(number, ready)
-                self.read = ready
+                if self._bytes > PORTION:
+                    batch = _portion(batch)
+                self.read += len(batch)
                 if self._standalone:
                     self._forget_read()
                 self._wake_writer()
                 return list(enumerate(batch, number))
             if self.finished and ready == self.last:
                 return None
-            timer = None if patience is None else asyncio.get_running_loop().call_later(patience, self._wake)
-            try:
-                await self._news()
-            finally:
-                if timer is not None:
-                    timer.cancel()
-            idle = generation == self.generation and not self.finished and self.read >= self._ready
-            if idle and patience is not None:
+            if silent:
                 return []
+            silent = await self._news()
+
+    def break_silence(self, generation: int) -> None:
+        """Let the reader that attached as `generation`, if it waits in `next`, go on for a moment."""
+        if generation == self.generation:
+            self._wake(silent=True)
 
     def _forget_read(self) -> None:
         self.forget(self.read + 1 - KEPT_READ - self._first)
@@ -160,12 +165,21 @@ class OneReader(Backlog):
         self._wake()
         self._wake_writer()
 
-    def _wake(self) -> None:
+    def _wake(self, *, silent: bool = False) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(silent)
 
     def _wake_writer(self) -> None:
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
         self._writer = None
+
+
+def _portion(batch: list[bytes]) -> list[bytes]:
+    size = 0
+    for count, message in enumerate(batch, 1):
+        size += len(message)
+        if size >= PORTION:
+            return batch[:count]
+    return batch

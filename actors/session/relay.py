@@ -20,10 +20,10 @@ from ...stores import Address
 from .tenant_bus import ALL_LISTS
 
 if TYPE_CHECKING:
-    from .hosting import TenantShared
     from .servers import Servers
     from .session_kind import StandaloneStreams
     from .snapshot import SessionSnapshot
+    from .tenant_shared import TenantShared
 
 __all__ = ["Relay", "message_of", "reread_messages"]
 

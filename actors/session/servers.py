@@ -18,8 +18,10 @@ from ..task_owner import TaskOwner
 from .commons import Commons
 from .errors import HostingError
 from .handles import check_names
-from .hosting import HostedServer, ServerFactory, TenantShared, has_lifespan, is_server, make_server
+from .hosting import HostedServer, has_lifespan, is_server
+from .server_factory import ServerFactory, make_server
 from .tenant import TenantContext
+from .tenant_shared import TenantShared
 
 __all__ = ["Servers"]
 

@@ -8,26 +8,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp.server.runner import ServerRunner
-from mcp.shared.dispatcher import CallOptions, coerce_request_id
-from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import INVALID_REQUEST, ErrorData, RequestId
 from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from ..actor import Access, Cell
 from ..errors import SnapshotError
-from .back_channel import BackChannel
 from .connection import SessionConnection, envelope_connection, shared_client_params
-from .dispatch import CallDispatch, NoticeDispatch, notification
-from .errors import DuplicateRequest, ForeignSession, NoStandingStream, ReadOnlyTurn, RequestCancelled
-from .exchange import Exchange
+from .dispatch import CallDispatch, NoticeDispatch
+from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
 from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell
-from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for, wants_log
-from .relay import reread_messages
+from .outside_calls import OutsideCalls
+from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
-from .standalone import Listened
 from .state import merge_states
 from .tenant import TenantContext
 
@@ -43,42 +40,18 @@ _NEVER_BESIDE: Final = PROTOCOL_WRITES | {"initialize"}
 _on_request: Final = ServerRunner.on_request.func
 
 
-class SessionActor:
-    """A conversation: its snapshot, its MCP server, the calls in flight and the questions to its client.
+class SessionActor(OutsideCalls):
+    """A conversation: its snapshot, its MCP server, the calls in flight and the questions to its client."""
 
-    It is its connection's outbound channel too: what a handler sends outside of a request leaves on the session's
-    standalone stream.
-    """
-
-    __slots__ = (
-        "_back_channel",
-        "_cell",
-        "_connection",
-        "_hosted",
-        "_in_flight",
-        "_kind",
-        "_live",
-        "_next",
-        "_told",
-        "_turn",
-        "listened",
-        "snap",
-    )
+    __slots__ = ("_connection", "_hosted", "_in_flight", "_live", "_next", "_turn")
 
     def __init__(self, kind: SessionKind, cell: Cell, snapshot: SessionSnapshot) -> None:
-        self._kind = kind
-        self._cell = cell
-        self.snap = snapshot
-        """As last saved (or, before the first save, as it will be)."""
-        self.listened = Listened.NEVER
-        self._told = 0
-        """How much has been sent on the standalone stream that may not be durable yet."""
+        super().__init__(kind, cell, snapshot)
         self._next: SessionSnapshot | None = None
         self._turn: TurnSession | None = None
         self._hosted: HostedServer | None = None
         self._connection: SessionConnection | None = None
         self._in_flight: dict[RequestId | Call, Call] | None = None
-        self._back_channel: BackChannel | None = None
         self._live: LiveObjects | None = None
 
     # What never waits in the mailbox: called by the edge, outside of turns.
@@ -234,7 +207,7 @@ class SessionActor:
         try:
             # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
             result = await call.run(_on_request(runner)(dispatch, method, params))
-            await self._settle()
+            await self.settle()
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
                 turn.end_turn()
@@ -248,7 +221,7 @@ class SessionActor:
                 await self._kind.merge(self._cell.address, turn.saved, changed)
             return result
         except Exception as error:
-            await self._settle()
+            await self.settle()
             if turn.refused_write and not isinstance(error, ReadOnlyTurn):
                 # What a prompt or a resource raises the SDK keeps to itself; this is for its author to read.
                 raise ReadOnlyTurn(turn.what) from error
@@ -330,78 +303,6 @@ class SessionActor:
             self._turn.end_turn()
             self._turn = None
 
-    # Outbound: the standalone stream
-
-    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Send a notification outside of any request. Dropped where no client has asked for the standalone stream."""
-        if method == "notifications/message" and not self.wants_log(params):
-            return
-        streams, address = self._kind.streams, self._cell.address
-        message = notification(method, params)
-        while not streams.publish(address, message):
-            if self.listened is not Listened.PERHAPS:
-                return
-            if not await streams.wake(address):
-                # Who comes back is told to read everything again.
-                self.listened = Listened.IN_VAIN
-                return
-        self._told += 1
-
-    async def tell(self, method: str, params: dict[str, Any] | None) -> None:
-        """`notify` for what the author wants his client to get, connected or not: it waits where nobody listens yet.
-
-        Raises:
-            NoStandingStream: The session was opened by handle.
-        """
-        if self.snap.origin != "handshake":
-            raise NoStandingStream
-        if method == "notifications/message" and not self.wants_log(params):
-            return
-        streams, address = self._kind.streams, self._cell.address
-        if streams.standalone(address) is None:
-            missed = self.listened is Listened.IN_VAIN
-            self.listened = Listened.PERHAPS
-            await streams.wake(address, begin=True)
-            if missed:
-                # Whoever comes back to a stream that is there is not told so any more.
-                for message in reread_messages(self.snap.subscriptions):
-                    streams.publish(address, message)
-        await self.notify(method, params)
-        await self._settle()
-
-    async def _settle(self) -> None:
-        """no-silent-loss: who is told that a turn is over may rely on what it has sent, also if this node dies now."""
-        told = self._told
-        if told:
-            await self._kind.streams.settled(self._cell.address)
-            if told == self._told:
-                self._told = 0
-
-    def wants_log(self, params: Mapping[str, Any] | None) -> bool:
-        """Whether a log message is at or above the level that the client has set, if it has."""
-        return wants_log(self.snap, params)
-
-    async def send_raw_request(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
-    ) -> dict[str, Any]:
-        """Ask the client on the stream of the call that asks, or outside of any call on the standalone one.
-
-        The SDK sends so what it does not know the request of, as `roots/list` and `ping`.
-
-        Raises:
-            NoBackChannelError: There is no such call, and the client holds no standalone stream.
-            MCPError: The client answered with an error, or not in time.
-        """
-        turn = CURRENT.get()
-        if turn is not None and turn.id == self._cell.address.id:
-            dispatch = turn.dispatch
-            if dispatch is not None and dispatch.can_send_request:
-                return await dispatch.send_raw_request(method, params, opts)
-        stream: Exchange | None = self._kind.streams.standalone(self._cell.address)
-        if stream is None:
-            raise NoBackChannelError(method)
-        return await self.questions().ask(stream, method, params, opts)
-
     # Parts that are made on first use
 
     def _connect(self) -> SessionConnection:
@@ -417,14 +318,6 @@ class SessionActor:
             client_params=client_params,
         )
         return connection
-
-    def questions(self) -> BackChannel:
-        """The session's questions to its client."""
-        if self._back_channel is None:
-            record = self._cell.record
-            epoch = record.epoch if record is not None else 1
-            self._back_channel = BackChannel(f"{epoch}-", self._kind.answer_timeout)
-        return self._back_channel
 
     async def _host(self, tenant: TenantContext) -> HostedServer:
         hosted = await self._kind.servers.for_session(tenant)

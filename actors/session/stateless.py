@@ -7,6 +7,7 @@ from typing import Any
 from mcp.server.runner import ServerRunner
 
 from .connection import envelope_connection
+from .current_tenant import STATELESS
 from .dispatch import CallDispatch
 from .errors import RequestCancelled
 from .hosting import HostedServer
@@ -25,6 +26,7 @@ async def learn_tools(call: Call, hosted: HostedServer) -> None:
     assert call.route is not None
     connection = envelope_connection(call.route)
     CURRENT.set(None)
+    STATELESS.set(call.tenant)
     runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
     try:
         await call.run(hosted.learn_tools(runner, CallDispatch(call, None), meta=(call.params or {}).get("_meta")))
@@ -43,6 +45,7 @@ async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
     connection = envelope_connection(call.route)
     dispatch = CallDispatch(call, None)
     CURRENT.set(None)
+    STATELESS.set(call.tenant)
     try:
         if call.cancelled:
             raise RequestCancelled

@@ -159,6 +159,8 @@ class _Operations:
             raise ControlError("the session is on its way in or out of memory; try again in a moment")
         entry = await cluster.directory.look_up(address)
         ended = await _bounded(cluster.store.delete(address))
+        # Its events go with it, though nobody has it in memory.
+        cluster.streams.end(address)
         if entry is not None:
             # A hint that leads nowhere costs a hop.
             with suppress(EntryChanged, DirectoryUnavailable):

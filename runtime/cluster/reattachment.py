@@ -21,7 +21,6 @@ from .errands import Errands
 from .forwarding import Forwarding
 from .journey import Journey
 from .keep_alive import KeepAlive
-from .repeatable import sort_of
 from .response import Response
 from .steps import Answered, Denial, Event, Forward, PathBroken, Pause, Refuse, Run, Step, Unreachable
 
@@ -47,7 +46,8 @@ class Reattachment:
     """What is asked of the next owner is the rest of the stream: a GET with the id of the last event that went to the
     client whole. That is a read, so it may be asked as often as need be, whatever the request was.
 
-    The request itself is sent again only where it has not run, or may run twice and has shown nothing of itself.
+    The request itself is sent again only where it has not run, or may run twice and has shown nothing of itself: what
+    it has shown would come again.
     """
 
     def __init__(
@@ -142,10 +142,6 @@ class Reattachment:
     def now(self) -> float:
         return self._clock.monotonic()
 
-    async def sort(self, inbound: Inbound) -> bool:
-        """Whether the request may run twice."""
-        return (await sort_of(inbound, self._servers)).repeatable
-
     async def in_doubt(self, stream: _Stream) -> None:
         await deny(stream.inbound, stream.response, Denial.IN_DOUBT, self._servers)
 
@@ -215,7 +211,7 @@ class _Stream:
         last_id = response.last_id
         self.node_died |= isinstance(event, PathBroken)
         if not self.resuming and last_id is not None and isinstance(event, PathBroken) and event.maybe_ran:
-            self.resuming = not (event.repeatable and last_id.endswith(b"-0"))
+            self.resuming = _shown(last_id) or not event.repeatable
         if not self.resuming:
             response.again()
             return event
@@ -228,11 +224,10 @@ class _Stream:
         """The owner knows nothing of the stream: prepare to ask for what does without it, or end it; whether to ask."""
         response, inbound = self.response, self.inbound
         if inbound.scope["method"] != "GET":
-            if not await self._by.sort(inbound):
-                await self._by.in_doubt(self)
-                return False
-            self.resuming = False
-        elif b"last-event-id" in inbound.headers or self._anew or response.refused == 404:
+            # It may not run twice, or has shown something, which it would say again.
+            await self._by.in_doubt(self)
+            return False
+        if b"last-event-id" in inbound.headers or self._anew or response.refused == 404:
             # The client asks by itself, and is told.
             await response.finish()
             return False
@@ -240,8 +235,7 @@ class _Stream:
         self.request = inbound
         response.next_attempt()
         response.again()
-        if self.resuming:
-            response.resume(lambda: self._by.attached(self))
+        response.resume(lambda: self._by.attached(self))
         return True
 
     async def _end(self, refuse: Refuse) -> Step | None:
@@ -252,6 +246,11 @@ class _Stream:
         else:
             await self._by.in_doubt(self)
         return None
+
+
+def _shown(last_id: bytes | None) -> bool:
+    """Whether more than the priming event has come."""
+    return last_id is not None and not last_id.endswith(b"-0")
 
 
 def resumption(inbound: Inbound, last_id: bytes) -> Inbound:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from cluster.household import household
 from edge.call import PATIENCE
+from edge.client import put_to_sleep
 from understudy.actors.packing import pack, unpack
 from understudy.runtime.cluster import operations as operations_module
-from understudy.runtime.cluster.control import Control
+from understudy.runtime.cluster.control import Control, ControlError
 from understudy.runtime.cluster.names import Names
 from understudy.runtime.cluster.operations import operations
-from understudy.stores import MemoryStore
+from understudy.runtime.streams import STANDALONE
+from understudy.stores import Address, MemoryStore, event_log_of
 
 
 class Nats:
@@ -68,3 +71,28 @@ async def test_a_store_that_hangs_is_named(question: dict[str, Any], monkeypatch
         await nats.ask(**question)
         async with asyncio.timeout(PATIENCE):
             assert "the store did not answer" in (await nats.replies.get())["error"]
+
+
+async def test_a_session_that_is_ended_in_its_sleep_takes_its_events_along(nats_url: str) -> None:
+    async with household(nats_url, 1) as (node,):
+        client = node.client()
+        await client.open()
+        await node.runtime.session(client.session or "").notify_tools_changed()
+        cluster, address = node.runtime.cluster, Address("session", client.session or "")
+        assert cluster is not None
+        log: Any = event_log_of(cluster.store)
+        assert await log.read(address, STANDALONE) is not None
+        await put_to_sleep(node.runtime, client.session)
+        node.streams.close_standing(address)
+        async with asyncio.timeout(PATIENCE):
+            while cluster.ownership.holds(address):
+                await asyncio.sleep(0.01)
+            while True:
+                try:
+                    assert await operations(cluster)["end"]({"id": address.id}) == {"ended": True}
+                    break
+                except ControlError as error:
+                    assert "try again in a moment" in str(error)  # noqa: PT017 - the others are faults
+                    await asyncio.sleep(0.01)
+            while await log.read(address, STANDALONE) is not None:
+                await asyncio.sleep(0.01)

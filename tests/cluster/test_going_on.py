@@ -263,12 +263,14 @@ async def test_one_that_has_shown_something_goes_on_with_that(house: House, scri
     assert client.ids == ["s.1-1", "s.1-2"]
 
 
-async def test_and_runs_again_if_nothing_of_it_is_known(house: House, script: Script) -> None:
+async def test_and_is_in_doubt_if_nothing_of_it_is_known(house: House, script: Script) -> None:
+    """Run again it would say again what the client has heard."""
     house.links = [script.writes(priming(), message(1), then=GONE)]
-    house.legs = [script.raises(Refused(UNKNOWN_EVENT)), script.writes(priming(0, "t.1"), message(1, "t.1"), ENDS)]
+    house.legs = [script.raises(Refused(UNKNOWN_EVENT))]
     client = await led(house, Client(body=READ))
-    assert script.asked == [("POST", None), ("GET", "s.1-1"), ("POST", None)]
-    assert client.ids == ["s.1-1", "t.1-1"]
+    assert script.asked == [("POST", None), ("GET", "s.1-1")]
+    assert client.ids == ["s.1-1"]
+    assert client.last["error"]["data"] == {"outcome": "unknown"}
     assert (client.starts, client.over) == (1, True)
 
 

@@ -284,8 +284,8 @@ async def test_an_id_that_is_too_old_is_refused_at_every_node(nats_url: str) -> 
         await call.answered()
         now = here.runtime._store.events._clock() + 10_000
         for member in (here, there):
-            clock = member.streams._clock
-            member.streams._clock = lambda clock=clock: clock() + 10_000
+            clock = member.streams._left._clock
+            member.streams._left._clock = lambda clock=clock: clock() + 10_000
         here.runtime._store.events._clock = lambda: now
         for event in call.events:
             for at in (here, there):

@@ -95,10 +95,10 @@ async def settle(runtime: Runtime) -> None:
     for address in list(registry._cells):
         await registry.end(address)
     streams: Any = runtime._streams
-    clock = streams._clock
-    streams._clock = lambda: clock() + 3600.0
+    clock = streams._left._clock
+    streams._left._clock = lambda: clock() + 3600.0
     streams.sweep()
-    streams._clock = clock
+    streams._left._clock = clock
     # Streams that nobody came back for stay in the log for as long as it keeps them.
     store.events._clock = lambda: time.time() + 3600.0
     await store.events.expire(limit=100_000)
@@ -106,7 +106,7 @@ async def settle(runtime: Runtime) -> None:
     await runtime._resumable.flush(10)
     runtime._relay._sweep()
     async with asyncio.timeout(10):
-        while runtime.stats()["stateless_calls_running"]:
+        while runtime.stats()["stateless_calls_running"] or runtime.stats()["listening_streams"]:
             await asyncio.sleep(0.01)
     for _ in range(20):
         await asyncio.sleep(0)
@@ -125,7 +125,9 @@ def left_behind(runtime: Runtime) -> Counter[str]:
     edge: Any = runtime.edge
     stats = runtime.stats()
     found["tasks"] = len(asyncio.all_tasks())
-    for name in ("sessions_live", "sessions_waiting", "sessions_refused_addresses", "stateless_calls_running"):
+    for name in ("sessions_live", "sessions_waiting", "sessions_refused_addresses"):
+        found[name] = int(stats[name])
+    for name in ("stateless_calls_running", "listening_streams"):
         found[name] = int(stats[name])
     for name in ("streams_sessions", "streams_kept", "streams_kept_bytes"):
         found[name] = int(stats[name])

@@ -101,7 +101,7 @@ async def test_a_listener_that_leaves_is_forgotten(hosted: str) -> None:
             stream.disconnect()
             await stream.done()
         await client.ask("tools/list")
-        assert client.runtime.stats()["stateless_calls_running"] == 0
+        assert client.runtime.stats()["listening_streams"] == 0
 
 
 @HOSTED
@@ -119,3 +119,17 @@ async def test_the_handshake_era_does_not_listen_so() -> None:
         await client.open()
         call = await client.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
         assert call.failure["code"] == -32601
+
+
+async def test_those_who_only_listen_take_no_place_from_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.runtime.runtime.MAX_STATELESS_CALLS", 2)
+    monkeypatch.setattr("understudy.runtime.runtime.MAX_LISTENING", 3)
+    async with hosting_modern(make_server()) as client:
+        streams = [await listen(client.twin()) for _ in range(3)]
+        assert (await client.ask("tools/list")).status == 200
+        full = await client.twin().begin("subscriptions/listen", {"notifications": {}}, id="listen").answered()
+        assert full.status == 503
+        assert int(full.header("retry-after") or 0) >= 1
+        await client.begin_tool("announce").answered()
+        for stream in streams:
+            await stream.message("notifications/tools/list_changed")

@@ -302,8 +302,8 @@ async def test_only_what_has_arrived_leaves_the_log_before_its_age(arrived: bool
         stage.go_on.set()
         await (call.answered() if arrived else client.ask("ping"))
         streams: Any = client.runtime._streams
-        clock = streams._clock
-        streams._clock = lambda: clock() + 61.0
+        clock = streams._left._clock
+        streams._left._clock = lambda: clock() + 61.0
         streams.sweep()
         assert streams.request(address_of(client), stream_of(call.events[0])) is None
         assert (await resume(client, call.events[0])).status == (400 if arrived else 200)

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from edge.call import PATIENCE, HTTPCall
 from edge.client import hosting
+from edge.heirs import goes_to, heirs
 from edge.server import Stage, make_server
-from edge.test_streams import progress
+from edge.test_streams import progress, streaming
 from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
+from understudy.actors.session.exchange import Exchange
+from understudy.actors.session.reading import PORTION
 from understudy.runtime.http_servers import HTTP_SERVERS
 
 MANY = 20_000
@@ -145,3 +148,40 @@ async def test_a_response_that_nobody_reads_does_not_stop_the_node() -> None:
         assert client.runtime.stats()["sessions_live"] == 0
         assert stage.finished == 1
         assert not any(call.complete for call in deaf)
+
+
+async def test_a_reader_takes_a_portion_at_a_time_so_that_one_that_does_not_read_holds_no_second_copy() -> None:
+    exchange = Exchange(1, "tools/call")
+    sent = [b"%06d" % number + b"x" * 10_000 for number in range(200)]
+    for message in [*sent, b"y" * (2 * PORTION)]:
+        exchange.pass_on(message)
+    exchange.close()
+    generation = exchange.attach(0)
+    taken: list[bytes] = []
+    while (portion := await exchange.next(generation)) is not None:
+        assert sum(len(message) for _, message in portion[:-1]) < PORTION, "more only by its last message"
+        assert [number for number, _ in portion] == list(range(len(taken) + 1, len(taken) + 1 + len(portion)))
+        taken += [message for _, message in portion]
+    assert taken == [*sent, b"y" * (2 * PORTION)]
+
+
+async def test_who_is_replaced_while_it_does_not_read_keeps_nothing_of_the_stream() -> None:
+    async with heirs() as nodes:
+        client = await nodes.node(make_server(stage := Stage()))
+        await client.open()
+        call = await streaming(client, stage, before=5)
+        call.disconnect()
+        await call.done()
+        stage.go_on.set()
+        await client.ask("ping")
+        heir = goes_to(client, await nodes.node(make_server()))
+        resumption: Any = heir.runtime._resumable.resumption  # type: ignore[union-attr]
+        resuming = {"last-event-id": call.events[0].id}
+        older = await heir.start("GET", headers=resuming, reads=False).started()
+        (replica,) = resumption._replicas.values()
+        assert replica.size > 0
+        newer = await heir.send("GET", headers=resuming)
+        assert newer.value == "reported"
+        assert replica.size == 0
+        assert not older.returned
+        older.disconnect()

@@ -188,11 +188,11 @@ async def test_what_came_while_nobody_listened_is_there_after_the_stream_has_lef
         await heard(first, "one")
         await leave(first)
         streams: Any = client.runtime._streams
-        clock = streams._clock
+        clock = streams._left._clock
         for word in ("two", "three"):
-            streams._clock = lambda: clock() + 61.0
+            streams._left._clock = lambda: clock() + 61.0
             streams.sweep()
-            streams._clock = clock
+            streams._left._clock = clock
             assert streams.standalone(address_of(client)) is None
             await log(client, word)
         again = await listen(client, first.events[-1])

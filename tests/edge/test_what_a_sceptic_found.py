@@ -70,7 +70,8 @@ async def test_calls_that_waited_for_a_lost_actor_run_on_its_successor() -> None
         store.fail_next("save", "lose", times=3)
         calls = [client.begin_tool("increment") for _ in range(10)]
         answers = [await call.answered() for call in calls]
-        assert [call.status for call in answers] == [503] + [200] * 9
+        # By its status where it is answered in time, on a busy machine in its stream.
+        assert answers[0].failure["data"] == {"outcome": "unknown"}
         # The first took effect, though nobody could know; each of the others ran once, after it.
         assert [call.value for call in answers[1:]] == list(range(2, 11))
 

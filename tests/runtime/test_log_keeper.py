@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from understudy.actors.task_owner import TaskOwner
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime import log_keeper
 from understudy.runtime.log_keeper import LogKeeper
@@ -95,3 +96,54 @@ async def test_what_is_too_old_is_swept(kept: Kept) -> None:
     kept.store.fail_next("events.expire")
     await kept.clock.advance(2 * log_keeper.EXPIRE_EVERY + 2)
     assert kept.keeper.expired == 5
+
+
+async def test_a_node_that_leaves_waits_no_longer_than_it_said_however_much_is_to_go(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_keeper, "BATCH", 1)
+    inner = kept.log.inner
+
+    class Slow:
+        async def drop(self, streams: Any) -> None:
+            await kept.clock.sleep(3.0)
+            await inner.drop(streams)
+
+    monkeypatch.setattr(kept.writer, "log", Slow())
+    address = Address.new("session")
+    for name in await kept.streams(address, 9):
+        kept.keeper.drop(address, name)
+    async with TaskOwner() as tasks:
+        flushing = tasks.spawn(kept.keeper.flush(4.0))
+        for _ in range(4):
+            assert not flushing.done()
+            await kept.clock.advance(1.0)
+        await settle()
+        assert flushing.done()
+
+
+async def test_a_log_that_raises_anything_costs_no_more_than_what_stays_in_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, inner = Address.new("session"), kept.log.inner
+
+    class Buggy:
+        broken = True
+
+        def __getattr__(self, name: str) -> Any:
+            if self.broken:
+                raise RuntimeError(f"a bug in {name}")
+            return getattr(inner, name)
+
+    buggy = Buggy()
+    monkeypatch.setattr(kept.writer, "log", buggy)
+    kept.writer.spawn(kept.keeper.expire_forever())
+    names = await kept.streams(address, 2)
+    for name in names:
+        kept.keeper.drop(address, name)
+    await kept.clock.advance(log_keeper.EXPIRE_EVERY)
+    await kept.keeper.flush(1.0)
+    assert kept.keeper.failed >= 3, "a drop, a sweep and the last attempt"
+    buggy.broken = False
+    await kept.clock.advance(log_keeper.RETRY_AFTER)
+    assert await kept.left(address, names) == 0

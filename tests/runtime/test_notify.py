@@ -141,7 +141,7 @@ async def test_who_has_not_listened_yet_gets_it_with_the_first_stream(client: Cl
 @pytest.mark.parametrize("gone_for", [1.0, 61.0], ids=["a moment", "longer than streams stay in memory"])
 async def test_who_is_between_two_connections_gets_it_once_when_it_is_back(client: Client, gone_for: float) -> None:
     now = [0.0]
-    client.runtime._streams._clock = lambda: now[0]  # type: ignore[union-attr]
+    client.runtime._streams._left._clock = lambda: now[0]  # type: ignore[union-attr]
     session = client.runtime.session(client.session or "")
     stream = await listening(client)
     await session.notify("notifications/n", {"n": 1})

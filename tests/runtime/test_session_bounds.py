@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.session.exchange import Exchange
-from understudy.runtime import session_streams
+from understudy.runtime import stream_room
 from understudy.runtime.streams import StreamTable
 from understudy.stores import Address
 
@@ -17,7 +17,7 @@ BOUND = 10_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_streams, "MAX_SESSION_BYTES", BOUND)
+    monkeypatch.setattr(stream_room, "MAX_SESSION_BYTES", BOUND)
 
 
 def message(size: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ async def test_a_reader_that_has_not_taken_what_goes_loses_its_connection() -> N
     generation = written.attach(0)
     for _ in range(20):
         written.send(message(1000))
-    assert await written.next(generation, 1) is None
+    assert await written.next(generation) is None
     assert kept(table, address) <= BOUND
 
 
@@ -93,7 +93,7 @@ async def test_a_tool_waits_for_its_reader_while_the_session_is_crowded(monkeypa
         writing = tasks.create_task(written.send_paced(message(1000)))
         await asyncio.sleep(0)
         assert not writing.done()
-        assert len(await written.next(generation, 1) or []) == 8
+        assert len(await written.next(generation) or []) == 8
     assert written.last == 9
 
 
@@ -108,3 +108,28 @@ async def test_another_session_is_not_concerned() -> None:
         loud.send(message(1000))
     assert table.request(other, quiet.id) is quiet
     assert quiet.oldest == 1
+
+
+async def test_sessions_share_what_a_node_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_room, "MAX_NODE_BYTES", 3 * BOUND)
+    monkeypatch.setattr(stream_room, "LEAST_SHARE", 2_000)
+    table, _ = table_and_session()
+    greedy = [(Address.new("session"), id) for id in range(20)]
+    streams = [a_stream(table, address, id) for address, id in greedy]
+    for _ in range(30):
+        for exchange in streams:
+            exchange.send(message(500))
+    room = table._room
+    assert room.taken == sum(kept(table, address) for address, _ in greedy)
+    assert room.sessions == len(greedy)
+    # The first few took what there was; what all the others have is their share.
+    assert room.taken <= 3 * BOUND + 20 * 2_000
+    newest = [exchange.between(exchange.last, exchange.last) for exchange in streams]
+    assert all(newest), "the newest is kept of each"
+    for address, _ in greedy[:15]:
+        table.end(address)
+    assert room.sessions == 5
+    for (address, _), exchange in zip(greedy[15:], streams[15:], strict=True):
+        exchange.resolve({})
+        table.end(address)
+    assert (room.taken, room.sessions) == (0, 0)

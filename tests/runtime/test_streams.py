@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from understudy.actors import Elsewhere
 from understudy.actors.session.exchange import Exchange
-from understudy.runtime import streams
+from understudy.runtime import left_streams
 from understudy.runtime.standing import Standing
 from understudy.runtime.streams import StreamTable
 from understudy.stores import Address
@@ -16,7 +16,7 @@ from understudy.stores import Address
 async def test_a_finished_stream_is_forgotten_in_time_though_nothing_else_happens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams, "GRACE", 0.02)
+    monkeypatch.setattr(left_streams, "GRACE", 0.02)
     table = StreamTable(asyncio.get_running_loop().time)
     exchange = Exchange(1, "tools/call")
     table.name(Address.new("session"), exchange)
@@ -50,11 +50,12 @@ async def test_a_moved_session_takes_its_standalone_stream_along_and_leaves_noth
     finished.resolve({})
     table.move(address)
     assert standalone.elsewhere == address
-    assert await standalone.next(generation, 1) is None
+    assert await standalone.next(generation) is None
     assert not table.holds(address)
     assert emptied == [address]
     assert table.stats() == {
         "streams_sessions": 0,
+        "streams_bytes": 0,
         "streams_kept": 0,
         "streams_kept_bytes": 0,
         "streams_resumed_total": 0,
@@ -73,7 +74,7 @@ async def test_what_a_turn_still_writes_or_a_client_still_reads_outlives_the_mov
     generation = read.attach(0)
     read.resolve({})
     table.move(address)
-    assert [number for number, _ in await read.next(generation, 1) or []] == [1]
+    assert [number for number, _ in await read.next(generation) or []] == [1]
     assert table.request(address, written.id) is written
     written.resolve({})
     assert table.holds(address)
@@ -97,7 +98,7 @@ async def test_a_stream_whose_request_went_elsewhere_is_not_kept() -> None:
 
 
 async def test_the_owner_is_told_when_nothing_is_kept_of_a_session_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "GRACE", 0.02)
+    monkeypatch.setattr(left_streams, "GRACE", 0.02)
     table, emptied = a_table()
     ended, expired, drained = (Address.new("session") for _ in range(3))
     for address in (ended, expired, drained):
@@ -116,22 +117,17 @@ async def test_the_owner_is_told_when_nothing_is_kept_of_a_session_any_more(monk
     assert not any(table.holds(address) for address in (ended, expired, drained))
 
 
-async def test_a_stream_without_keep_alive_is_silent_and_has_no_timer() -> None:
-    exchange = Exchange(1, "tools/call")
-    loop = asyncio.get_running_loop()
-    timers: list[float] = []
-    call_later = loop.call_later
-    loop.call_later = lambda delay, *rest, **options: timers.append(delay) or call_later(delay, *rest, **options)  # type: ignore[method-assign]
-    try:
-        generation = exchange.attach(0)
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(exchange.next(generation, None))
-            await asyncio.sleep(0)
-            exchange.nudge()
-            await asyncio.sleep(0)
-            assert not reading.done(), "there is nothing to read"
-            exchange.resolve({})
-        assert len(reading.result() or []) == 1
-        assert timers == []
-    finally:
-        del loop.call_later
+async def test_what_is_published_while_nobody_reads_counts_for_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(left_streams, "MAX_KEPT_BYTES", 1000)
+    table, emptied = a_table()
+    addresses = [Address.new("session") for _ in range(3)]
+    for address in addresses:
+        table.left(address, await stand(table, address))
+    said = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x" * 300}}
+    for address in addresses:
+        assert table.publish(address, said)
+    assert emptied == addresses[:1], "bounded: the one that was left first made room"
+    assert 0 < table.stats()["streams_kept_bytes"] <= 1000
+    for address in addresses[1:]:
+        table.end(address)
+    assert table.stats()["streams_kept_bytes"] == 0

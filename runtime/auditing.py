@@ -1,0 +1,187 @@
+"""What of a node's work goes into its audit trail: refusals at the edge, outcomes of calls, sessions that end."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from mcp.server.streamable_http import REQUEST_CANCELLED
+from mcp_types import RequestId
+
+from ..actors import Observer
+from ..actors.actor import Cell
+from ..actors.departure import Departure
+from ..actors.session import SessionActor, TenantContext
+from ..actors.session.handles import OPEN_SESSION
+from ..actors.session.messages import Call
+from ..actors.session.wire import SERVER_BUSY, SESSION_NOT_FOUND, Refusal
+from ..stores import Address
+from .audit import AuditTrail
+from .audit_entry import AuditEntry, AuditEvent
+from .logs import SESSION_SHOWN
+from .trace import TRACE
+
+__all__ = ["Asking", "AuditedCall", "AuditingObserver", "audit_refusal"]
+
+
+class Asking:
+    """The request that is being handled in this context, as far as it is known."""
+
+    __slots__ = ("forwarded", "method", "session", "tenant", "trail")
+
+    def __init__(
+        self,
+        trail: AuditTrail,
+        method: str,
+        session: Address | None,
+        tenant: TenantContext | None = None,
+        *,
+        forwarded: bool = False,
+    ) -> None:
+        self.trail = trail
+        self.method = method
+        self.session = session
+        self.tenant = tenant
+        self.forwarded = forwarded
+        _ASKING.set(self)
+
+
+_ASKING: ContextVar[Asking | None] = ContextVar("understudy_asking", default=None)
+
+
+def audit_refusal(refusal: Refusal, request_id: RequestId | None) -> None:
+    """Write down that the request of this context is refused, if there is an audit trail."""
+    asking = _ASKING.get()
+    if asking is not None:
+        # A node that died with the call is no refusal: it may have run.
+        unknown = _unknown(refusal)
+        _note(
+            asking.trail,
+            "called" if unknown else "refused",
+            "unknown" if unknown else str(refusal.status),
+            asking.tenant,
+            None if asking.session is None else asking.session.id,
+            method=asking.method,
+            request_id=request_id,
+            trace=TRACE.get(),
+            forwarded=asking.forwarded,
+        )
+
+
+class AuditedCall:
+    """Told of the outcome of one call, once. Made in the context of its request."""
+
+    __slots__ = ("_forwarded", "_session", "_trace", "_trail")
+
+    def __init__(self, trail: AuditTrail, session: Address | None, *, forwarded: bool) -> None:
+        """`session`: None where the call's arguments may name it."""
+        self._trail = trail
+        self._session = session
+        self._forwarded = forwarded
+        self._trace = TRACE.get()
+
+    def __call__(self, call: Call, result: dict[str, Any] | None) -> None:
+        exchange = call.exchange
+        if exchange.elsewhere is not None or exchange.no_room is not None:
+            # It has not run here: whoever runs it, or refuses it for want of room, writes it down.
+            return
+        params = call.params or {}
+        tool = params.get("name") if call.method == "tools/call" else None
+        arguments: Any = params.get("arguments")
+        session: Any = arguments.get("session") if isinstance(arguments, dict) else None  # pyright: ignore
+        if self._session is not None:
+            session = self._session.id
+        event, outcome = _judged(exchange.refusal, result)
+        if outcome == "result" and call.method == "initialize":
+            event = "opened"
+        elif outcome == "result" and tool == OPEN_SESSION and self._session is None:
+            structured: dict[str, Any] = (result or {}).get("structuredContent") or {}
+            opened = structured.get("session")
+            if isinstance(opened, str):
+                event, session = "opened", opened
+        _note(
+            self._trail,
+            event,
+            outcome,
+            call.tenant,
+            session if isinstance(session, str) else None,
+            method=call.method,
+            tool=tool if isinstance(tool, str) else None,
+            request_id=call.id,
+            trace=self._trace,
+            forwarded=self._forwarded,
+        )
+
+
+class AuditingObserver:
+    """An `Observer` that writes down which sessions end, and passes everything on to `inner`."""
+
+    def __init__(self, trail: AuditTrail, inner: Observer | None) -> None:
+        self._trail = trail
+        self._inner = inner
+
+    def activated(self, cell: Cell, *, rehydrated: bool) -> None:
+        """See `Observer`."""
+        if self._inner is not None:
+            self._inner.activated(cell, rehydrated=rehydrated)
+
+    def departed(self, cell: Cell, departure: Departure) -> None:
+        """See `Observer`."""
+        actor: object = getattr(cell, "actor", None)
+        if departure in (Departure.ENDED, Departure.GONE) and isinstance(actor, SessionActor):
+            of = TenantContext(actor.snap.tenant, actor.snap.principal)
+            _note(self._trail, "ended", departure.value, of, cell.address.id)
+        if self._inner is not None:
+            self._inner.departed(cell, departure)
+
+    def absent(self, address: Address) -> None:
+        """See `Observer`."""
+        if self._inner is not None:
+            self._inner.absent(address)
+
+
+def _judged(refusal: Refusal | None, result: dict[str, Any] | None) -> tuple[AuditEvent, str]:
+    if refusal is None:
+        return "called", "tool error" if result is None or result.get("isError") else "result"
+    if refusal.code == REQUEST_CANCELLED:
+        return "called", "cancelled"
+    if _unknown(refusal):
+        return "called", "unknown"
+    if refusal.code in (SERVER_BUSY, SESSION_NOT_FOUND) or refusal.status in (401, 403, 429, 503):
+        return "refused", str(refusal.status)
+    return "called", "error"
+
+
+def _unknown(refusal: Refusal) -> bool:
+    return isinstance(refusal.data, dict) and refusal.data.get("outcome") == "unknown"  # pyright: ignore
+
+
+def _note(
+    trail: AuditTrail,
+    event: AuditEvent,
+    outcome: str,
+    tenant: TenantContext | None,
+    session: str | None,
+    *,
+    method: str | None = None,
+    tool: str | None = None,
+    request_id: RequestId | None = None,
+    trace: str = "",
+    forwarded: bool = False,
+) -> None:
+    trail.note(
+        AuditEntry(
+            trail.clock(),
+            event,
+            outcome,
+            trail.node,
+            None if tenant is None else tenant.tenant,
+            None if tenant is None else tenant.principal,
+            None if session is None else session[:SESSION_SHOWN],
+            None if method is None else method[:128],
+            None if tool is None else tool[:128],
+            request_id[:64] if isinstance(request_id, str) else request_id,
+            trace or None,
+            forwarded,
+        )
+    )

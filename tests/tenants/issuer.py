@@ -1,0 +1,87 @@
+"""An issuer of tokens: real keys, and a real HTTP server that publishes them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+ISSUER = "https://auth.example.com"
+AUDIENCE = "https://mcp.example.com/mcp"
+
+
+@cache
+def private_key(number: int, algorithm: str = "RS256") -> Any:
+    """The same for the same arguments: an RSA key takes long to make."""
+    if algorithm.startswith("ES"):
+        return ec.generate_private_key({"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1()}[algorithm])
+    if algorithm == "EdDSA":
+        return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def public_jwk(number: int, algorithm: str = "RS256", **more: Any) -> dict[str, Any]:
+    jwk: Any = jwt.get_algorithm_by_name(algorithm).to_jwk(private_key(number, algorithm).public_key(), as_dict=True)
+    return {**jwk, "kid": f"key-{number}", **more}
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    """Good claims; those of value None are left out."""
+    now = int(time.time())
+    good = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 600, "sub": "ada", "tenant": "acme", "scope": "use read"}
+    return {name: value for name, value in {**good, **changed}.items() if value is not None}
+
+
+def token(number: int = 1, algorithm: str = "RS256", *, headers: dict[str, Any] | None = None, **changed: Any) -> str:
+    head = {"kid": f"key-{number}", **(headers or {})}
+    head = {name: value for name, value in head.items() if value is not None}
+    return jwt.encode(claims(**changed), private_key(number, algorithm), algorithm=algorithm, headers=head)
+
+
+class Issuer:
+    """Publishes `keys` at `url`, on loopback, and counts who asks."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.keys: list[dict[str, Any]] = [public_jwk(number) for number in numbers]
+        self.body: bytes | None = None
+        self.status = 200
+        self.hangs = False
+        self.asked = 0
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/jwks.json"
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            self.asked += 1
+            if self.hangs:
+                # Until the client gives up.
+                await reader.read()
+                return
+            body = json.dumps({"keys": self.keys}).encode() if self.body is None else self.body
+            head = f"HTTP/1.1 {self.status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
