@@ -23,8 +23,9 @@ async def bench_streams(effort: Effort, progress: Progress) -> Report:
         await events_without_http("one by one", effort, progress),
         await events_without_http("in a burst", effort, progress),
         await events_over_http(HTTP, "one by one", effort, progress),
-        await events_over_http(HTTP, "in a burst", effort, progress),
     ]
+    if not effort.quick:
+        scenarios.append(await events_over_http(HTTP, "in a burst", effort, progress))
     second = not effort.quick and find_spec(SECOND) is not None
     if second:
         scenarios.append(await events_over_http(SECOND, "one by one", effort, progress))

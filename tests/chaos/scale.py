@@ -42,7 +42,8 @@ SMALL = Scale(
     idle_streams=90,
     idle_seconds=2.0,
     large_rounds=1,
-    stream_runs=8,
+    stream_runs=4,
+    stream_seed=5,
 )
 
 FULL = Scale(
