@@ -29,7 +29,7 @@ demo:
 test: setup
 ifeq ($(strip $(ARGS)),)
 	@echo "==> pytest, with $(WORKERS) workers, then $(ALONE)"
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=$(ALONE) && $(BIN)/python -m pytest -q $(ALONE)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --ignore=$(ALONE) && $(BIN)/python -m pytest -q $(ALONE)
 else
 	@echo "==> pytest $(ARGS)"
 	@$(BIN)/python -m pytest $(ARGS)

@@ -142,6 +142,8 @@ async def test_who_subscribed_before_it_listened_is_told_to_read(nats_url: str) 
         await client.open()
         await client.ask("resources/subscribe", {"uri": "stage://a"})
         await touch(nodes[1], "stage://a")
+        # It has come and gone: what the stream says is not that.
+        await until(lambda: hub(nodes[0]).heard == 1)
         stream = await nodes[0].same(client).start("GET").started()
         await until(lambda: updated(stream) == ["stage://a"])
         assert lists(stream) == []
