@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import settings
 from support import ServerProcess
 from support import free_port as find_free_port
 from support.nats import nats_missing
+from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
 from understudy.runtime.nats_server import NatsServer, NatsServerOptions
 
 # On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
@@ -88,6 +89,75 @@ async def nats_servers(tmp_path: Path) -> AsyncIterator[Callable[..., NatsServer
             return server
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests. Each test takes a database of its own (`postgres_url`), names its roles by
+    `support.postgres.fresh_database_name`, and leaves the server running; one that must stop it takes
+    `postgres_servers`."""
+    reason = postgres_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def postgres_database(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """The name of a database of the shared PostgreSQL that is empty, and gone after the test with whoever uses it."""
+    import asyncpg
+
+    name = fresh_database_name()
+    admin = await asyncpg.connect(postgres_server.url())
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        yield name
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, postgres_database: str) -> str:
+    """The URL of `postgres_database`, as the superuser."""
+    return postgres_server.url(postgres_database)
+
+
+@pytest.fixture
+def postgres_servers() -> Iterator[Callable[..., PostgresServer]]:
+    """Private PostgreSQLs, for tests that stop, freeze or crash them: `with postgres_servers(fsync=True) as server`.
+
+    Takes what `PostgresServer` takes. A first start costs two seconds.
+    """
+    reason = postgres_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with ExitStack() as stack:
+
+        def make(**options: object) -> PostgresServer:
+            server = PostgresServer(**options)  # type: ignore[arg-type]
+            stack.callback(server.close)
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before the shared PostgreSQL, with 4 connections for each database and role:
+    `pgbouncer.url(postgres_database)`."""
+    reason = pgbouncer_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with PgBouncer(postgres_server) as server:
+        yield server
+
+
+@pytest.fixture
+def pgbouncer_url(pgbouncer: PgBouncer, postgres_database: str) -> str:
+    """The URL of `postgres_database` by way of PgBouncer in transaction mode, as the superuser."""
+    return pgbouncer.url(postgres_database)
 
 
 @pytest.hookimpl(wrapper=True)
