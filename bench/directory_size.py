@@ -13,7 +13,7 @@ from ..runtime.cluster.kv_directory import KVDirectory
 from ..runtime.cluster.names import Names
 from ..runtime.nats_server import NatsServer
 from ..stores import Address
-from ..stores.nats_connection import jetstream
+from ..stores.nats.connection import jetstream
 from .asgi import Refused
 from .local_nats import connected
 from .node_tables import news_of

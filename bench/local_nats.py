@@ -11,9 +11,9 @@ import nats
 from nats.aio.client import Client
 
 from ..runtime.nats_server import NatsServer, NatsServerOptions
-from ..stores.nats_client import NatsClient
-from ..stores.nats_connection import close, connect
-from ..stores.nats_settings import NatsSettings
+from ..stores.nats.client import NatsClient
+from ..stores.nats.connection import close, connect
+from ..stores.nats.settings import NatsSettings
 
 __all__ = ["connected", "connected_raw", "local_nats"]
 

@@ -20,7 +20,7 @@ from ..runtime.cluster.ownership import Ownership
 from ..runtime.cluster.peers import NodeNews
 from ..runtime.nats_server import NatsServer
 from ..stores import Address
-from ..stores.nats_connection import jetstream
+from ..stores.nats.connection import jetstream
 from .asgi import Refused
 from .cpu_time import cpu_seconds
 from .local_nats import connected

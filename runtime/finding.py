@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ..stores import UnderstudyError
-from ..stores.nats_settings import NatsSettings
+from ..stores.nats.settings import NatsSettings
 from .nats_options import NatsOptions, nats_url
 
 __all__ = ["Found", "NoCluster", "announced", "find_cluster", "running_clusters"]

@@ -18,7 +18,7 @@ from typing import Self
 
 from ..actors.task_owner import TaskOwner
 from ..stores import UnderstudyError
-from ..stores.nats_settings import ENVIRONMENT, NatsSettings
+from ..stores.nats.settings import ENVIRONMENT, NatsSettings
 from .finding import announced
 from .local_node import Endpoint, LocalNode, Say
 from .nats_options import nats_url

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from ..stores import UnderstudyError
-from ..stores.nats_settings import ENVIRONMENT, NatsSettings
+from ..stores.nats.settings import ENVIRONMENT, NatsSettings
 
 __all__ = ["LOGIN_VARIABLES", "ClusterExtraMissing", "NatsOptions", "nats_url", "require_nats"]
 

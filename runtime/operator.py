@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from ..stores.nats_connection import close, connect, jetstream, translated
+from ..stores.nats.connection import close, connect, jetstream, translated
 from .cluster.control import ControlError, NobodyThere, ask
 from .cluster.names import Names
 from .cluster.node_news import unpack_news
@@ -25,7 +25,7 @@ from .operator_errors import OperatorError
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
-    from ..stores.nats_client import NatsClient
+    from ..stores.nats.client import NatsClient
 
 __all__ = ["NodeSeen", "Operator"]
 

@@ -24,7 +24,7 @@ from .memory import MemoryStore
 from .memory_events import MemoryEventLog
 from .record import Page, Record, RecordInfo
 from .seal import EncryptionMissing, SealBroken
-from .sqlite import SQLiteStore
+from .sqlite.store import SQLiteStore
 from .store import SessionStore
 from .url import open_store, register_scheme
 

@@ -20,16 +20,16 @@ from __future__ import annotations
 import pytest
 
 PARTS = ("event_bounds", "event_case", "events", "listing", "outages", "records", "writers")
-pytest.register_assert_rewrite(*(f"{__package__}.contract_{part}" for part in PARTS))
+pytest.register_assert_rewrite(*(f"{__package__}.contract.{part}" for part in PARTS))
 
-from .contract_case import ContractCase, ManualTime  # noqa: E402 - the marks above come before the modules
-from .contract_event_bounds import EventBoundsContract  # noqa: E402
-from .contract_events import AppendsContract  # noqa: E402
-from .contract_listing import ListingContract  # noqa: E402
-from .contract_machine import OpenStore, store_machine  # noqa: E402
-from .contract_outages import OutagesContract  # noqa: E402
-from .contract_records import RecordsContract  # noqa: E402
-from .contract_writers import WritersContract  # noqa: E402
+from .contract.case import ContractCase, ManualTime  # noqa: E402 - the marks above come before the modules
+from .contract.event_bounds import EventBoundsContract  # noqa: E402
+from .contract.events import AppendsContract  # noqa: E402
+from .contract.listing import ListingContract  # noqa: E402
+from .contract.machine import OpenStore, store_machine  # noqa: E402
+from .contract.outages import OutagesContract  # noqa: E402
+from .contract.records import RecordsContract  # noqa: E402
+from .contract.writers import WritersContract  # noqa: E402
 
 __all__ = ["ContractCase", "EventLogContract", "ManualTime", "OpenStore", "StoreContract", "store_machine"]
 

@@ -77,7 +77,7 @@ async def _open_memory(rest: str, clock: Clock, event_bounds: EventLogBounds | N
 
 
 async def _open_sqlite(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
-    from .sqlite import SQLiteStore
+    from .sqlite.store import SQLiteStore
 
     return await SQLiteStore.open(_sqlite_path(rest), clock=clock, event_bounds=event_bounds)
 
@@ -85,7 +85,7 @@ async def _open_sqlite(rest: str, clock: Clock, event_bounds: EventLogBounds | N
 def _nats_opener(scheme: str) -> _Builtin:
     async def open_nats(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
         try:
-            from .nats import NatsStore
+            from .nats.store import NatsStore
         except ImportError as error:
             if error.name is None or error.name.partition(".")[0] != "nats":
                 raise

@@ -8,7 +8,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BadRequestError, BucketNotFoundError
 
-from ...stores.nats_connection import translated
+from ...stores.nats.connection import translated
 from .errors import ClusterError
 from .names import Names
 from .nats_api import create_bucket, lengthen

@@ -17,7 +17,7 @@ from ...actors.clock import Clock, SystemClock
 from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, SessionStore
-from ...stores.nats_connection import close, connect, jetstream, translated
+from ...stores.nats.connection import close, connect, jetstream, translated
 from ..link import OLDEST, VERSION, Link
 from ..link.nats_wire import NatsWire
 from ..metrics import Latency, understudy_version

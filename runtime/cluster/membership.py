@@ -14,7 +14,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from ...actors.clock import Clock
 from ...stores import Address
-from ...stores.nats_connection import translated
+from ...stores.nats.connection import translated
 from .control import ControlError, NobodyThere, ask
 from .directory import DirectoryUnavailable
 from .entry import node_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nats.errors import Error as NatsError
 from nats.js.errors import NoKeysError
 
-from ...stores.nats_connection import translated
+from ...stores.nats.connection import translated
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...stores.nats_settings import NatsSettings
+from ...stores.nats.settings import NatsSettings
 from ..errors import ConfigurationError
 from ..link.channel import MAX_REQUEST_BODY
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...stores.nats_client import NatsClient
+from ...stores.nats.client import NatsClient
 from .incarnation import checked_incarnation, from_token, to_token
 from .wire import Letter, WireEvents
 

@@ -19,9 +19,9 @@ from nats.js.errors import APIError
 from support.nats import fresh_name, nats_missing
 from support.server import ROOT, UNDERSTUDY
 from understudy.runtime.nats_server import NatsServer
-from understudy.stores.nats_client import NatsClient
-from understudy.stores.nats_connection import close, connect, jetstream
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.client import NatsClient
+from understudy.stores.nats.connection import close, connect, jetstream
+from understudy.stores.nats.settings import NatsSettings
 
 pytestmark = pytest.mark.skipif(nats_missing() is not None, reason=nats_missing() or "")
 

@@ -13,9 +13,9 @@ from understudy.actors.task_owner import TaskOwner
 from understudy.runtime.cluster.control import ControlError, ask
 from understudy.runtime.cluster.names import Names
 from understudy.runtime.log_outage import LONGEST_BACKOFF
-from understudy.stores.nats_client import NatsClient
-from understudy.stores.nats_connection import close, connect
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.client import NatsClient
+from understudy.stores.nats.connection import close, connect
+from understudy.stores.nats.settings import NatsSettings
 
 __all__ = ["Troupe"]
 

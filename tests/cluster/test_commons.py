@@ -25,8 +25,8 @@ from understudy.runtime import Session, TenantContext
 from understudy.runtime.cluster.commons import ClusterCommons
 from understudy.runtime.cluster.errors import ClusterError
 from understudy.runtime.nats_server import NatsServer
-from understudy.stores.nats_connection import close, connect, jetstream
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.connection import close, connect, jetstream
+from understudy.stores.nats.settings import NatsSettings
 
 KEYS = {
     "ada": TenantContext("acme", "ada"),

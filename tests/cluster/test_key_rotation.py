@@ -25,8 +25,8 @@ from understudy.runtime.cluster.key_ring import MOST_KEYS, OVERLAP, KeyRing, fin
 from understudy.runtime.errors import ConfigurationError
 from understudy.runtime.key_file import KeyFileError, read_keys
 from understudy.runtime.nats_server import NatsServer
-from understudy.stores.nats_connection import close, connect, jetstream
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.connection import close, connect, jetstream
+from understudy.stores.nats.settings import NatsSettings
 
 DAY = 86_400.0
 

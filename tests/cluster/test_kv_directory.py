@@ -16,8 +16,8 @@ from understudy.runtime.cluster.names import Names, directory_key
 from understudy.runtime.cluster.node_news import pack_news, unpack_news
 from understudy.runtime.cluster.peers import NodeNews
 from understudy.stores import Address
-from understudy.stores.nats_connection import close, connect, jetstream
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.connection import close, connect, jetstream
+from understudy.stores.nats.settings import NatsSettings
 
 A = Address("session", "a")
 

@@ -16,7 +16,7 @@ from understudy.runtime.cluster.membership import Membership
 from understudy.runtime.cluster.names import Names
 from understudy.runtime.cluster.ownership import Ownership
 from understudy.runtime.cluster.peers import NodeNews
-from understudy.stores.nats_errors import NatsUnavailable
+from understudy.stores.nats.errors import NatsUnavailable
 
 
 class Nats:

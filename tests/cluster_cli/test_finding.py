@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from understudy.runtime.finding import NoCluster, announced, find_cluster, running_clusters
 from understudy.runtime.nats_options import NatsOptions
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.settings import NatsSettings
 
 SETTINGS = NatsSettings.from_url("nats://u:p%2F@127.0.0.1:4222")
 
@@ -105,7 +105,7 @@ class _another:  # noqa: N801 - used as a function
         program = """
 import json, sys
 from understudy.runtime.finding import announced
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.settings import NatsSettings
 with announced(sys.argv[1], NatsSettings(), json.loads(sys.argv[2])):
     print("here", flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from understudy.runtime.nats_options import NatsOptions, nats_url
-from understudy.stores.nats_errors import NatsSettingsError
-from understudy.stores.nats_settings import NatsSettings, split_nats_url
+from understudy.stores.nats.errors import NatsSettingsError
+from understudy.stores.nats.settings import NatsSettings, split_nats_url
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 files = st.none() | words.map(lambda text: Path("/") / text.replace("/", "-"))

@@ -16,10 +16,10 @@ from link.ends import EDGE, OWNER, Heard, a_head, echo, pattern
 from support.nats import fresh_name
 from understudy.runtime.link import Link
 from understudy.runtime.link.nats_wire import NatsWire
-from understudy.stores.nats_client import NatsClient
-from understudy.stores.nats_connection import close, connect
-from understudy.stores.nats_settings import NatsSettings
-from understudy.stores.nats_short_cut import ShortCut
+from understudy.stores.nats.client import NatsClient
+from understudy.stores.nats.connection import close, connect
+from understudy.stores.nats.settings import NatsSettings
+from understudy.stores.nats.short_cut import ShortCut
 
 
 class Taken:

@@ -18,10 +18,10 @@ from support.certificates import self_signed
 from support.nats_keys import NKey, make_operator
 from understudy.runtime.nats_server import NatsServer
 from understudy.stores import StoreUnavailable
-from understudy.stores.nats_client import NatsClient, RequestInterruptedError
-from understudy.stores.nats_connection import close, connect, jetstream
-from understudy.stores.nats_errors import JetStreamMissing, NatsRefused, NatsSettingsError, NatsUnavailable
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.client import NatsClient, RequestInterruptedError
+from understudy.stores.nats.connection import close, connect, jetstream
+from understudy.stores.nats.errors import JetStreamMissing, NatsRefused, NatsSettingsError, NatsUnavailable
+from understudy.stores.nats.settings import NatsSettings
 
 Servers = Callable[..., NatsServer]
 

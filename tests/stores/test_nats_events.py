@@ -23,13 +23,13 @@ from understudy.stores import (
     StreamTaken,
 )
 from understudy.stores.nats import NatsStore
-from understudy.stores.nats_bucket import Bucket
-from understudy.stores.nats_errors import NatsUnavailable, StorageFull
-from understudy.stores.nats_event_records import Append, pack_append, pack_events, stream_key, unpack_append
-from understudy.stores.nats_event_stream import EventStream
-from understudy.stores.nats_opening import BucketOptions
-from understudy.stores.nats_records import Parts
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.bucket import Bucket
+from understudy.stores.nats.errors import NatsUnavailable, StorageFull
+from understudy.stores.nats.event_records import Append, pack_append, pack_events, stream_key, unpack_append
+from understudy.stores.nats.event_stream import EventStream
+from understudy.stores.nats.opening import BucketOptions
+from understudy.stores.nats.records import Parts
+from understudy.stores.nats.settings import NatsSettings
 from understudy.stores.testing import EventLogContract, ManualTime
 
 Servers = Callable[..., NatsServer]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from understudy.stores import Address, RecordInfo, StoreCorrupt, StoreVersionError
-from understudy.stores.nats_records import Head, Parts, address_of, pack_head, part_prefix, record_key, unpack_head
+from understudy.stores.nats.records import Head, Parts, address_of, pack_head, part_prefix, record_key, unpack_head
 
 ADDRESS = Address("session", "abc.DEF/1")
 INFO = RecordInfo(ADDRESS, "acme", 7, 42, "node-1", 1_800_000_000.0, 1_800_000_001.5, 1_800_086_400.25)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from understudy.stores.nats_errors import NatsSettingsError
-from understudy.stores.nats_settings import NatsSettings, split_nats_url
+from understudy.stores.nats.errors import NatsSettingsError
+from understudy.stores.nats.settings import NatsSettings, split_nats_url
 
 
 @pytest.mark.parametrize(

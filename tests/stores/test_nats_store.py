@@ -23,18 +23,16 @@ from understudy.stores import (
     StoreUnavailable,
     StoreURLError,
     StoreVersionError,
-    nats_bucket,
-    nats_listing,
     open_store,
 )
 from understudy.stores.nats import NatsStore
-from understudy.stores.nats_bodies import HEAD_ROOM
-from understudy.stores.nats_bucket import Bucket
-from understudy.stores.nats_connection import close, connect
-from understudy.stores.nats_errors import JetStreamMissing, NatsUnavailable, StorageFull
-from understudy.stores.nats_opening import BucketOptions, open_bucket
-from understudy.stores.nats_records import record_key
-from understudy.stores.nats_settings import NatsSettings
+from understudy.stores.nats.bodies import HEAD_ROOM
+from understudy.stores.nats.bucket import Bucket
+from understudy.stores.nats.connection import close, connect
+from understudy.stores.nats.errors import JetStreamMissing, NatsUnavailable, StorageFull
+from understudy.stores.nats.opening import BucketOptions, open_bucket
+from understudy.stores.nats.records import record_key
+from understudy.stores.nats.settings import NatsSettings
 from understudy.stores.testing import ManualTime, StoreContract, store_machine
 
 Servers = Callable[..., NatsServer]
@@ -72,7 +70,7 @@ class TestNatsStoreWithSnapshotsInPartsKeepsTheContract(TestNatsStoreKeepsTheCon
     def _small_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # "1 MiB" of a snapshot in the contract is 4096 parts or less.
         monkeypatch.setattr(Bucket, "max_value", HEAD_ROOM + 2)
-        monkeypatch.setattr("understudy.stores.nats_bodies._MOST_PARTS", 2**20)
+        monkeypatch.setattr("understudy.stores.nats.bodies._MOST_PARTS", 2**20)
 
     async def test_a_snapshot_comes_back_byte_for_byte(self) -> None:  # type: ignore[override]
         async with self.opened() as store:
@@ -353,7 +351,7 @@ async def test_nothing_of_a_record_is_left_when_it_was_deleted(nats_url: str) ->
 async def test_nats_itself_removes_expired_records_and_the_parts_of_crashed_writers(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.stores.nats_revisions.MARGIN", 0.0)
+    monkeypatch.setattr("understudy.stores.nats.revisions.MARGIN", 0.0)
     async with _opened(nats_url) as store:
         await store.create(Address.new("session"), tenant="acme", owner="n", snapshot=BIG, ttl=0.5)
         kept = await _new(store)
@@ -378,11 +376,11 @@ async def test_the_list_is_the_same_when_keys_come_shard_by_shard(
     async with _opened(nats_url) as store:
         addresses = {await _new(store, tenant=f"tenant-{n % 3}") for n in range(150)}
         at_once = await _walk(store, limit=70)
-        monkeypatch.setattr(nats_listing, "_FEW", 0)
+        monkeypatch.setattr(listing, "_FEW", 0)
         assert await _walk(store, limit=40) == at_once
         assert {info.address for info in at_once} == addresses
-        monkeypatch.setattr(nats_bucket, "_BATCH", 7)
-        monkeypatch.setattr(nats_bucket, "_BATCH_BYTES", 300)
+        monkeypatch.setattr(bucket, "_BATCH", 7)
+        monkeypatch.setattr(bucket, "_BATCH_BYTES", 300)
         assert await _walk(store, limit=40) == at_once
         one = [info for info in at_once if info.tenant == "tenant-1"]
         page = await store.list(tenant="tenant-1", limit=1000)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from understudy.stores import Address, SQLiteStore, StoreCorrupt, StoreUnavailable, StoreVersionError
-from understudy.stores.sqlite_file import APPLICATION_ID, SCHEMA_VERSION
+from understudy.stores.sqlite.database_file import APPLICATION_ID, SCHEMA_VERSION
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ async def test_the_log_does_not_grow_with_the_writes(path: Path) -> None:
 
 @pytest.mark.parametrize("tenant", [None, "acme"])
 async def test_every_statement_on_the_request_path_uses_an_index(path: Path, tenant: str | None) -> None:
-    from understudy.stores import sqlite_statements
+    from understudy.stores.sqlite import statements as sqlite_statements
 
     names = ("_CLAIM", "_LOAD", "_SAVE", "_TOUCH", "_DELETE", "_EXPIRE")
     statements = [getattr(sqlite_statements, name) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def test_the_suite_in_the_readme_passes_under_a_plain_pytest(tmp_path: Path) -> 
 
 def test_every_file_of_the_room_is_in_the_table() -> None:
     table = README.read_text().partition("## Files")[2]
-    named = re.findall(r"`([a-z_*]+\.py)`", table)
-    for file in README.parent.glob("*.py"):
-        assert file.name == "__init__.py" or any(re.fullmatch(name.replace("*", ".*"), file.name) for name in named), (
-            f"{file.name} is not in the table"
+    named = re.findall(r"`([a-z_*/]+\.py)`", table)
+    for file in README.parent.rglob("*.py"):
+        path = file.relative_to(README.parent).as_posix()
+        assert file.name == "__init__.py" or any(fnmatchcase(path, name) for name in named), (
+            f"{path} is not in the table"
         )

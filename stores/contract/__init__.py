@@ -1,0 +1,1 @@
+"""The parts of the contract that `testing.py` puts together. Imports pytest."""
