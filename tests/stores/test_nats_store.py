@@ -25,7 +25,7 @@ from understudy.stores import (
     StoreVersionError,
     open_store,
 )
-from understudy.stores.nats import NatsStore
+from understudy.stores.nats import NatsStore, bucket, listing
 from understudy.stores.nats.bodies import HEAD_ROOM
 from understudy.stores.nats.bucket import Bucket
 from understudy.stores.nats.connection import close, connect

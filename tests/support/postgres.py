@@ -162,7 +162,7 @@ class _Server:
         return []
 
     def freeze(self) -> None:
-        """Stop it in the middle of whatever it does, all its processes: it keeps its connections and answers nothing."""
+        """Stop all its processes in the middle of whatever they do: it keeps its connections and answers nothing."""
         for each in self._processes():
             with suppress(psutil.NoSuchProcess):
                 each.suspend()
