@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
@@ -374,6 +375,10 @@ class Registry:
     def count(self) -> int:
         """How many actors are in memory, or on their way in or out."""
         return len(self._cells)
+
+    def tenants(self) -> Counter[str]:
+        """How many actors of each tenant are in memory, or on their way in or out. Looks at each of them."""
+        return Counter(cell.tenant for cell in self._cells.values())
 
     def addresses(self) -> list[Address]:
         """Who is in memory and not about to leave it: least recently used first, and after the idle ones the busy."""

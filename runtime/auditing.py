@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from mcp.server.streamable_http import REQUEST_CANCELLED
 from mcp_types import RequestId
 
 from ..actors import Observer
@@ -14,11 +13,13 @@ from ..actors.departure import Departure
 from ..actors.session import SessionActor, TenantContext
 from ..actors.session.handles import OPEN_SESSION
 from ..actors.session.messages import Call
-from ..actors.session.wire import SERVER_BUSY, SESSION_NOT_FOUND, Refusal
+from ..actors.session.wire import Refusal
 from ..stores import Address
 from .audit import AuditTrail
 from .audit_entry import AuditEntry, AuditEvent
 from .logs import SESSION_SHOWN
+from .outcomes import is_unknown, outcome_of
+from .tenant_tally import TenantTally
 from .trace import TRACE
 
 __all__ = ["Asking", "AuditedCall", "AuditingObserver", "audit_refusal"]
@@ -54,7 +55,7 @@ def audit_refusal(refusal: Refusal, request_id: RequestId | None) -> None:
     asking = _ASKING.get()
     if asking is not None:
         # A node that died with the call is no refusal: it may have run.
-        unknown = _unknown(refusal)
+        unknown = is_unknown(refusal)
         _note(
             asking.trail,
             "called" if unknown else "refused",
@@ -71,16 +72,21 @@ def audit_refusal(refusal: Refusal, request_id: RequestId | None) -> None:
 class AuditedCall:
     """Told of the outcome of one call, once. Made in the context of its request."""
 
-    __slots__ = ("_forwarded", "_session", "_trace", "_trail")
+    __slots__ = ("_forwarded", "_session", "_tally", "_trace", "_trail")
 
-    def __init__(self, trail: AuditTrail, session: Address | None, *, forwarded: bool) -> None:
-        """`session`: None where the call's arguments may name it."""
+    def __init__(
+        self, trail: AuditTrail, session: Address | None, tally: TenantTally | None, *, forwarded: bool
+    ) -> None:
+        """`session`: None where the call's arguments may name it. `tally` counts it too."""
         self._trail = trail
+        self._tally = tally
         self._session = session
         self._forwarded = forwarded
         self._trace = TRACE.get()
 
     def __call__(self, call: Call, result: dict[str, Any] | None) -> None:
+        if self._tally is not None:
+            self._tally(call, result)
         exchange = call.exchange
         if exchange.elsewhere is not None or exchange.no_room is not None:
             # It has not run here: whoever runs it, or refuses it for want of room, writes it down.
@@ -141,19 +147,10 @@ class AuditingObserver:
 
 
 def _judged(refusal: Refusal | None, result: dict[str, Any] | None) -> tuple[AuditEvent, str]:
-    if refusal is None:
-        return "called", "tool error" if result is None or result.get("isError") else "result"
-    if refusal.code == REQUEST_CANCELLED:
-        return "called", "cancelled"
-    if _unknown(refusal):
-        return "called", "unknown"
-    if refusal.code in (SERVER_BUSY, SESSION_NOT_FOUND) or refusal.status in (401, 403, 429, 503):
+    outcome = outcome_of(refusal, result)
+    if outcome == "refused" and refusal is not None:
         return "refused", str(refusal.status)
-    return "called", "error"
-
-
-def _unknown(refusal: Refusal) -> bool:
-    return isinstance(refusal.data, dict) and refusal.data.get("outcome") == "unknown"  # pyright: ignore
+    return "called", outcome
 
 
 def _note(

@@ -24,6 +24,7 @@ from .key_command import key
 from .nats_options import LOGIN_VARIABLES
 from .operator_errors import OperatorError
 from .target import TargetError
+from .tenant_label import DEFAULT_LABELS, MOST_LABELS
 
 __all__ = ["main", "serve", "serve_options"]
 
@@ -142,6 +143,8 @@ def main() -> None:
 @option("--jwt-audience", metavar="URL", help="Whom its tokens must be for: this server, as the issuer knows it.")
 @option("--jwks-url", metavar="URL", help="Where the issuer publishes its keys.")
 @option("--jwt-tenant", metavar="CLAIM", default="tenant", help="The claim of a token that names the tenant.")
+@option("--tenant-labels", type=click.IntRange(0, MOST_LABELS), metavar="N", default=DEFAULT_LABELS,
+        help="How many tenants, the busiest, have a label of their own in /metrics; the others share one.")  # fmt: skip
 @option("--cluster", metavar="NAME", help="Be one node of this cluster: any node answers for any session.")
 @nats_options("Cluster: the NATS server that its nodes share, nats://user:password@host:4222, or several after commas.")
 @option("--node", metavar="ID", help="Cluster: this node's name. [default: host name and a random part]")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ..stores import KeyRing, UnderstudyError
 from .key_file import read_keys
 from .nats_options import NatsOptions, require_nats
+from .tenant_label import DEFAULT_LABELS
 
 __all__ = ["ConfigError", "ServeOptions", "parse_duration", "parse_size"]
 
@@ -112,6 +113,8 @@ class ServeOptions:
     audit: str | None = None
     """The file of the audit trail, `-` for standard error; None: there is none."""
     audit_when_full: Literal["drop", "block"] = "drop"
+    tenant_labels: int = DEFAULT_LABELS
+    """How many tenants have a label of their own in the metrics."""
     session_ttl: float = 86400.0
     idle_after: float = 300.0
     max_sessions: int = 10_000

@@ -15,6 +15,7 @@ from ..actors import Elsewhere
 from ..actors.session import ANONYMOUS, SESSION, TenantContext
 from ..actors.session.wire import SERVER_BUSY, Refusal, refusal_of
 from ..stores import Address, AddressError
+from .asker import ASKER
 from .audit import AuditTrail
 from .auditing import Asking
 from .handshake import HandshakeLeg
@@ -26,6 +27,8 @@ from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import Leg, NoRoom, Router
 from .security import HostGuard
+from .tenant_numbers import TenantNumbers
+from .tenant_tally import TALLY
 from .tenants import CredentialUnchecked, Forbidden, TenantResolver, Unauthenticated, resolve_tenant
 from .trace import TRACE, trace_of
 
@@ -52,6 +55,7 @@ class Edge:
         posts: Posts,
         handshake: HandshakeLeg | None,
         modern: ModernLeg | None,
+        numbers: TenantNumbers,
         router: Router | None = None,
         notices: Leg | None = None,
         audit: AuditTrail | None = None,
@@ -62,6 +66,7 @@ class Edge:
         self._posts = posts
         self._handshake = handshake
         self._modern = modern
+        self._numbers = numbers
         self._router = router
         self._notices = notices
         self._audit = audit
@@ -71,48 +76,50 @@ class Edge:
         asking = None
         if self._audit is not None:
             if not await self._audit.has_room():
-                await refuse(send, Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0))
+                await self._turn_away(send, Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0))
                 return
             asking = Asking(self._audit, scope["method"], _named_session(headers))
         if repeated is not None:
-            await refuse(
+            await self._turn_away(
                 send, Refusal(INVALID_REQUEST, f"{repeated.decode()} header appears more than once", status=400)
             )
             return
         if not self._guard.allows_host(headers.get(b"host")):
-            await refuse(send, Refusal(INVALID_REQUEST, "Host not allowed", status=421))
+            await self._turn_away(send, Refusal(INVALID_REQUEST, "Host not allowed", status=421))
             return
         if not self._guard.allows_origin(headers.get(b"origin")):
-            await refuse(send, Refusal(INVALID_REQUEST, "Origin not allowed", status=403))
+            await self._turn_away(send, Refusal(INVALID_REQUEST, "Origin not allowed", status=403))
             return
         tenant: TenantContext = ANONYMOUS
         if self._tenants is not None:
+            ASKER.set(None)
             try:
                 async with asyncio.timeout(RESOLVER_TIMEOUT):
                     tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
             except Unauthenticated as error:
                 challenge = (b"www-authenticate", _header_line(error.challenge))
-                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
+                await self._turn_away(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
                 return
             except Forbidden as error:
                 told = () if error.challenge is None else ((b"www-authenticate", _header_line(error.challenge)),)
-                await refuse(send, Refusal(INVALID_REQUEST, str(error), status=403), *told)
+                await self._turn_away(send, Refusal(INVALID_REQUEST, str(error), status=403), *told)
                 return
             except CredentialUnchecked as error:
-                await refuse(send, Refusal(SERVER_BUSY, str(error), None, 503, error.retry_after))
+                await self._turn_away(send, Refusal(SERVER_BUSY, str(error), None, 503, error.retry_after))
                 return
             except TimeoutError:
                 logger.warning("the tenant resolver did not answer within %g s", RESOLVER_TIMEOUT)
                 refusal = Refusal(SERVER_BUSY, "The credential could not be checked in time", None, 503, 1.0)
-                await refuse(send, refusal)
+                await self._turn_away(send, refusal)
                 return
             except Exception:
                 # Whatever it is, the answer must not be taken for a verdict on the credential.
                 logger.exception("the tenant resolver failed")
-                await refuse(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
+                await self._turn_away(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
                 return
         if asking is not None:
             asking.tenant = tenant
+        self._asks(tenant)
         try:
             await self._take(scope, headers, tenant, receive, send)
         except Refused as error:
@@ -137,6 +144,11 @@ class Edge:
         Raises:
             Elsewhere, NoRoom: As a `Leg`: the other node is to look further.
         """
+        if inbound.purpose == NOTICE:
+            ASKER.set(None)
+            TALLY.set(None)
+        else:
+            self._asks(inbound.tenant)
         if self._audit is not None and not inbound.purpose:
             named = _named_session(inbound.headers)
             Asking(self._audit, inbound.scope["method"], named, inbound.tenant, forwarded=True)
@@ -161,6 +173,15 @@ class Edge:
             await leg(inbound)
         else:
             await self._router.route(inbound, _named_session(headers), leg)
+
+    async def _turn_away(self, send: Send, refusal: Refusal, *headers: tuple[bytes, bytes]) -> None:
+        """Refuse a request of which it is not known whose it is."""
+        TALLY.set(self._numbers.nobody)
+        await refuse(send, refusal, *headers)
+
+    def _asks(self, tenant: TenantContext) -> None:
+        ASKER.set(tenant)
+        TALLY.set(self._numbers.of(tenant.tenant))
 
     def _leg(self, headers: Headers) -> Leg:
         """

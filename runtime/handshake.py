@@ -34,6 +34,7 @@ from .sse import keep_alive_of, priming_event, write_stream
 from .standing import Standing
 from .standing_leg import RESUMABLE_SINCE, StandingLeg
 from .streams import StreamTable
+from .tenant_tally import TALLY, ObserveCall
 
 __all__ = ["HandshakeLeg"]
 
@@ -51,14 +52,14 @@ class HandshakeLeg:
         standing: Standing,
         resumption: Resumption,
         posts: Posts,
-        observe_call: Callable[[float], None],
+        observe_call: ObserveCall,
         session_ttl: float,
         check_timeout: float = 30.0,
         announce: Announce | None = None,
         relay: Relay | None = None,
         audit: AuditTrail | None = None,
     ) -> None:
-        """`session_ttl` and `check_timeout` in seconds. `observe_call` is told how long each request took.
+        """`session_ttl` and `check_timeout` in seconds. `observe_call`: told of each request.
 
         `announce` is awaited for each session that is opened, before the client gets the result of its `initialize`.
         """
@@ -133,8 +134,9 @@ class HandshakeLeg:
         exchange = Exchange(message.id, message.method)
         request = HTTPRequest(inbound.scope)
         call = Call(message.id, message.method, message.params, tenant, exchange, request, None, resumable)
+        tally = call.audit = TALLY.get()
         if self._audit is not None:
-            call.audit = AuditedCall(self._audit, address, forwarded=inbound.remote)
+            call.audit = AuditedCall(self._audit, address, tally, forwarded=inbound.remote)
         envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
         call.envelope = envelope
         try:
@@ -161,7 +163,7 @@ class HandshakeLeg:
                     raise NoRoom(None if opening else address, exchange.no_room, exchange.refusal, message.id)
             elif opening:
                 await announced(self._announce, address)
-            self._observe_call(perf_counter() - inbound.started)
+            self._observe_call(perf_counter() - inbound.started, tally)
             await self._posts.answer(inbound.send, exchange, *opened)
             return
         self._streams.name(address, exchange, revision=version, primed=resumable)
@@ -181,7 +183,7 @@ class HandshakeLeg:
             exchange.can_move = False
             self._streams.left(address, exchange)
             if exchange.elsewhere is None:
-                self._observe_call(perf_counter() - inbound.started)
+                self._observe_call(perf_counter() - inbound.started, tally)
 
     def _announcing(self, address: Address, exchange: Exchange) -> Callable[[], Awaitable[None]]:
         async def announce() -> None:

@@ -15,12 +15,15 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+from ..actors.session import ANONYMOUS
+from .asker import ASKER
 from .trace import TRACE
 
 __all__ = ["JSONFormatter", "TextFormatter", "configure_logging"]
 
-FIELDS = ("node", "tenant", "session", "request_id")
-"""What a line carries besides its message, when given as `extra={...}` or, for node, to the formatter."""
+FIELDS = ("node", "tenant", "principal", "session", "request_id")
+"""What a line carries besides its message, when given as `extra={...}`. Else node comes from the formatter, and tenant,
+principal and request_id from the request that is being handled. The anonymous tenant is not named."""
 
 SESSION_SHOWN = 8
 """Characters of a session id that are logged: enough to follow one, too few to be one. Whoever holds a whole id of an
@@ -70,12 +73,17 @@ class _Formatter(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, str]:
         """The fields of `FIELDS` that this record has."""
         found: dict[str, str] = {}
+        asker = ASKER.get()
+        if asker is ANONYMOUS or asker == ANONYMOUS:
+            asker = None
         for name in FIELDS:
             value = getattr(record, name, None)
             if value is None and name == "node":
                 value = self.node
             elif value is None and name == "request_id":
                 value = TRACE.get() or None
+            elif value is None and asker is not None and name in ("tenant", "principal"):
+                value = getattr(asker, name)
             if value is not None:
                 text = str(value)
                 found[name] = text[:SESSION_SHOWN] if name == "session" else text[:128]
@@ -100,8 +108,8 @@ class _Formatter(logging.Formatter):
 
 
 class JSONFormatter(_Formatter):
-    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, then node, tenant, session, request_id and exc
-    where there are such."""
+    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, then node, tenant, principal, session,
+    request_id and exc where there are such."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

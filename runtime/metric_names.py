@@ -24,6 +24,7 @@ GAUGES = {
     "streams_kept_bytes": "Bytes of events kept so that clients can resume.",
     "streams_log_behind": "Event streams of which messages have left, or may leave, that the event log lacks.",
     "streams_log_drops_waiting": "Streams, and sessions, that are to leave the event log.",
+    "tenants_labelled": "Tenants that have a label of their own in the numbers of tenants.",
     "tenants_keys": "API keys that are known, revoked and expired ones included.",
     "tenants_tokens_cached": "Tokens whose verdict is remembered.",
     "tenants_jwks_keys": "Keys of the token issuer that are known.",

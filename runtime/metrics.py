@@ -56,10 +56,13 @@ class Latency:
 
 
 class _Numbers(Collector):
-    def __init__(self, stats: Mapping[str, float], node_id: str, latencies: Mapping[str, Latency]) -> None:
+    def __init__(
+        self, stats: Mapping[str, float], node_id: str, latencies: Mapping[str, Latency], more: Iterable[Metric]
+    ) -> None:
         self.stats = stats
         self.node_id = node_id
         self.latencies = latencies
+        self.more = more
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily(
@@ -76,6 +79,7 @@ class _Numbers(Collector):
                 yield GaugeMetricFamily(f"understudy_{name}", _help(name, GAUGES), value)
         for name, latency in sorted(self.latencies.items()):
             yield HistogramMetricFamily(f"understudy_{name}", _help(name, HISTOGRAMS), latency.buckets(), latency.total)
+        yield from self.more
 
 
 def _help(name: str, texts: Mapping[str, str]) -> str:
@@ -84,18 +88,22 @@ def _help(name: str, texts: Mapping[str, str]) -> str:
 
 
 def render_metrics(
-    stats: Mapping[str, float], node_id: str, latencies: Mapping[str, Latency] | None = None
+    stats: Mapping[str, float],
+    node_id: str,
+    latencies: Mapping[str, Latency] | None = None,
+    more: Iterable[Metric] = (),
 ) -> tuple[bytes, str]:
     """A scrape's body and its content type.
 
     Names get the prefix `understudy_`. Those in `metric_names.TOTALS`, and others that end in `_total`, are counters;
-    the rest are gauges. `latencies` maps names such as `call_seconds` to histograms.
+    the rest are gauges. `latencies` maps names such as `call_seconds` to histograms; `more` are
+    families that have labels.
 
     Raises:
         ValueError: A name that Prometheus would not take.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(stats, node_id, latencies or {}))
+    registry.register(_Numbers(stats, node_id, latencies or {}, more))
     return generate_latest(registry), CONTENT_TYPE
 
 

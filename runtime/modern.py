@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any, Final, cast
@@ -45,6 +45,7 @@ from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import NoRoom
 from .sse import keep_alive_of, write_stream
+from .tenant_tally import TALLY, ObserveCall
 
 __all__ = ["ModernLeg"]
 
@@ -75,7 +76,7 @@ class ModernLeg:
         posts: Posts,
         max_calls: int,
         max_listening: int,
-        observe_call: Callable[[float], None],
+        observe_call: ObserveCall,
         audit: AuditTrail | None = None,
     ) -> None:
         """`max_calls`: how many calls without a session may run at once; `max_listening`: how many of
@@ -129,8 +130,9 @@ class ModernLeg:
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method, modern=True)
         call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(inbound.scope), route)
+        tally = call.audit = TALLY.get()
         if self._audit is not None:
-            call.audit = AuditedCall(self._audit, None, forwarded=inbound.remote)
+            call.audit = AuditedCall(self._audit, None, tally, forwarded=inbound.remote)
         try:
             hosted = await self._servers.for_surface(tenant)
         except Exception as error:
@@ -142,7 +144,7 @@ class ModernLeg:
             self._check_room(call)
             self._start(call, hosted)
         await self._respond(call, inbound)
-        self._observe_call(perf_counter() - inbound.started)
+        self._observe_call(perf_counter() - inbound.started, tally)
 
     def _check_room(self, call: Call) -> None:
         """

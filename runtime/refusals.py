@@ -7,6 +7,8 @@ from mcp_types import RequestId
 from ..actors.session.wire import Refusal, error_message
 from .auditing import audit_refusal
 from .http import JSON_TYPE, Send, answer
+from .outcomes import is_unknown
+from .tenant_tally import count_refusal
 
 __all__ = ["Refused", "refuse", "with_retry_after"]
 
@@ -25,6 +27,9 @@ async def refuse(
 ) -> None:
     """Answer with a JSON-RPC error body and the refusal's status."""
     audit_refusal(refusal, request_id)
+    if not is_unknown(refusal):
+        # A node that died with the call is no refusal: it may have run.
+        count_refusal(refusal.status)
     body = error_message(request_id, refusal)
     await answer(send, refusal.status, body, headers=with_retry_after(refusal, *headers))
 

@@ -51,6 +51,9 @@ from .routing import Placement
 from .security import HostGuard
 from .session_reference import SessionReference
 from .streams import StreamTable
+from .tenant_label import DEFAULT_LABELS, MOST_LABELS
+from .tenant_numbers import TenantNumbers
+from .tenant_tally import TenantTally
 from .tenants import TenantResolver
 
 if TYPE_CHECKING:
@@ -113,6 +116,7 @@ class Runtime:
         encryption: KeyRing | None = None,
         encryption_allows_plain: bool = False,
         audit: Audit | AuditSink | str | Path | None = None,
+        tenant_labels: int = DEFAULT_LABELS,
     ) -> None:
         """
         Args:
@@ -148,6 +152,8 @@ class Runtime:
             encryption_allows_plain: Read what was stored before encryption was turned on. Only while that lasts.
             audit: Where the audit trail is written: a file, a function that takes an `AuditEntry`, or an `Audit` that
                 says more; None: nowhere.
+            tenant_labels: How many tenants have a label of their own in `/metrics`, 1000 at most: the busiest. The rest
+                are `other`.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -166,6 +172,8 @@ class Runtime:
             store_timeout=store_timeout,
             answer_timeout=answer_timeout,
         )
+        if not 0 <= tenant_labels <= MOST_LABELS:
+            raise ConfigurationError(f"tenant_labels is {tenant_labels!r}; it must be 0 to {MOST_LABELS}")
         unknown = set(eras) - {"handshake", "modern"}
         if unknown or not eras:
             raise ConfigurationError(f'eras is {tuple(eras)!r}; name "handshake", "modern" or both')
@@ -211,6 +219,7 @@ class Runtime:
         self._placement = placement or Placement()
         self._guard = HostGuard(allowed_hosts, allowed_origins)
         self._latency = Latency()
+        self._numbers = TenantNumbers(tenant_labels)
         self._cluster_options = cluster
         self._commons: ClusterCommons | None = None
         if cluster is not None:
@@ -303,7 +312,7 @@ class Runtime:
                     resumption=resumable.resumption,
                     posts=posts,
                     session_ttl=self._session_ttl,
-                    observe_call=self._latency.observe,
+                    observe_call=self._observe_call,
                     announce=placement.announce,
                     relay=relay,
                     audit=audit,
@@ -322,7 +331,7 @@ class Runtime:
                     posts=posts,
                     max_calls=MAX_STATELESS_CALLS,
                     max_listening=MAX_LISTENING,
-                    observe_call=self._latency.observe,
+                    observe_call=self._observe_call,
                     audit=audit,
                 )
                 stack.callback(modern.cancel_all)
@@ -333,6 +342,7 @@ class Runtime:
                 posts=posts,
                 handshake=handshake,
                 modern=modern,
+                numbers=self._numbers,
                 router=placement.router,
                 notices=notices.serve,
                 audit=audit,
@@ -488,7 +498,7 @@ class Runtime:
 
     def stats(self) -> dict[str, int | float]:
         """Plain numbers, the ones that `/metrics` shows. Names that end in `_total` only grow."""
-        numbers: dict[str, int | float] = {"draining": int(self._draining)}
+        numbers: dict[str, int | float] = {"draining": int(self._draining), **self._numbers.stats()}
         if self._registry is not None:
             numbers |= {f"sessions_{name}": value for name, value in self._registry.stats().items()}
         if self._resumable is not None:
@@ -517,7 +527,13 @@ class Runtime:
         latencies = {"call_seconds": self._latency}
         if self.cluster is not None:
             latencies["failover_seconds"] = self.cluster.failover
-        return render_metrics(self.stats(), self.node_id, latencies)
+        sessions = None if self._registry is None else self._registry.tenants()
+        return render_metrics(self.stats(), self.node_id, latencies, self._numbers.collect(sessions or {}))
+
+    def _observe_call(self, seconds: float, tally: TenantTally | None) -> None:
+        self._latency.observe(seconds)
+        if tally is not None:
+            tally.took(seconds)
 
 
 _READY_TIMEOUT: Final = 2.0

@@ -13,6 +13,7 @@ from .http import SSE_HEADERS, Receive, Send, disconnected
 from .inbound import Inbound
 from .replay import Replay
 from .stream_timer import StreamTimer
+from .tenant_tally import TALLY
 
 __all__ = ["KEEP_ALIVE", "RETRY_MS", "keep_alive_of", "priming_event", "write_stream"]
 
@@ -60,6 +61,9 @@ async def write_stream(
         Elsewhere: The stream is to go on at another node. The response is left open for that.
     """
     generation = exchange.attach(after)
+    tally = TALLY.get()
+    if tally is not None:
+        tally.streams += 1
     start: dict[str, object] = {"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]}
     gone = False
 
@@ -105,6 +109,8 @@ async def write_stream(
         gone = True
     finally:
         exchange.detach(generation)
+        if tally is not None:
+            tally.streams -= 1
     return gone
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -51,6 +52,7 @@ class StreamLog:
         self._workers = 0
         self._starting = False
         self._outage = LogOutage(self.clock, spawn=self.spawn, attempt=self._append, over=self._note)
+        self._context = copy_context()
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -77,7 +79,8 @@ class StreamLog:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`, which must not raise, until this is left at the latest."""
-        task = self._tasks.spawn(work)
+        # In nobody's name: it may go on with the streams of others.
+        task = self._tasks.spawn(work, context=self._context.copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

@@ -8,7 +8,7 @@ from .errors import NoSession
 from .session import CURRENT
 from .tenant import TenantContext
 
-__all__ = ["current_tenant"]
+__all__ = ["current_tenant", "tenant_here"]
 
 STATELESS: ContextVar[TenantContext | None] = ContextVar("understudy_stateless_tenant", default=None)
 """The tenant of a call that belongs to no session."""
@@ -20,8 +20,13 @@ def current_tenant() -> TenantContext:
     Raises:
         NoSession: No call is running here.
     """
-    session = CURRENT.get()
-    tenant = STATELESS.get() if session is None else session.tenant
+    tenant = tenant_here()
     if tenant is None:
         raise NoSession("no tenant here: this code runs outside a call hosted by understudy")
     return tenant
+
+
+def tenant_here() -> TenantContext | None:
+    """`current_tenant`, or None where no call is running."""
+    session = CURRENT.get()
+    return STATELESS.get() if session is None else session.tenant

@@ -10,8 +10,13 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from opentelemetry import trace
 from opentelemetry.trace import ProxyTracerProvider
 
-__all__ = ["TelemetryIfInstalled"]
+from .current_tenant import tenant_here
 
+__all__ = ["TENANT_ATTRIBUTE", "TelemetryIfInstalled"]
+
+
+TENANT_ATTRIBUTE: Final = "understudy.tenant"
+"""What a span says of whose call it is."""
 
 _LOOK_EVERY: Final = 1.0
 """Seconds between two looks for a tracer provider: the look costs 2 us, and an application installs one once."""
@@ -49,9 +54,19 @@ class TelemetryIfInstalled:
         self._inner = inner
 
     def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Awaitable[HandlerResult]:
-        if not _listener.is_there() and not (ctx.meta and "traceparent" in ctx.meta):
+        if not _listener.is_there():
+            if not (ctx.meta and "traceparent" in ctx.meta):
+                return call_next(ctx)
+            return self._inner(ctx, call_next)
+
+        def named(ctx: ServerRequestContext[Any, Any]) -> Awaitable[HandlerResult]:
+            # Inside the span that `inner` has opened. The principal is a person, and stays out of it.
+            tenant = tenant_here()
+            if tenant is not None:
+                trace.get_current_span().set_attribute(TENANT_ATTRIBUTE, tenant.tenant)
             return call_next(ctx)
-        return self._inner(ctx, call_next)
+
+        return self._inner(ctx, named)
 
     @property
     def idle(self) -> bool:

@@ -210,6 +210,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         max_body=4,
         allowed_hosts=("a.example",),
         allowed_origins=("https://a.example",),
+        tenant_labels=7,
     )
     made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 8000)
     assert made == (
@@ -225,6 +226,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "max_body": 4,
             "allowed_hosts": ("a.example",),
             "allowed_origins": ("https://a.example",),
+            "tenant_labels": 7,
         },
     )
     localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions(), 8000)
