@@ -18,17 +18,18 @@ from nats.aio.msg import Msg
 
 from ..runtime.cluster import ClusterOptions
 from ..runtime.cluster.nats_api import subscribe
-from ..runtime.link import InboundCall, Link
+from ..runtime.link import InboundCall, Link, Seals
 from ..runtime.link.nats_wire import NatsWire
 from .clients import HandshakeClient
 from .local_nats import connected, connected_raw
 from .servers import ten_tools
 from .sides import understudy_app
 
-__all__ = ["LINK_PREFIX", "REPLY", "REPLY_HEADERS", "SESSIONS", "SUBJECT", "cluster_app_options"]
+__all__ = ["LINK_PREFIX", "LINK_SEALS", "REPLY", "REPLY_HEADERS", "SESSIONS", "SUBJECT", "cluster_app_options"]
 
 SUBJECT = "bench.raw"
 LINK_PREFIX = "bench.bare"
+LINK_SEALS = Seals("bench", [b"what is measured guards nothing."])
 SESSIONS = 64
 """That the node in the counterpart has."""
 OWNER = "owner.1"
@@ -75,7 +76,8 @@ async def main() -> None:
         raw = await stack.enter_async_context(connected_raw(nats))
         await subscribe(raw, SUBJECT, answer_raw)
         client = await stack.enter_async_context(connected(nats))
-        await stack.enter_async_context(Link(NatsWire(client, prefix=LINK_PREFIX), me=OWNER, serve=answer_call))
+        wire = NatsWire(client, prefix=LINK_PREFIX)
+        await stack.enter_async_context(Link(wire, me=OWNER, serve=answer_call, seals=LINK_SEALS))
         app = await stack.enter_async_context(
             understudy_app(ten_tools(sessions=True), **cluster_app_options(nats, "owner"))
         )

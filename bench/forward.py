@@ -21,7 +21,7 @@ from ..runtime.link.nats_wire import NatsWire
 from ..stores import Address
 from .asgi import Refused
 from .clients import HANDSHAKE_VERSION, HEADERS, HandshakeClient, PreparedCall
-from .counterpart import LINK_PREFIX, REPLY, SUBJECT, cluster_app_options
+from .counterpart import LINK_PREFIX, LINK_SEALS, REPLY, SUBJECT, cluster_app_options
 from .cpu_time import CpuMeter
 from .fleet import HTTP, Fleet, described_nodes, fleet
 from .http_client import HttpConnection, RemoteSession, open_session
@@ -183,7 +183,9 @@ async def _bare_link(nats: str) -> AsyncGenerator[Link]:
 
     async with (
         connected(nats) as client,
-        Link(NatsWire(client, prefix=LINK_PREFIX), me=f"caller.{secrets.token_hex(4)}", serve=serve) as link,
+        Link(
+            NatsWire(client, prefix=LINK_PREFIX), me=f"caller.{secrets.token_hex(4)}", serve=serve, seals=LINK_SEALS
+        ) as link,
     ):
         yield link
 

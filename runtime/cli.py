@@ -161,6 +161,9 @@ def main() -> None:
         "away in time. [default: 2s in a cluster, else 0]")  # fmt: skip
 @option("--link-version", type=click.IntRange(min=1), metavar="N",
         help="Cluster: speak no newer format than this to the other nodes, while some of them are older.")  # fmt: skip
+@option("--unsigned-contexts", type=click.Choice(["refuse", "accept"]),
+        help="Cluster: whether to take what nodes from before link version 4 say, which anybody could say who reaches "
+        "NATS. Accept it for the time of an upgrade. [default: refuse]")  # fmt: skip
 def serve(target: str, **given: Any) -> None:
     """Host the MCP server TARGET over Streamable HTTP, in both protocol eras.
 

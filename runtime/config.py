@@ -40,6 +40,7 @@ _CLUSTER_ONLY = (
     "node",
     "advertise",
     "link_version",
+    "unsigned_contexts",
     "request_state_keys",
 )
 
@@ -143,6 +144,8 @@ class ServeOptions:
     lame_duck: float | None = None
     """How long a node that was asked to stop answers on as a mere edge; None: 2 s in a cluster, else not at all."""
     link_version: int | None = None
+    unsigned_contexts: Literal["refuse", "accept"] | None = None
+    """Whether what nodes from before link version 4 say is taken; None: it is not."""
     api_keys: Path | None = None
     """A file of API keys that clients must have one of; None: everybody is anonymous, unless there are tokens."""
     jwt_issuer: str | None = None
@@ -219,7 +222,14 @@ class ServeOptions:
             )
         require_nats()
         settings = self.nats_options.settings()
-        ClusterOptions(cluster, settings, lease=self.lease, key_rotation=self.key_rotation or None)
+        ClusterOptions(
+            cluster,
+            settings,
+            lease=self.lease,
+            key_rotation=self.key_rotation or None,
+            link_versions=None if self.link_version is None else (OLDEST, self.link_version),
+            unsigned_contexts=self.unsigned_contexts or "refuse",
+        )
         if self.request_state_keys is not None:
             read_keys(self.request_state_keys)
         scheme = (self.store or "").partition(":")[0]

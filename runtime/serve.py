@@ -128,6 +128,7 @@ def _cluster_options(name: str, options: ServeOptions, port: int) -> ClusterOpti
         url=options.advertise or options.advertised_url(port),
         lease=options.lease,
         link_versions=None if options.link_version is None else (OLDEST, options.link_version),
+        unsigned_contexts=options.unsigned_contexts or "refuse",
         request_state_keys=() if options.request_state_keys is None else read_keys(options.request_state_keys),
         key_rotation=options.key_rotation or None,
     )

@@ -18,7 +18,7 @@ from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, SessionStore
 from ...stores.nats.connection import close, connect, jetstream, translated
-from ..link import OLDEST, VERSION, Link
+from ..link import SEALED, Link, Seals
 from ..link.nats_wire import NatsWire
 from ..metrics import Latency, understudy_version
 from ..routing import Placement
@@ -27,7 +27,7 @@ from .client_watch import ClientWatch
 from .commons import ClusterCommons
 from .control import Control
 from .counts import Counts
-from .errors import StoreNotShared
+from .errors import ClusterError, StoreNotShared
 from .hand_off import HandOff
 from .holdings import Holdings
 from .keep_alive import KeepAlive
@@ -92,7 +92,9 @@ class Cluster:
         self._session_ttl = session_ttl
         self._capacity = capacity
         self._clock = clock or SystemClock()
-        self._versions = options.link_versions or (OLDEST, VERSION)
+        self._versions = options.versions
+        self._seals = Seals(options.name)
+        commons.keys.tell(self._seals.use)
         self._store_identity = _identity(store)
         self._stack = AsyncExitStack()
         self._left = True
@@ -207,12 +209,16 @@ class Cluster:
             wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
             self.link = await stack.enter_async_context(
                 Link(
-                    wire, me=f"{self.node_id}.{secrets.token_hex(4)}", serve=self.router.serve, versions=self._versions
+                    wire,
+                    me=f"{self.node_id}.{secrets.token_hex(4)}",
+                    serve=self.router.serve,
+                    seals=self._seals,
+                    versions=self._versions,
                 )
             )
             self.router.link = self.link
             self.router.strike = self.membership.strike
-            await self.membership.join(self._check_stores)
+            await self.membership.join(self._check_others)
             await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
             await self.commons.hub.attach(self.connection, self.names.bus, self._told())
             # Its numbers can be checked as soon as the others know under what name they are.
@@ -237,6 +243,13 @@ class Cluster:
                 stack.callback(tasks.spawn(work).cancel)
             self._membership_stack = stack.pop_all()
         self._left = False
+        if self._versions[0] < SEALED:
+            logger.warning(
+                "this node takes unsigned tenant contexts (link versions from %d on): whoever reaches NATS can call in "
+                'any tenant\'s name. When all nodes speak version %d, start them with unsigned_contexts="refuse"',
+                self._versions[0],
+                SEALED,
+            )
         logger.info("node %s is in cluster %s as %s", self.node_id, self.options.name, self.ownership.me)
 
     async def leave(self) -> None:
@@ -244,13 +257,21 @@ class Cluster:
         self._left = True
         await self._membership_stack.aclose()
 
-    def _check_stores(self) -> None:
+    def _check_others(self) -> None:
+        mine = self.commons.keys.fingerprints
         for peer in self.ownership.peers.alive(self._clock.monotonic()):
             theirs = peer.news.store
             if theirs and self._store_identity and theirs != self._store_identity:
                 raise StoreNotShared(
                     f"node {peer.news.node!r} of cluster {self.options.name!r} keeps sessions in another store "
                     f"({theirs}) than this one ({self._store_identity}): give all nodes one that each of them reaches"
+                )
+            if peer.news.keys and mine and not {peer.news.keys[0], mine[0]} <= {*peer.news.keys} & {*mine}:
+                # Neither would take a word of the other's.
+                raise ClusterError(
+                    f"node {peer.news.node!r} of cluster {self.options.name!r} has other keys (it seals with "
+                    f"{peer.news.keys[0]}) than this one ({mine[0]}): give all nodes the same "
+                    "--request-state-keys, and when they change, first add the new key behind the others at every node"
                 )
 
     def _news(self, incarnation: str, serial: int) -> NodeNews:

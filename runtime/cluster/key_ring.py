@@ -1,4 +1,5 @@
-"""`KeyRing`: the keys that seal `requestState` at every node of a cluster, and how they are changed.
+"""`KeyRing`: the keys of a cluster, and how they are changed. They seal `requestState`, and what its nodes say to each
+other (`Seals`, which derives its own from them).
 
 Two entries in the bucket of settings. `request-state`: the keys in use, of which the first seals and all open.
 `request-state-next`: the one that is to seal next, while there is one; every node that reads it opens with it at once.
@@ -64,6 +65,7 @@ class KeyRing:
         self._clock = clock
         self._wall = wall
         self.given = bool(given)
+        self._use: Callable[[Sequence[bytes]], None] | None = None
         self._in_use: list[bytes] = []
         self._revision = 0
         self._since = 0.0
@@ -78,8 +80,16 @@ class KeyRing:
     def _take(self, in_use: list[bytes], following: bytes | None) -> None:
         keys = in_use if following is None else [*in_use, following]
         self._seal.use(keys)
+        if self._use is not None:
+            self._use(keys)
         self._in_use, self._next = in_use, following
         self.fingerprints = tuple(map(fingerprint, keys))
+
+    def tell(self, use: Callable[[Sequence[bytes]], None]) -> None:
+        """Have `use`, and nobody else any more, told of the keys, those of now and each change: the first seals."""
+        self._use = use
+        if self._in_use:
+            use(self._in_use if self._next is None else [*self._in_use, self._next])
 
     @property
     def changing(self) -> bool:

@@ -4,11 +4,13 @@ from .errors import CallFailed, LinkClosed, LinkError, NotRun, PeerGone, Unsenda
 from .head import CallHead
 from .inbound import InboundCall
 from .link import Link
-from .versions import OLDEST, VERSION, Versions, negotiate
+from .seals import Seals
+from .versions import OLDEST, SEALED, VERSION, Versions, negotiate
 from .wire import Wire, WireEvents
 
 __all__ = [
     "OLDEST",
+    "SEALED",
     "VERSION",
     "CallFailed",
     "CallHead",
@@ -18,6 +20,7 @@ __all__ = [
     "LinkError",
     "NotRun",
     "PeerGone",
+    "Seals",
     "Unsendable",
     "Versions",
     "Wire",

@@ -35,6 +35,12 @@ class LinkCounters:
     """Batches that the wire did not take; they go again."""
     corrupt: int = 0
     foreign: int = 0
+    forged: int = 0
+    """Batches dropped because their seal is not their sender's, or of a key that does not open here."""
+    unsealed_refused: int = 0
+    """Batches dropped because they have no seal."""
+    unsealed_taken: int = 0
+    """Batches without a seal that were taken, because this node may."""
     stale: int = 0
     """Batches of a life of a path that is over."""
     late: int = 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from math import inf
 from types import TracebackType
 from typing import Final, Self
 
 from ...actors.clock import Clock, SystemClock
 from ...actors.task_owner import TaskOwner
 from ..errors import ConfigurationError
-from .batch import CorruptBatch, ForeignBatch, decode_batch, encode_batch
+from .batch import CorruptBatch, ForeignBatch, ForgedBatch, UnsealedBatch, decode_batch, encode_batch
 from .counters import LinkCounters
 from .errors import CallFailed, LinkClosed, NotRun, PeerGone, Unsendable
 from .head import CallHead
@@ -22,9 +23,10 @@ from .lives import Lives
 from .outbound import Send
 from .path import Path
 from .publisher import Publisher
+from .seals import Seal, Seals
 from .serving import Serving
 from .session import PeerSession
-from .versions import OLDEST, VERSION, Versions, checked_versions, negotiate
+from .versions import SEALED, VERSION, Versions, checked_versions, negotiate
 from .wire import Wire
 
 __all__ = ["Link"]
@@ -35,6 +37,7 @@ MIN_PAYLOAD: Final = 16 * 1024
 MAX_PATHS: Final = 4096
 REGROUP: Final = 3.0
 """Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
+SUSPECT_EVERY: Final = 60.0
 PATIENCE: Final = 30.0
 """Seconds after which a peer that answers nothing is taken for gone, whatever membership says."""
 
@@ -51,13 +54,16 @@ class Link:
         *,
         me: str,
         serve: Callable[[InboundCall], Awaitable[None]],
+        seals: Seals,
         clock: Clock | None = None,
-        versions: Versions = (OLDEST, VERSION),
+        versions: Versions = (SEALED, VERSION),
         max_calls: int = 10_000,
         patience: float = PATIENCE,
         regroup: float = REGROUP,
     ) -> None:
         """`me`: this node's incarnation. `serve` answers the calls of peers. `max_calls`, in each direction.
+
+        no-wrong-tenant: what `versions` below `SEALED` carry anybody can write who reaches NATS, tenants included.
 
         Raises:
             ConfigurationError: `me` or `versions` is none, or `max_calls` is below 1.
@@ -80,6 +86,10 @@ class Link:
         self._paths: dict[str, Path] = {}
         self._lives = Lives()
         self._book = HeadBook()
+        self._seals = seals
+        self._peer_seals: dict[str, Seal] = {}
+        """What batches of each peer have to bear."""
+        self._suspect_told_at = -inf
         self._peer_versions: dict[str, Versions] = {}
         self._closing = True
         self._stopped = False
@@ -186,6 +196,7 @@ class Link:
             self._say_farewell(path, "this node has a new incarnation")
         self._me = me
         self._lives = Lives()
+        self._peer_seals.clear()
         self._publisher.rename(me, self)
 
     @property
@@ -226,14 +237,24 @@ class Link:
         self.counters.batches_in += 1
         self.counters.bytes_in += len(payload)
         try:
-            batch = decode_batch(payload, self._versions, self._book)
-        except ForeignBatch:
-            self.counters.foreign += 1
+            batch = decode_batch(payload, self._versions, self._book, self._peer_seals.get(peer) or self._seal_of(peer))
+        except ForeignBatch as error:
+            if isinstance(error, UnsealedBatch):
+                self.counters.unsealed_refused += 1
+                self._suspect(peer, error)
+            else:
+                self.counters.foreign += 1
+            return
+        except ForgedBatch as error:
+            self.counters.forged += 1
+            self._suspect(peer, error)
             return
         except CorruptBatch as error:
             self.counters.corrupt += 1
             logger.debug("a batch from %s was dropped: %s", peer, error)
             return
+        if batch.version < SEALED:
+            self.counters.unsealed_taken += 1
         path = self._paths.get(peer)
         if path is not None and batch.path > path.session.path:
             path.replaced = True
@@ -242,7 +263,7 @@ class Link:
         number = self._lives.next(peer) if path is None else path.session.path
         if batch.path < number:
             self.counters.stale += 1
-            self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, []))
+            self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, [], Seal(self._seals, self._me, peer)))
             return
         if path is None:
             if batch.seq == 0 and not batch.frames:
@@ -315,11 +336,34 @@ class Link:
             path=number,
             version=common or version,
             max_payload=self._wire.max_payload,
+            seal=Seal(self._seals, self._me, peer),
             book=self._book,
             give_up=self._patience,
         )
         path = self._paths[peer] = Path(self, peer, session, patience=self._patience)
         return path
+
+    def _seal_of(self, peer: str) -> Seal:
+        if len(self._peer_seals) >= MAX_PATHS:
+            self._peer_seals.clear()
+        seal = self._peer_seals[peer] = Seal(self._seals, peer, self._me)
+        return seal
+
+    def _suspect(self, peer: str, error: Exception) -> None:
+        """Somebody may be writing in another's name. It is not told, and one line a minute tells the operator."""
+        now = self.clock.monotonic()
+        if now - self._suspect_told_at < SUSPECT_EVERY:
+            return
+        self._suspect_told_at = now
+        counters = self.counters
+        logger.warning(
+            "dropped what came in the name of node %s: %s (so far %d forged, %d without a seal). Somebody else can "
+            "write to the cluster's NATS, or that node has other keys, or speaks a version from before seals",
+            peer,
+            error,
+            counters.forged,
+            counters.unsealed_refused,
+        )
 
     def _say_farewell(self, path: Path, why: str) -> None:
         self._publisher.note(path.peer, path.session.farewell())

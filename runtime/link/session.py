@@ -18,6 +18,7 @@ from .frames import LOOSE, Call, Frame, RequestBody
 from .head_book import HeadBook
 from .inbox import Inbox
 from .outbox import Outbox, Waiting
+from .seals import Seal
 
 __all__ = ["BACKLOG", "MAX_BATCH", "PeerSession", "Sending"]
 
@@ -65,9 +66,16 @@ class PeerSession:
     """
 
     def __init__(
-        self, *, path: int, version: int, max_payload: int, book: HeadBook | None = None, give_up: float = 30.0
+        self,
+        *,
+        path: int,
+        version: int,
+        max_payload: int,
+        seal: Seal,
+        book: HeadBook | None = None,
+        give_up: float = 30.0,
     ) -> None:
-        """`give_up`: seconds after which an unacknowledged batch breaks the session."""
+        """`seal`: of this end's batches. `give_up`: seconds after which an unacknowledged batch breaks the session."""
         self.path = path
         self.version = version
         self.room = min(max_payload, MAX_BATCH) - OVERHEAD
@@ -79,6 +87,7 @@ class PeerSession:
         self.more_now = False
         """Whether `take_batches` left bulk behind that may leave in the next iteration of the event loop."""
         self._book = HeadBook() if book is None else book
+        self._seal = seal
         self._give_up = give_up
         self._outbox = Outbox()
         self._loose: list[bytes] = []
@@ -165,7 +174,7 @@ class PeerSession:
 
     def farewell(self) -> bytes:
         """A payload of the path's next life: tells the peer that this one is over."""
-        return encode_batch(self.version, self.path + 1, 0, 0, [])
+        return encode_batch(self.version, self.path + 1, 0, 0, [], self._seal)
 
     def on_batch(self, batch: Batch, now: float) -> list[Frame]:
         """The frames that may be acted on now that `batch` has come: its own, those that waited for it, or none."""
@@ -255,7 +264,7 @@ class PeerSession:
 
     def _encode(self, seq: int, frames: list[bytes]) -> bytes:
         self._inbox.acknowledged()
-        return encode_batch(self.version, self.path, seq, self._inbox.received, frames)
+        return encode_batch(self.version, self.path, seq, self._inbox.received, frames, self._seal)
 
     def _on_ack(self, ack: int, now: float) -> None:
         if ack >= self._next:

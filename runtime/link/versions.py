@@ -6,14 +6,16 @@ from typing import Final
 
 from ..errors import ConfigurationError
 
-__all__ = ["OLDEST", "VERSION", "Versions", "checked_versions", "negotiate"]
+__all__ = ["OLDEST", "SEALED", "VERSION", "Versions", "checked_versions", "negotiate"]
 
 OLDEST: Final = 1
 """A call's head all by position, without a trace; pings without a nonce."""
-VERSION: Final = 3
+SEALED: Final = 4
+"""The first version whose batches are sealed: nobody without the cluster's key can make one."""
+VERSION: Final = 4
 """2: the optional fields of a call's head as a map, in which unknown keys are skipped, and a trace among them; pings
 carry a nonce that comes back in the pong. 3: headers, and what calls have in common, each in one piece that the reader
-may look up."""
+may look up. 4: the same frames in batches that are sealed (`Seals`) instead of with a checksum."""
 
 Versions = tuple[int, int]
 """The oldest and the newest version that a node speaks."""

@@ -214,16 +214,34 @@ async def test_two_clusters_do_not_open_each_others(nats_url: str) -> None:
 
 async def test_keys_that_are_given_can_be_changed_without_breaking_a_round(nats_url: str) -> None:
     old, new = b"o" * 32, b"n" * 32
-    rings = {1: [old, new], 2: [new, old], 3: [new]}
+    rings = {1: [old], 2: [old, new], 3: [new, old], 4: [new]}
 
     def settings(number: int) -> dict[str, Any]:
         return {"request_state_keys": rings[number]}
 
-    async with household(nats_url, 3, server=inquirer, tenants=by_bearer, settings=settings) as nodes:
-        for asking, answering, opens in ((0, 1, True), (1, 0, True), (1, 2, True), (2, 0, True), (0, 2, False)):
-            answers = await Guest().asked(nodes[asking], "greet_stateless", {})
-            answered = await Guest().call(nodes[answering], "greet_stateless", {}, **answers)
-            assert ("result" in answered.reply) is opens, (asking, answering)
+    for first in (1, 2, 3):
+
+        def adjacent(number: int, first: int = first) -> dict[str, Any]:
+            return settings(first + number - 1)
+
+        async with household(nats_url, 2, server=inquirer, tenants=by_bearer, settings=adjacent) as nodes:
+            for asking, answering in ((0, 1), (1, 0)):
+                answers = await Guest().asked(nodes[asking], "greet_stateless", {})
+                answered = await Guest().call(nodes[answering], "greet_stateless", {}, **answers)
+                assert "result" in answered.reply, (first, asking, answering)
+
+
+async def test_a_node_with_other_keys_does_not_join(nats_url: str) -> None:
+    """It would open nothing that the others seal, and they nothing of its."""
+    old, new = b"o" * 32, b"n" * 32
+    for rings in ([[old], [new]], [[old, new], [new]], [[old], [new, old]]):
+
+        def settings(number: int, rings: list[list[bytes]] = rings) -> dict[str, Any]:
+            return {"request_state_keys": rings[number - 1]}
+
+        with pytest.raises(ClusterError, match=r"node 'node-1' .* has other keys .*add the new key behind the others"):
+            async with household(nats_url, 2, server=inquirer, settings=settings):
+                pass
 
 
 # Learning the keys

@@ -12,12 +12,15 @@ from typing import Any
 from understudy.actors.clock import Clock
 from understudy.actors.session import TenantContext
 from understudy.actors.testing import settle
-from understudy.runtime.link import OLDEST, VERSION, CallHead, InboundCall, Link
+from understudy.runtime.link import OLDEST, VERSION, CallHead, InboundCall, Link, Seals
 from understudy.runtime.link.testing import MemoryHub
 from understudy.stores import Address
 
 EDGE = "edge-1.aa"
 OWNER = "owner-1.bb"
+KEY = b"the key of the cluster of these tests"
+SEALS = Seals("tests", [KEY])
+"""What all links of one cluster have."""
 TENANT = TenantContext("acme", "bob", "gold", frozenset({"read", "write"}), {"sub": "bob", "n": 1}, 2e9)
 
 Handler = Callable[[InboundCall], Awaitable[None]]
@@ -110,8 +113,8 @@ async def two_ends(
     """An edge and an owner that can reach each other. `options` go to both links."""
     hub = hub or MemoryHub(clock)
     async with (
-        Link(hub.wire(), me=OWNER, serve=handler, clock=clock, **options) as owner,
-        Link(hub.wire(), me=EDGE, serve=echo, clock=clock, **options) as edge,
+        Link(hub.wire(), me=OWNER, serve=handler, seals=SEALS, clock=clock, **options) as owner,
+        Link(hub.wire(), me=EDGE, serve=echo, seals=SEALS, clock=clock, **options) as edge,
     ):
         edge.set_peer_versions(OWNER, (OLDEST, VERSION))
         owner.set_peer_versions(EDGE, (OLDEST, VERSION))

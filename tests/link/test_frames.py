@@ -8,17 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import count
 from typing import Any
 
 import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from link.ends import TENANT, a_head
+from link.ends import EDGE, KEY, OWNER, SEALS, TENANT, a_head
 from understudy.actors.session import TenantContext
 from understudy.runtime.errors import ConfigurationError
 from understudy.runtime.link import OLDEST, VERSION, CallHead, Unsendable, negotiate
-from understudy.runtime.link.batch import OVERHEAD, CorruptBatch, ForeignBatch, decode_batch, encode_batch
+from understudy.runtime.link.batch import OVERHEAD, CorruptBatch, ForeignBatch, ForgedBatch, decode_batch, encode_batch
 from understudy.runtime.link.codec import decode_frame, encode_frame
 from understudy.runtime.link.frames import (
     LOOSE,
@@ -37,11 +38,13 @@ from understudy.runtime.link.frames import (
     Start,
 )
 from understudy.runtime.link.head_book import MAX_KNOWN, HeadBook
+from understudy.runtime.link.seals import Seal, Seals
 from understudy.runtime.link.tenant_book import TenantBook
 from understudy.runtime.link.versions import checked_versions
 from understudy.stores import Address
 
-ALL = (1, 2, 3)
+ALL = (1, 2, 3, 4)
+SEAL = Seal(SEALS, EDGE, OWNER)
 SPOKEN = (OLDEST, VERSION)
 
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
@@ -112,14 +115,14 @@ def as_version_1(frame: Frame) -> Frame:
 
 def carried(batch: list[Frame], version: int) -> list[Frame]:
     seq = 0 if batch and type(batch[0]) in LOOSE else 7
-    payload = encode_batch(version, 3, seq, 5, [encode_frame(frame, version, HeadBook()) for frame in batch])
-    decoded = decode_batch(payload, SPOKEN, HeadBook())
+    payload = encode_batch(version, 3, seq, 5, [encode_frame(frame, version, HeadBook()) for frame in batch], SEAL)
+    decoded = decode_batch(payload, SPOKEN, HeadBook(), SEAL)
     assert (decoded.version, decoded.path, decoded.seq, decoded.ack) == (version, 3, seq, 5)
     assert decoded.size == len(payload)
     return decoded.frames
 
 
-@given(frames, st.sampled_from((2, 3)))
+@given(frames, st.sampled_from((2, 3, 4)))
 def test_every_frame_comes_back_as_it_was_sent(frame: Frame, version: int) -> None:
     (back,) = carried([frame], version)
     assert back == frame
@@ -137,7 +140,7 @@ def test_version_1_carries_all_but_the_trace_and_the_nonce(frame: Frame) -> None
 @given(st.lists(frames.filter(lambda frame: type(frame) not in LOOSE), max_size=8), st.sampled_from(ALL))
 def test_a_batch_adds_no_more_than_its_overhead(batch: list[Frame], version: int) -> None:
     encoded = [encode_frame(frame, version, HeadBook()) for frame in batch]
-    payload = encode_batch(version, MAX_NUMBER - 1, MAX_NUMBER - 1, MAX_NUMBER - 1, encoded)
+    payload = encode_batch(version, MAX_NUMBER - 1, MAX_NUMBER - 1, MAX_NUMBER - 1, encoded, SEAL)
     assert len(payload) <= sum(map(len, encoded)) + OVERHEAD
 
 
@@ -182,6 +185,15 @@ GOLDEN = {
         "00010000920404960505ccc8c403610a62c4026f6bc2940606c40470617274c3930707ce00010000940808a9656c73657768"
         "65726581a565706f636804930909a56572726f72"
     ),
+    4: (
+        "75730428b9d7a5000000000000000000000007c19ce4434271e006b6b26efc35d3f34d5b6c5e342d3c7f45c9f30b9b08fa73"
+        "4090f5cd6447e2a943376ee78f346892b365a4c9f3b8395f9ab6b3f627d1914b5a7091d731204b60222322a6005ee556a290"
+        "f15ac89f33a2a2c683e81125933086978ceccfb9e9d071bd3393312be8a6bc1ede0964b34855ca3c58daf1439c4e2b662db8"
+        "e33b1ef7e8ab6c1a911bf5b5263e0bdf1e81d234f4af749b59f8062c093070fba3e898bae86beb97a01c682d8e3383644ad5"
+        "0a71f85203de0189fa6a09b65f2d3e9548d75e7be747aa15a689e42b7f3a7b582621939e7cec49e312c3746a38cf7da18a49"
+        "264022810321d928befe44f514ef7fbb375963ad56496f28b80aa2a2a5301e3fdc925b393fda102ba4fd03d5ff900f22fec6"
+        "f936cb9238d0c88575e478f6ee0797523397836cff1fb47f292b1038bab9f8f5666d89a8357b2e70d3e1c6757931f066"
+    ),
 }
 """Written once, by the first code that spoke the version. If one cannot be read, nodes of two releases cannot talk."""
 
@@ -189,27 +201,29 @@ GOLDEN_PINGS = {
     1: "75730143cadbb294010003dc0002910a910b",
     2: "757302aa0cf95c94010003dc0002920a07920b07",
     3: "757303779a20d994010003dc0002920a07920b07",
+    4: "75730428b9d7a5000000000000000000000008578ddba5cf9add449400ca558c96ec13c4d8e8dca9b46b80fcd5000ef4",
 }
 """A ping and a pong with nonce 7, in a batch of path 1, ack 3."""
 
 
 @pytest.mark.parametrize("version", ALL)
 def test_what_a_version_wrote_first_is_still_read(version: int) -> None:
-    batch = decode_batch(bytes.fromhex(GOLDEN[version]), SPOKEN, HeadBook())
+    batch = decode_batch(bytes.fromhex(GOLDEN[version]), SPOKEN, HeadBook(), SEAL)
     assert (batch.version, batch.path, batch.seq, batch.ack) == (version, 1, 2, 3)
     assert batch.frames == ([as_version_1(frame) for frame in GOLDEN_FRAMES] if version == 1 else GOLDEN_FRAMES)
     assert isinstance(batch.frames[0], Call)
     assert dict(batch.frames[0].head.tenant.claims) == dict(TENANT.claims)
-    pings = decode_batch(bytes.fromhex(GOLDEN_PINGS[version]), SPOKEN, HeadBook())
+    pings = decode_batch(bytes.fromhex(GOLDEN_PINGS[version]), SPOKEN, HeadBook(), SEAL)
     assert pings.frames == ([Ping(0), Pong(0)] if version == 1 else [Ping(7), Pong(7)])
 
 
 @pytest.mark.parametrize("version", ALL)
 def test_a_version_is_still_written_as_it_was_first(version: int) -> None:
+    seal = Seal(Seals("tests", [KEY], nonces=count(7)), EDGE, OWNER)
     encoded = [encode_frame(frame, version, HeadBook()) for frame in GOLDEN_FRAMES]
-    assert encode_batch(version, 1, 2, 3, encoded).hex() == GOLDEN[version]
+    assert encode_batch(version, 1, 2, 3, encoded, seal).hex() == GOLDEN[version]
     pings = [encode_frame(Ping(7), version, HeadBook()), encode_frame(Pong(7), version, HeadBook())]
-    assert encode_batch(version, 1, 0, 3, pings).hex() == GOLDEN_PINGS[version]
+    assert encode_batch(version, 1, 0, 3, pings, seal).hex() == GOLDEN_PINGS[version]
 
 
 def test_version_2_skips_options_that_it_does_not_know() -> None:
@@ -231,7 +245,7 @@ def test_a_request_with_one_field_of_another_type_is_read_or_corrupt(data: st.Da
     request[data.draw(st.integers(0, len(request) - 1))] = data.draw(anything)
     raw[2] = data.draw(st.sampled_from((msgpack.packb(request), msgpack.packb(request[:-1]), b"", None)))
     with suppress(CorruptBatch):
-        decode_batch(sealed(msgpack.packb([1, 1, 0, [raw]]), 3), SPOKEN, HeadBook())
+        decode_batch(sealed(msgpack.packb([1, 1, 0, [raw]]), 3), SPOKEN, HeadBook(), SEAL)
 
 
 @pytest.mark.parametrize("header", [(b"a\nb", b"c"), (b"a", b"b\n"), (b"a", b"b", b"c"), (b"a",)])
@@ -274,18 +288,18 @@ def test_a_head_book_forgets_rather_than_grow() -> None:
 @example(b"")
 @example(b"us")
 def test_bytes_that_are_no_batch_are_foreign(payload: bytes) -> None:
-    with pytest.raises((ForeignBatch, CorruptBatch)):
-        decode_batch(payload, SPOKEN, HeadBook())
+    with pytest.raises((ForeignBatch, CorruptBatch, ForgedBatch)):
+        decode_batch(payload, SPOKEN, HeadBook(), SEAL)
 
 
 @given(frames, st.data())
 def test_one_flipped_bit_is_noticed(frame: Frame, data: st.DataObject) -> None:
     seq = 0 if type(frame) in LOOSE else 1
-    payload = bytearray(encode_batch(VERSION, 1, seq, 1, [encode_frame(frame, VERSION, HeadBook())]))
+    payload = bytearray(encode_batch(VERSION, 1, seq, 1, [encode_frame(frame, VERSION, HeadBook())], SEAL))
     bit = data.draw(st.integers(0, len(payload) * 8 - 1))
     payload[bit // 8] ^= 1 << bit % 8
-    with pytest.raises((ForeignBatch, CorruptBatch)):
-        decode_batch(bytes(payload), SPOKEN, HeadBook())
+    with pytest.raises((ForeignBatch, CorruptBatch, ForgedBatch)):
+        decode_batch(bytes(payload), SPOKEN, HeadBook(), SEAL)
 
 
 anything = st.recursive(
@@ -296,7 +310,9 @@ anything = st.recursive(
 
 
 def sealed(body: bytes, version: int = 2) -> bytes:
-    """`body` with a right checksum."""
+    """`body` with a right checksum or seal."""
+    if version > 3:
+        return b"us" + bytes((version,)) + SEAL.seal(version, body)
     return b"us" + bytes((version,)) + zlib.crc32(body, version).to_bytes(4, "big") + body
 
 
@@ -304,14 +320,14 @@ def sealed(body: bytes, version: int = 2) -> bytes:
 def test_any_msgpack_with_a_right_checksum_is_read_or_corrupt(value: Any, version: int) -> None:
     for body in (msgpack.packb(value), msgpack.packb([1, 1, 0, value]), msgpack.packb([1, 1, 0, [value]])):
         with suppress(CorruptBatch):
-            decode_batch(sealed(body, version), SPOKEN, HeadBook())
+            decode_batch(sealed(body, version), SPOKEN, HeadBook(), SEAL)
 
 
 @given(st.integers(1, 11), st.lists(anything, max_size=6), st.sampled_from(ALL))
 def test_any_fields_of_any_kind_are_read_or_corrupt(kind: int, fields: list[Any], version: int) -> None:
     body = msgpack.packb([1, 0 if kind >= 10 else 1, 0, [[kind, *fields]]])
     with suppress(CorruptBatch):
-        decode_batch(sealed(body, version), SPOKEN, HeadBook())
+        decode_batch(sealed(body, version), SPOKEN, HeadBook(), SEAL)
 
 
 @given(st.data(), st.sampled_from((1, 2)))
@@ -319,7 +335,7 @@ def test_a_head_with_one_field_of_another_type_is_read_or_corrupt(data: st.DataO
     raw: Any = msgpack.unpackb(encode_frame(Call(1, a_head()), version, HeadBook()), strict_map_key=False)
     raw[2][data.draw(st.integers(0, len(raw[2]) - 1))] = data.draw(anything)
     with suppress(CorruptBatch):
-        decode_batch(sealed(msgpack.packb([1, 1, 0, [raw]]), version), SPOKEN, HeadBook())
+        decode_batch(sealed(msgpack.packb([1, 1, 0, [raw]]), version), SPOKEN, HeadBook(), SEAL)
 
 
 @pytest.mark.parametrize(
@@ -350,12 +366,12 @@ def test_a_head_with_one_field_of_another_type_is_read_or_corrupt(data: st.DataO
 )
 def test_a_batch_of_a_wrong_shape_is_corrupt(body: bytes) -> None:
     with pytest.raises(CorruptBatch):
-        decode_batch(sealed(body), SPOKEN, HeadBook())
+        decode_batch(sealed(body), SPOKEN, HeadBook(), SEAL)
 
 
 def test_a_version_that_is_not_spoken_is_foreign() -> None:
-    with pytest.raises(ForeignBatch, match="version 4"):
-        decode_batch(sealed(msgpack.packb([1, 1, 0, []]), 4), SPOKEN, HeadBook())
+    with pytest.raises(ForeignBatch, match="version 5"):
+        decode_batch(sealed(msgpack.packb([1, 1, 0, []]), 5), SPOKEN, HeadBook(), SEAL)
     with pytest.raises(ForeignBatch):
         decode_batch(sealed(msgpack.packb([1, 1, 0, []]), 2), (1, 1), HeadBook())
 
@@ -441,7 +457,7 @@ def test_two_nodes_speak_the_newest_version_that_both_know(
     assert negotiate(theirs, mine) == common
 
 
-@pytest.mark.parametrize("versions", [(0, 1), (2, 1), (1, 4)])
+@pytest.mark.parametrize("versions", [(0, 1), (2, 1), (1, 5)])
 def test_versions_that_this_code_does_not_speak_are_refused(versions: tuple[int, int]) -> None:
     with pytest.raises(ConfigurationError, match="link versions"):
         checked_versions(versions)

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from link.ends import EDGE, OWNER, Ends, Heard, a_head, answer, echo, error_of, pattern, soon, two_ends
+from link.ends import EDGE, OWNER, SEALS, Ends, Heard, a_head, answer, echo, error_of, pattern, soon, two_ends
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.errors import ConfigurationError
 from understudy.runtime.link import (
@@ -302,7 +302,7 @@ async def test_beyond_max_calls_calls_are_refused_as_busy_at_either_end(clock: M
         with pytest.raises(NotRun) as here:
             await ends.ask()
         assert (here.value.reason, here.value.data) == ("busy", {"forwarding": 2})
-        async with Link(ends.hub.wire(), me="edge-2.cc", serve=echo, clock=clock) as other:
+        async with Link(ends.hub.wire(), me="edge-2.cc", serve=echo, seals=SEALS, clock=clock) as other:
             with pytest.raises(NotRun) as there:
                 await other.forward(OWNER, a_head(), b"", Heard().send)
             assert (there.value.reason, there.value.peer) == ("busy", OWNER)
@@ -382,7 +382,7 @@ async def test_a_head_that_cannot_be_sent_is_refused_before_anything_leaves(cloc
         assert (await ends.ask()).body == b"ping"
 
 
-@pytest.mark.parametrize("versions", list(product([(1, 1), (1, 2), (1, 3)], repeat=2)))
+@pytest.mark.parametrize("versions", list(product([(1, 1), (1, 2), (1, 3), (1, 4)], repeat=2)))
 @pytest.mark.parametrize("announced", [True, False])
 async def test_nodes_of_adjacent_versions_understand_each_other(
     clock: ManualClock, versions: tuple[tuple[int, int], tuple[int, int]], announced: bool
@@ -397,8 +397,8 @@ async def test_nodes_of_adjacent_versions_understand_each_other(
         await echo(call)
 
     async with (
-        Link(hub.wire(), me=OWNER, serve=handler, clock=clock, versions=versions[1]) as owner,
-        Link(hub.wire(), me=EDGE, serve=echo, clock=clock, versions=versions[0]) as edge,
+        Link(hub.wire(), me=OWNER, serve=handler, seals=SEALS, clock=clock, versions=versions[1]) as owner,
+        Link(hub.wire(), me=EDGE, serve=echo, seals=SEALS, clock=clock, versions=versions[0]) as edge,
     ):
         if announced:
             edge.set_peer_versions(OWNER, versions[1])
@@ -442,8 +442,8 @@ async def test_a_version_that_becomes_known_later_is_spoken_from_then_on(clock: 
 
     hub = MemoryHub(clock)
     async with (
-        Link(hub.wire(), me=OWNER, serve=handler, clock=clock) as owner,
-        Link(hub.wire(), me=EDGE, serve=echo, clock=clock) as edge,
+        Link(hub.wire(), me=OWNER, serve=handler, seals=SEALS, clock=clock, versions=(OLDEST, VERSION)) as owner,
+        Link(hub.wire(), me=EDGE, serve=echo, seals=SEALS, clock=clock, versions=(OLDEST, VERSION)) as edge,
     ):
         ends = Ends(hub, edge, owner)
         await ends.ask()
@@ -454,14 +454,14 @@ async def test_a_version_that_becomes_known_later_is_spoken_from_then_on(clock: 
 
 async def test_a_peer_without_a_common_version_gets_no_call(clock: ManualClock) -> None:
     async with two_ends(clock=clock) as ends:
-        ends.edge.set_peer_versions("other-1.zz", (4, 5))
+        ends.edge.set_peer_versions("other-1.zz", (5, 6))
         with pytest.raises(NotRun) as refused:
             await ends.edge.forward("other-1.zz", a_head(), b"", Heard().send)
-        assert (refused.value.reason, refused.value.data["theirs"]) == ("version", [4, 5])
+        assert (refused.value.reason, refused.value.data["theirs"]) == ("version", [5, 6])
 
 
 async def test_a_link_that_does_not_run_says_so(clock: ManualClock) -> None:
-    link = Link(MemoryHub(clock).wire(), me=EDGE, serve=echo, clock=clock)
+    link = Link(MemoryHub(clock).wire(), me=EDGE, serve=echo, seals=SEALS, clock=clock)
     with pytest.raises(LinkClosed):
         await link.forward(OWNER, a_head(), b"", Heard().send)
     async with link:
@@ -476,7 +476,7 @@ async def test_leaving_a_link_ends_its_calls_in_both_directions(clock: ManualClo
         await asyncio.Event().wait()
 
     async with two_ends(handler, clock=clock) as ends, asyncio.TaskGroup() as group:
-        third = Link(ends.hub.wire(), me="third-1.cc", serve=handler, clock=clock)
+        third = Link(ends.hub.wire(), me="third-1.cc", serve=handler, seals=SEALS, clock=clock)
         async with third:
             there = group.create_task(error_of(ends.edge.forward("third-1.cc", a_head(), b"", Heard().send)))
             back = group.create_task(error_of(third.forward(OWNER, a_head(), b"", Heard().send)))
@@ -491,13 +491,13 @@ async def test_leaving_a_link_ends_its_calls_in_both_directions(clock: ManualClo
 async def test_a_link_refuses_what_it_cannot_work_with(clock: ManualClock) -> None:
     hub = MemoryHub(clock)
     with pytest.raises(ConfigurationError, match="incarnation"):
-        Link(hub.wire(), me="no dot", serve=echo)
+        Link(hub.wire(), me="no dot", serve=echo, seals=SEALS)
     with pytest.raises(ConfigurationError, match="max_calls"):
-        Link(hub.wire(), me=EDGE, serve=echo, max_calls=0)
+        Link(hub.wire(), me=EDGE, serve=echo, seals=SEALS, max_calls=0)
     with pytest.raises(ConfigurationError, match="max_payload"):
-        async with Link(MemoryHub(clock, max_payload=1000).wire(), me=EDGE, serve=echo):
+        async with Link(MemoryHub(clock, max_payload=1000).wire(), me=EDGE, serve=echo, seals=SEALS):
             pass
-    async with Link(hub.wire(), me=EDGE, serve=echo, clock=clock) as link:
+    async with Link(hub.wire(), me=EDGE, serve=echo, seals=SEALS, clock=clock) as link:
         with pytest.raises(Unsendable, match="this node"):
             await link.forward(EDGE, a_head(), b"", Heard().send)
         with pytest.raises(ConfigurationError, match="incarnation"):

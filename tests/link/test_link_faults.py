@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from link.ends import EDGE, OWNER, Ends, Heard, a_head, answer, echo, error_of, pattern, soon, two_ends
+from link.ends import EDGE, OWNER, SEALS, Ends, Heard, a_head, answer, echo, error_of, pattern, soon, two_ends
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.link import InboundCall, Link, PeerGone
 from understudy.runtime.link.batch import encode_batch
@@ -16,6 +16,7 @@ from understudy.runtime.link.codec import encode_frame
 from understudy.runtime.link.frames import Call, RequestBody
 from understudy.runtime.link.head_book import HeadBook
 from understudy.runtime.link.lives import Lives
+from understudy.runtime.link.seals import Seal
 from understudy.runtime.link.testing import MemoryHub, MemoryWire
 from understudy.runtime.link.wire import Letter
 
@@ -88,7 +89,7 @@ async def test_corrupt_and_foreign_batches_are_counted_and_dropped(clock: Manual
         await ends.ask()
         ends.owner.on_payload(EDGE, b"not one of ours")
         ends.owner.on_payload(EDGE, b"us\x09" + bytes(10))
-        ends.owner.on_payload(EDGE, b"us\x02" + bytes(10))
+        ends.owner.on_payload(EDGE, encode_batch(4, 1, 9, 0, [b"\xc1"], Seal(SEALS, EDGE, OWNER)))
         assert (await ends.ask()).body == b"ping"
         stats = ends.owner.stats()
     assert (stats["foreign"], stats["corrupt"]) == (2, 1)
@@ -266,8 +267,8 @@ async def test_what_is_told_never_to_have_left_does_not_leave_later(clock: Manua
             return taken
 
     async with (
-        Link(hub.wire(), me=OWNER, serve=owner, clock=clock) as there,
-        Link(Hesitant(hub), me=EDGE, serve=echo, clock=clock) as edge,
+        Link(hub.wire(), me=OWNER, serve=owner, seals=SEALS, clock=clock) as there,
+        Link(Hesitant(hub), me=EDGE, serve=echo, seals=SEALS, clock=clock) as edge,
     ):
         ends = Ends(hub, edge, there)
         await ends.ask()
@@ -454,8 +455,8 @@ async def test_what_still_comes_to_the_old_name_begins_nothing(clock: ManualCloc
     async with two_ends(clock=clock) as ends:
         await ends.ask()
         ends.edge.rename("edge-1.new")
-        late = [encode_frame(Call(1, a_head()), 2, HeadBook())]
-        ends.edge.on_payload(OWNER, encode_batch(2, 1, 3, 0, late))
+        late = [encode_frame(Call(1, a_head()), 4, HeadBook())]
+        ends.edge.on_payload(OWNER, encode_batch(4, 1, 3, 0, late, Seal(SEALS, OWNER, EDGE)))
         ends.edge.on_no_responders(OWNER, "1-1")
         assert ends.edge.stats()["paths"] == 0
         assert ends.edge.stats()["serving"] == 0
@@ -491,7 +492,8 @@ async def test_batches_of_a_life_that_is_over_do_nothing_but_tell_their_sender(c
     owner.go.set()
     async with two_ends(owner, clock=clock) as ends:
         await ends.ask()
-        late = encode_batch(2, 1, 4, 0, [encode_frame(Call(9, a_head()), 2, HeadBook())])
+        frame = encode_frame(Call(9, a_head()), 4, HeadBook())
+        late = encode_batch(4, 1, 4, 0, [frame], Seal(SEALS, EDGE, OWNER))
         ends.owner.peer_gone(EDGE)
         ends.owner.on_payload(EDGE, late)
         await settle()
@@ -531,10 +533,11 @@ async def test_a_peer_that_breaks_the_rules_loses_its_path_and_nothing_else(cloc
 
     async with two_ends(clock=clock, hub=hub) as ends:
         await wire.listen("rogue-1.zz", Ears())
-        call = encode_frame(Call(1, a_head(), b"", True), 2, HeadBook())
-        flood = encode_frame(RequestBody(1, bytes(300_000), True), 2, HeadBook())
+        seal = Seal(SEALS, "rogue-1.zz", OWNER)
+        call = encode_frame(Call(1, a_head(), b"", True), 4, HeadBook())
+        flood = encode_frame(RequestBody(1, bytes(300_000), True), 4, HeadBook())
         for path, frames in enumerate(([call, call], [call, flood]), 1):
-            ends.owner.on_payload("rogue-1.zz", encode_batch(2, path, 1, 0, frames))
+            ends.owner.on_payload("rogue-1.zz", encode_batch(4, path, 1, 0, frames, seal))
             assert ends.owner.stats()["paths_lost"] == path
             assert ends.owner.stats()["assembling_bytes"] == 0
         assert (await ends.ask()).body == b"ping"
@@ -561,7 +564,7 @@ async def test_paths_are_bounded_and_the_idle_go_first(clock: ManualClock, monke
         stream = group.create_task(error_of(ends.edge.forward(OWNER, a_head("/stream"), b"", heard.send)))
         await soon(lambda: heard.body)
         for number in range(5):
-            async with Link(ends.hub.wire(), me=f"other-{number}.aa", serve=echo, clock=clock) as other:
+            async with Link(ends.hub.wire(), me=f"other-{number}.aa", serve=echo, seals=SEALS, clock=clock) as other:
                 reply = Heard()
                 await other.forward(EDGE, a_head(), b"hello", reply.send)
                 assert reply.body == b"hello"

@@ -11,7 +11,7 @@ from itertools import count, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link.ends import a_head
+from link.ends import EDGE, OWNER, SEALS, a_head
 from understudy.runtime.link import OLDEST, VERSION
 from understudy.runtime.link.batch import Batch, decode_batch, encode_batch
 from understudy.runtime.link.codec import encode_frame
@@ -21,13 +21,16 @@ from understudy.runtime.link.frames import Body, Call, Cancel, Frame, Ping, Pong
 from understudy.runtime.link.head_book import HeadBook
 from understudy.runtime.link.inbox import ACK_DELAY
 from understudy.runtime.link.outbox import SMALL_BATCH
+from understudy.runtime.link.seals import Seal
 from understudy.runtime.link.session import BURST, RETRY_MIN, WINDOW, PeerSession, Sending
 
 PART = 60_000
+SEAL = Seal(SEALS, EDGE, OWNER)
+"""Of both ends: who is who makes no difference here."""
 
 
 def a_session(**options: float) -> PeerSession:
-    return PeerSession(path=1, version=VERSION, max_payload=1024 * 1024, **options)
+    return PeerSession(path=1, version=VERSION, seal=SEAL, max_payload=1024 * 1024, **options)
 
 
 def payloads(session: PeerSession, now: float = 0.0) -> list[bytes]:
@@ -42,7 +45,7 @@ def handed(session: PeerSession, now: float = 0.0) -> list[Sending]:
 
 
 def batches(session: PeerSession, now: float = 0.0) -> list[Batch]:
-    return [decode_batch(payload, (OLDEST, VERSION), HeadBook()) for payload in payloads(session, now)]
+    return [decode_batch(payload, (OLDEST, VERSION), HeadBook(), SEAL) for payload in payloads(session, now)]
 
 
 def deliver(to: PeerSession, sent: Iterable[Batch], now: float = 0.0) -> list[Frame]:
@@ -88,7 +91,9 @@ class Network:
         self.now = max(self.now, when)
         while self._events and self._events[0][0] <= self.now:
             _, _, end, payload = heapq.heappop(self._events)
-            self.heard[end] += self.ends[end].on_batch(decode_batch(payload, (OLDEST, VERSION), HeadBook()), self.now)
+            self.heard[end] += self.ends[end].on_batch(
+                decode_batch(payload, (OLDEST, VERSION), HeadBook(), SEAL), self.now
+            )
         for session in self.ends:
             session.on_timer(self.now)
         return not any(session.broken for session in self.ends)
@@ -295,7 +300,7 @@ def test_what_waits_of_a_cancelled_call_does_not_leave() -> None:
 
 
 def test_a_frame_that_fits_no_batch_is_refused_and_harms_nothing() -> None:
-    session = PeerSession(path=1, version=VERSION, max_payload=20_000)
+    session = PeerSession(path=1, version=VERSION, seal=SEAL, max_payload=20_000)
     with pytest.raises(Unsendable, match="the head of a call takes"):
         session.send(Call(1, a_head(path="/" * 20_000)))
     session.send(Call(1, a_head()))
@@ -304,7 +309,7 @@ def test_a_frame_that_fits_no_batch_is_refused_and_harms_nothing() -> None:
 
 @pytest.mark.parametrize("room", [16_384, 65_536, 1024 * 1024])
 def test_no_batch_is_larger_than_what_the_wire_carries(room: int) -> None:
-    session = PeerSession(path=1, version=VERSION, max_payload=room)
+    session = PeerSession(path=1, version=VERSION, seal=SEAL, max_payload=room)
     for channel in range(1, 40):
         session.send(Body(channel, bytes(channel * 150), True))
         session.send(Call(channel, a_head()))
@@ -329,7 +334,9 @@ def test_what_comes_too_early_is_kept_within_bounds() -> None:
     encoded = encode_frame(Body(1, bytes(PART), True), 2, HeadBook())
     for seq in range(2, 100):
         assert (
-            other.on_batch(decode_batch(encode_batch(2, 1, seq, 0, [encoded]), (OLDEST, VERSION), HeadBook()), 0.0)
+            other.on_batch(
+                decode_batch(encode_batch(2, 1, seq, 0, [encoded]), (OLDEST, VERSION), HeadBook(), SEAL), 0.0
+            )
             == []
         )
     one.send(Body(1, bytes(PART), True))
@@ -339,7 +346,7 @@ def test_what_comes_too_early_is_kept_within_bounds() -> None:
 
 def test_an_acknowledgement_of_what_was_never_sent_breaks_the_session() -> None:
     session = a_session()
-    session.on_batch(decode_batch(encode_batch(2, 1, 0, 4, []), (OLDEST, VERSION), HeadBook()), 0.0)
+    session.on_batch(decode_batch(encode_batch(2, 1, 0, 4, []), (OLDEST, VERSION), HeadBook(), SEAL), 0.0)
     assert session.broken is not None
     assert "acknowledges batch 4" in session.broken
 
@@ -356,7 +363,7 @@ def test_pings_are_not_repeated() -> None:
 
 
 def test_another_version_holds_for_what_has_not_left_yet() -> None:
-    session = PeerSession(path=1, version=1, max_payload=1024 * 1024)
+    session = PeerSession(path=1, version=1, seal=SEAL, max_payload=1024 * 1024)
     session.send(Call(1, a_head(trace="lost in version 1")))
     session.send(Call(2, a_head(trace="bulk"), bytes(PART)))
     session.speak(2)

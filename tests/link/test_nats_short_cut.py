@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from link.ends import EDGE, OWNER, Heard, a_head, echo, pattern
+from link.ends import EDGE, OWNER, SEALS, Heard, a_head, echo, pattern
 from support.nats import fresh_name
 from understudy.runtime.link import Link
 from understudy.runtime.link.nats_wire import NatsWire
@@ -120,7 +120,7 @@ async def node(url: str, me: str, prefix: str) -> AsyncIterator[tuple[Link, Nats
     client = await connect(NatsSettings.from_url(url), name=me)
     try:
         wire = NatsWire(client, prefix=prefix)
-        async with Link(wire, me=me, serve=echo) as link:
+        async with Link(wire, me=me, serve=echo, seals=SEALS) as link:
             await client.flush()
             yield link, wire, client
     finally:

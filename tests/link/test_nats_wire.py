@@ -9,7 +9,7 @@ from typing import Any
 
 import nats
 import pytest
-from link.ends import EDGE, OWNER, Handler, Heard, a_head, answer, echo, error_of, pattern
+from link.ends import EDGE, OWNER, SEALS, Handler, Heard, a_head, answer, echo, error_of, pattern
 from nats.aio.client import Client
 from support.nats import fresh_name
 from understudy.runtime.link import InboundCall, Link, PeerGone
@@ -46,7 +46,7 @@ async def nodes(nats_url: str) -> AsyncIterator[Nodes]:
         async def make(me: str, handler: Handler = echo, *, url: str = nats_url, prefix: str = cluster) -> Node:
             client = await stack.enter_async_context(connected(url))
             wire = NatsWire(client, prefix=prefix)
-            link = await stack.enter_async_context(Link(wire, me=me, serve=handler))
+            link = await stack.enter_async_context(Link(wire, me=me, serve=handler, seals=SEALS))
             await client.flush()
             return link, wire, client
 

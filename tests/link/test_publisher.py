@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from link.ends import EDGE, OWNER, Ends, echo, two_ends
+from link.ends import EDGE, OWNER, SEALS, Ends, echo, two_ends
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.link import OLDEST, VERSION, Link
 from understudy.runtime.link.publisher import RUSH
@@ -26,8 +26,8 @@ class BusyWire(MemoryWire):
 async def ends_with(wire: type[MemoryWire], clock: ManualClock) -> AsyncIterator[Ends]:
     hub = MemoryHub(clock)
     async with (
-        Link(hub.wire(), me=OWNER, serve=echo, clock=clock) as owner,
-        Link(wire(hub), me=EDGE, serve=echo, clock=clock) as edge,
+        Link(hub.wire(), me=OWNER, serve=echo, seals=SEALS, clock=clock) as owner,
+        Link(wire(hub), me=EDGE, serve=echo, seals=SEALS, clock=clock) as edge,
     ):
         edge.set_peer_versions(OWNER, (OLDEST, VERSION))
         owner.set_peer_versions(EDGE, (OLDEST, VERSION))

@@ -87,7 +87,8 @@ EVERYTHING = ServeOptions(
 def test_every_option_of_a_clusters_node_can_be_given(served: list[tuple[str, ServeOptions]], tmp_path: Path) -> None:
     given = (
         "--cluster shop --nats nats://127.0.0.1:1 --nats-creds a --nats-ca d --nats-cert e --nats-key f --node n1 "
-        "--advertise https://n1.example/mcp --lease 5s --lame-duck 0 --link-version 1 --store nats://127.0.0.1:2/b"
+        "--advertise https://n1.example/mcp --lease 5s --lame-duck 0 --link-version 1 "
+        "--unsigned-contexts accept --store nats://127.0.0.1:2/b"
     )
     result = run("serve", "m:a", *given.split())
     assert result.exit_code == 0, result.output
@@ -109,6 +110,7 @@ def test_every_option_of_a_clusters_node_can_be_set_in_the_environment(served: l
         UNDERSTUDY_LEASE="5",
         UNDERSTUDY_LAME_DUCK="0",
         UNDERSTUDY_LINK_VERSION="1",
+        UNDERSTUDY_UNSIGNED_CONTEXTS="accept",
         UNDERSTUDY_STORE="nats://127.0.0.1:2/b",
     )
     assert result.exit_code == 0, result.output
@@ -127,6 +129,7 @@ CLUSTERED = ServeOptions(
     lease=5.0,
     lame_duck=0.0,
     link_version=1,
+    unsigned_contexts="accept",
     store="nats://127.0.0.1:2/b",
 )
 
@@ -157,6 +160,9 @@ def test_every_option_of_the_dataclass_is_on_the_command_line() -> None:
         (["--allowed-host", "https://a.example"], "--allowed-host"),
         (["--allowed-host", ""], "stray comma"),
         (["--frobnicate"], "--frobnicate"),
+        (["--unsigned-contexts", "maybe"], "--unsigned-contexts"),
+        (["--unsigned-contexts", "accept"], "--unsigned-contexts is for a node of a cluster"),
+        (["--cluster", "a", "--nats", "nats://a", "--link-version", "3"], "they need unsigned_contexts"),
         (["--nats", "nats://a"], "--nats is for a node of a cluster: name the cluster with --cluster NAME"),
         (["--node", "n1"], "--node is for a node of a cluster"),
         (["--cluster", "a"], "--cluster a needs --nats nats://host:4222"),

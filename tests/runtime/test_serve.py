@@ -133,11 +133,18 @@ def test_a_clusters_node_gets_its_options_and_keeps_sessions_in_the_clusters_nat
     monkeypatch.setattr("understudy.runtime.runtime.Runtime", lambda server, **given: (server, given))
     monkeypatch.setenv("UNDERSTUDY_NATS_TOKEN", "to/ken")
     options = ServeOptions(
-        cluster="shop", nats="nats://127.0.0.1:1", node="n1", lease=5.0, link_version=1, host="0.0.0.0", path="/x"
+        cluster="shop",
+        nats="nats://127.0.0.1:1",
+        node="n1",
+        lease=5.0,
+        link_version=1,
+        unsigned_contexts="accept",
+        host="0.0.0.0",
+        path="/x",
     )
     made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 9000)
     cluster = made[1]["cluster"]
-    assert (cluster.name, cluster.lease, cluster.link_versions) == ("shop", 5.0, (1, 1))
+    assert (cluster.name, cluster.lease, cluster.link_versions, cluster.versions) == ("shop", 5.0, (1, 1), (1, 1))
     assert (made[1]["node_id"], cluster.settings.token) == ("n1", "to/ken")
     assert cluster.url == f"http://{socket.gethostname()}:9000/x"
     assert default_store(Target("m:a", "s", None), options) == "nats://to%2Fken@127.0.0.1:1/understudy-shop"
