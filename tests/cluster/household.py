@@ -31,11 +31,11 @@ class Member:
 
     @property
     def registry(self) -> Any:
-        return self.runtime._registry
+        return self.runtime._node.registry
 
     @property
     def streams(self) -> Any:
-        return self.runtime._streams
+        return self.runtime._node.resumable.table
 
     def client(self) -> Client:
         return Client(self.connections)

@@ -157,7 +157,7 @@ async def test_with_nats_cut_off_twice_each_of_10_000_is_heard_or_to_be_read_aga
         client, standing = await subscribed(nodes[0], World(0))
         # As many as a session may have.
         handshake = Reader(world, standing, world.uris[::10])
-        nodes[0].runtime._relay.subscribed(Address("session", client.session or ""), handshake.uris)  # type: ignore[union-attr]
+        nodes[0].runtime._node.relay.subscribed(Address("session", client.session or ""), handshake.uris)  # type: ignore[union-attr]
         connection = nodes[0].runtime.cluster.connection  # type: ignore[union-attr]
 
         async def cut() -> None:
@@ -283,7 +283,7 @@ async def test_a_node_that_stops_in_order_costs_nobody_a_thing(nats_url: str) ->
         assert cluster is not None
         leaves = Runtime(
             world.make_server(Stage()),
-            store=stays.runtime._store_source,
+            store=stays.runtime._options.store,
             node_id="leaves",
             cluster=ClusterOptions(cluster.options.name, nats_url, lease=LEASE),
         )

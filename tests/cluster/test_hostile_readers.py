@@ -282,11 +282,11 @@ async def test_an_id_that_is_too_old_is_refused_at_every_node(nats_url: str) -> 
         call = await streaming(there, here, client)
         here.stage.go_on.set()
         await call.answered()
-        now = here.runtime._store.events._clock() + 10_000
+        now = here.runtime._node.store.events._clock() + 10_000
         for member in (here, there):
             clock = member.streams._left._clock
             member.streams._left._clock = lambda clock=clock: clock() + 10_000
-        here.runtime._store.events._clock = lambda: now
+        here.runtime._node.store.events._clock = lambda: now
         for event in call.events:
             for at in (here, there):
                 refused = await at.same(client).send("GET", headers={"last-event-id": event.id})

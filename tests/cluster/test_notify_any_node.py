@@ -249,7 +249,7 @@ async def test_who_gives_up_waiting_is_told_that_it_is_in_doubt(
         await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(owner.runtime.edge, "_notices", hang)
-    monkeypatch.setattr(second.runtime._notices, "_timeout", 0.1)
+    monkeypatch.setattr(second.runtime._node.notices, "_timeout", 0.1)
     with pytest.raises(SessionUnavailable, match=r"not told within 0\.1 s") as error:
         await session_at(second, client).notify(N)
     assert error.value.outcome_unknown

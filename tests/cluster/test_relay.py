@@ -28,7 +28,7 @@ SERVERS = pytest.mark.parametrize("server", [make_server, factory])
 
 def relay(node: Member | Runtime) -> Any:
     runtime = node.runtime if isinstance(node, Member) else node
-    return runtime._relay
+    return runtime._node.relay
 
 
 def updated(stream: HTTPCall) -> list[str]:
@@ -192,7 +192,7 @@ async def test_where_nobody_listens_nothing_is_kept(nats_url: str, monkeypatch: 
         await client.send("DELETE")
         await until(lambda: relay(node).stats()["relay_sessions"] == 0)
         await until(lambda: relay(node)._timer is None)
-        bus = node.runtime._running_servers.bus("")  # type: ignore[union-attr]
+        bus = node.runtime._node.servers.bus("")  # type: ignore[union-attr]
         assert len(bus) == 0  # type: ignore[arg-type]
 
 
@@ -280,7 +280,7 @@ async def test_burst_to_many_sessions_lets_others_have_their_turn() -> None:
                 turns += 1
                 await asyncio.sleep(0)
 
-        bus = client.runtime._running_servers.bus("")  # type: ignore[union-attr]
+        bus = client.runtime._node.servers.bus("")  # type: ignore[union-attr]
         async with asyncio.TaskGroup() as tasks:
             ticking = tasks.create_task(tick())
             await asyncio.sleep(0)

@@ -159,7 +159,7 @@ class ModernClient(Client):
 
 async def put_to_sleep(runtime: Runtime, id: str | None) -> None:
     """Have a session that does nothing leave memory."""
-    registry: Any = runtime._registry
+    registry: Any = runtime._node.registry
     assert await registry.passivate(Address("session", id or ""))
 
 

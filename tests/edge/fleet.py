@@ -85,11 +85,11 @@ class Node:
 
     @property
     def registry(self) -> Any:
-        return self.runtime._registry
+        return self.runtime._node.registry
 
     @property
     def streams(self) -> Any:
-        return self.runtime._streams
+        return self.runtime._node.resumable.table
 
     def may_run(self) -> bool:
         return self.lease

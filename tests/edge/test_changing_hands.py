@@ -34,14 +34,14 @@ async def test_a_client_is_not_left_at_a_node_that_the_session_leaves_while_its_
                 await asyncio.sleep(0.001)
         gate.mine = set()
         runtime, address = client.runtime, address_of(client)
-        assert runtime._registry is not None
-        assert runtime._streams is not None
-        assert await runtime._registry.hand_off(address)
-        runtime._streams.move(address)
+        assert runtime._node.registry is not None
+        assert runtime._node.resumable.table is not None
+        assert await runtime._node.registry.hand_off(address)
+        runtime._node.resumable.table.move(address)
         store.release()
         await listening.answered()
         assert listening.status == 503
-        assert not runtime._streams.holds(address)
+        assert not runtime._node.resumable.table.holds(address)
 
 
 async def test_a_client_has_its_stream_though_the_session_only_leaves_memory_while_its_log_is_read() -> None:
@@ -78,7 +78,9 @@ async def test_what_two_owners_say_at_once_is_heard_whole() -> None:
         async with asyncio.timeout(PATIENCE):
             while (await nodes.logged(client, STANDALONE)).last < 3:
                 await asyncio.sleep(0)
-        assert not client.runtime._streams.holds(address_of(client)), "it is in the log, and the session elsewhere"
+        assert not client.runtime._node.resumable.table.holds(address_of(client)), (
+            "it is in the log, and the session elsewhere"
+        )
         await log(heir, "three")
         await again.done()
         late = await listen(heir, again.events[-1])

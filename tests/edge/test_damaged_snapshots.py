@@ -85,7 +85,7 @@ async def refusals(client: Client, id: str) -> list[HTTPCall]:
         lambda: client.start("GET"),
         lambda: client.start("DELETE"),
     ):
-        client.runtime._registry._supervision.forget(Address("session", id))
+        client.runtime._node.registry._supervision.forget(Address("session", id))
         calls.append(await start().answered())
     return calls
 
@@ -137,7 +137,7 @@ async def test_a_handle_whose_snapshot_is_damaged_is_refused() -> None:
             for tool in ("increment", "close_session"):
                 modern_call = await modern.begin_tool(tool, {"session": id}).answered()
                 refused(modern_call, status, message)
-                client.runtime._registry._supervision.forget(Address("session", id))
+                client.runtime._node.registry._supervision.forget(Address("session", id))
             record = await store.load(Address("session", id))
             assert record is not None
             assert record.snapshot == planted

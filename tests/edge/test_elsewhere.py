@@ -480,7 +480,7 @@ async def test_where_no_node_has_room_a_client_is_told_what_a_single_node_tells_
         await client.open()
         session, handle = client.session, await by_handle.handle()
         for runtime in (client.runtime, by_handle.runtime):
-            registry: Any = runtime._registry
+            registry: Any = runtime._node.registry
             await registry.drain(1)
         alone = await refused_everything(client, by_handle, session or "", handle)
     assert told == alone

@@ -101,9 +101,13 @@ async def test_a_session_that_cannot_be_woken_is_unavailable_and_not_unknown(fau
         # A store that finds no record says so at once, without a moment in which to hang after it.
         for one in (client,) if fault == "hang_after" else (client, stranger):
             for way in ("request", "notification", "response", "get", "delete"):
-                if one is client and client.session and Address("session", client.session) in client.runtime._registry:
+                if (
+                    one is client
+                    and client.session
+                    and Address("session", client.session) in client.runtime._node.registry
+                ):
                     await asleep(client)
-                client.runtime._registry._supervision.forget(Address("session", one.session or ""))
+                client.runtime._node.registry._supervision.forget(Address("session", one.session or ""))
                 store.fail_next("claim", fault, times=1)
                 match way:
                     case "request":
@@ -131,7 +135,7 @@ async def test_a_session_that_cannot_be_ended_says_so_and_may_be_ended_again() -
             store.enabled = False
             assert (await client.send("DELETE")).status in (200, 404)
             assert (await client.ask("ping")).status == 404
-            store = client.runtime._store
+            store = client.runtime._node.store
             store._scripted.clear()
             store.enabled = True
 
@@ -166,13 +170,13 @@ async def test_a_store_that_is_corrupt_is_an_error_that_names_no_details() -> No
         await client.open()
         await asleep(client)
         for send in (lambda: client.ask("ping"), lambda: client.send("GET"), lambda: client.send("DELETE")):
-            client.runtime._registry._supervision.forget(Address("session", client.session or ""))
+            client.runtime._node.registry._supervision.forget(Address("session", client.session or ""))
             store.fail_next("claim", StoreCorrupt("page 7 of /var/lib/sessions.db is damaged"))
             call = await send()
             assert call.status == 500
             assert call.failure["code"] == -32603
             assert b"sessions.db" not in call.body
-        client.runtime._registry._supervision.forget(Address("session", client.session or ""))
+        client.runtime._node.registry._supervision.forget(Address("session", client.session or ""))
         assert await client.tool("increment") == 1
 
 

@@ -83,18 +83,18 @@ def remember(fuzzer: Fuzzer, call: HTTPCall) -> None:
 
 async def settle(runtime: Runtime) -> None:
     """End all sessions and let the kept streams' time pass: what is left then has no reason to be there."""
-    registry: Any = runtime._registry
+    registry: Any = runtime._node.registry
     async with asyncio.timeout(10):
         # Before they end: none may count a call as running that was answered long ago.
         while any(cell.task or cell.shared_count or cell.actor.calls_in_flight for cell in registry._cells.values()):
             await asyncio.sleep(0.01)
-    store: Any = runtime._store
+    store: Any = runtime._node.store
     while page := (await store.list()).records:
         for record in page:
             await registry.end(record.address)
     for address in list(registry._cells):
         await registry.end(address)
-    streams: Any = runtime._streams
+    streams: Any = runtime._node.resumable.table
     clock = streams._left._clock
     streams._left._clock = lambda: clock() + 3600.0
     streams.sweep()
@@ -103,8 +103,8 @@ async def settle(runtime: Runtime) -> None:
     store.events._clock = lambda: time.time() + 3600.0
     await store.events.expire(limit=100_000)
     store.events._clock = time.time
-    await runtime._resumable.flush(10)
-    runtime._relay._sweep()
+    await runtime._node.resumable.flush(10)
+    runtime._node.relay._sweep()
     async with asyncio.timeout(10):
         while runtime.stats()["stateless_calls_running"] or runtime.stats()["listening_streams"]:
             await asyncio.sleep(0.01)

@@ -80,7 +80,7 @@ async def test_a_client_that_listens_hangs_up(server: str, caplog: pytest.LogCap
                     await line.reader.readuntil(b"retry: 3000")
                     line.hang_up()
                 await client.tool("announce")
-            (streams,) = client.runtime._streams._sessions.values()
+            (streams,) = client.runtime._node.resumable.table._sessions.values()
             async with asyncio.timeout(10):
                 while streams.standalone.attached:
                     await asyncio.sleep(0.01)

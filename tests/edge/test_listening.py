@@ -122,8 +122,8 @@ async def test_the_handshake_era_does_not_listen_so() -> None:
 
 
 async def test_those_who_only_listen_take_no_place_from_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.runtime.MAX_STATELESS_CALLS", 2)
-    monkeypatch.setattr("understudy.runtime.runtime.MAX_LISTENING", 3)
+    monkeypatch.setattr("understudy.runtime.node.MAX_STATELESS_CALLS", 2)
+    monkeypatch.setattr("understudy.runtime.node.MAX_LISTENING", 3)
     async with hosting_modern(make_server()) as client:
         streams = [await listen(client.twin()) for _ in range(3)]
         assert (await client.ask("tools/list")).status == 200

@@ -138,9 +138,9 @@ async def test_who_has_events_that_the_log_lacks_comes_again_while_their_node_li
         await call.answered()
         store._scripted["events.append"].clear()
         heir = goes_to(client, await nodes.node(make_server()))
-        heir.runtime._resumable.resumption._writer_alive = lambda writer: True
+        heir.runtime._node.resumable.resumption._writer_alive = lambda writer: True
         assert (await resume(heir, call.events[-1])).status == 503
-        heir.runtime._resumable.resumption._writer_alive = lambda writer: False
+        heir.runtime._node.resumable.resumption._writer_alive = lambda writer: False
         assert (await resume(heir, call.events[-1])).failure["data"] == {"outcome": "unknown"}
 
 

@@ -188,7 +188,7 @@ async def test_a_follower_that_leaves_leaves_nothing() -> None:
         following.disconnect()
         await following.done()
         assert len(asyncio.all_tasks()) == tasks
-        assert heir.runtime._resumable.resumption._replicas == {}
+        assert heir.runtime._node.resumable.resumption._replicas == {}
 
 
 # What is refused
@@ -301,13 +301,13 @@ async def test_only_what_has_arrived_leaves_the_log_before_its_age(arrived: bool
             await call.done()
         stage.go_on.set()
         await (call.answered() if arrived else client.ask("ping"))
-        streams: Any = client.runtime._streams
+        streams: Any = client.runtime._node.resumable.table
         clock = streams._left._clock
         streams._left._clock = lambda: clock() + 61.0
         streams.sweep()
         assert streams.request(address_of(client), stream_of(call.events[0])) is None
         assert (await resume(client, call.events[0])).status == (400 if arrived else 200)
-        await client.runtime._resumable.flush(5)
+        await client.runtime._node.resumable.flush(5)
         logged = await nodes.logged(client, stream_of(call.events[0]))
         assert (logged is None) == arrived
 

@@ -187,7 +187,7 @@ async def test_a_call_that_is_silent_for_too_long_becomes_a_stream(monkeypatch: 
 
 
 async def test_too_many_calls_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.runtime.MAX_STATELESS_CALLS", 3)
+    monkeypatch.setattr("understudy.runtime.node.MAX_STATELESS_CALLS", 3)
     async with hosting_modern(make_server(stage := Stage())) as client:
         calls = [client.begin_tool("hold_stateless") for _ in range(3)]
         async with asyncio.timeout(10):

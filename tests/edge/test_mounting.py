@@ -187,7 +187,7 @@ async def test_the_pages_are_only_read(path: str) -> None:
 
 
 async def test_a_node_whose_store_is_out_of_reach_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.runtime._READY_TIMEOUT", 0.05)
+    monkeypatch.setattr("understudy.runtime.node._READY_TIMEOUT", 0.05)
     store = FaultyStore(MemoryStore(), seed=1)
     async with hosting(make_server(), store=store) as client:
         for fault, reason in (("refuse", "out of reach"), ("lose", "out of reach"), ("hang", "did not answer")):

@@ -197,7 +197,7 @@ async def test_an_event_of_an_earlier_life_of_the_node_is_refused() -> None:
 async def test_a_stream_is_forgotten_when_nobody_came_back_for_it() -> None:
     async with hosting(make_server(stage := Stage())) as client:
         now = [0.0]
-        client.runtime._streams._left._clock = lambda: now[0]
+        client.runtime._node.resumable.table._left._clock = lambda: now[0]
         await client.open()
         stage.go_on.set()
         call = await streaming(client, stage)

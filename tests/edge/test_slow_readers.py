@@ -27,7 +27,11 @@ def quick_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_exchanges(client: Any) -> list[Any]:
-    return [stream for streams in client.runtime._streams._sessions.values() for stream in streams.requests.values()]
+    return [
+        stream
+        for streams in client.runtime._node.resumable.table._sessions.values()
+        for stream in streams.requests.values()
+    ]
 
 
 @pytest.mark.usefixtures("quick_patience")
@@ -97,7 +101,7 @@ async def test_a_standalone_stream_that_nobody_reads_is_bounded(monkeypatch: pyt
         standing = await client.start("GET", reads=False).started()
         for _ in range(200):
             await client.tool("announce")
-        (streams,) = client.runtime._streams._sessions.values()
+        (streams,) = client.runtime._node.resumable.table._sessions.values()
         assert len(streams.standalone._events) == 50
         assert not standing.returned
 
@@ -175,7 +179,7 @@ async def test_who_is_replaced_while_it_does_not_read_keeps_nothing_of_the_strea
         stage.go_on.set()
         await client.ask("ping")
         heir = goes_to(client, await nodes.node(make_server()))
-        resumption: Any = heir.runtime._resumable.resumption  # type: ignore[union-attr]
+        resumption: Any = heir.runtime._node.resumable.resumption  # type: ignore[union-attr]
         resuming = {"last-event-id": call.events[0].id}
         older = await heir.start("GET", headers=resuming, reads=False).started()
         (replica,) = resumption._replicas.values()

@@ -187,7 +187,7 @@ async def test_what_came_while_nobody_listened_is_there_after_the_stream_has_lef
         await log(client, "one")
         await heard(first, "one")
         await leave(first)
-        streams: Any = client.runtime._streams
+        streams: Any = client.runtime._node.resumable.table
         clock = streams._left._clock
         for word in ("two", "three"):
             streams._left._clock = lambda: clock() + 61.0
@@ -258,7 +258,7 @@ async def test_two_owners_of_one_stream_cannot_both_write_it() -> None:
         again = await listen(heir, zombie.events[-1])
         await log(heir, "two")
         await heard(again, "two")
-        streams: Any = client.runtime._streams
+        streams: Any = client.runtime._node.resumable.table
         streams.publish(address_of(client), {"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
         await zombie.done()
         assert words(zombie) == ["one"]

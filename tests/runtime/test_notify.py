@@ -141,7 +141,7 @@ async def test_who_has_not_listened_yet_gets_it_with_the_first_stream(client: Cl
 @pytest.mark.parametrize("gone_for", [1.0, 61.0], ids=["a moment", "longer than streams stay in memory"])
 async def test_who_is_between_two_connections_gets_it_once_when_it_is_back(client: Client, gone_for: float) -> None:
     now = [0.0]
-    client.runtime._streams._left._clock = lambda: now[0]  # type: ignore[union-attr]
+    client.runtime._node.resumable.table._left._clock = lambda: now[0]  # type: ignore[union-attr]
     session = client.runtime.session(client.session or "")
     stream = await listening(client)
     await session.notify("notifications/n", {"n": 1})
@@ -163,7 +163,7 @@ async def test_a_notification_is_in_the_log_by_the_time_that_it_is_told(tmp_path
     async with hosting(make_server(), store=f"sqlite:///{tmp_path / 'sessions.db'}") as client:
         await client.open()
         address = Address("session", client.session or "")
-        log = event_log_of(client.runtime._store)
+        log = event_log_of(client.runtime._node.store)
         assert log is not None
         for number in range(1, 4):
             await client.runtime.session(client.session or "").notify("notifications/n", {"n": number})

@@ -13,7 +13,7 @@ from understudy.stores import EventLogBounds, MemoryStore, event_log_of
 async def test_the_bounds_of_the_event_log_reach_the_store_that_a_url_names(tmp_path: Path) -> None:
     bounds = EventLogBounds(max_age=5.0, max_total_bytes=2**20)
     async with Runtime(make_server(), store=f"sqlite:///{tmp_path / 's.db'}", event_bounds=bounds) as runtime:
-        log = event_log_of(runtime._store)
+        log = event_log_of(runtime._node.store)
         assert log is not None
         assert log.bounds == bounds
 

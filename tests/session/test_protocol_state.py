@@ -24,7 +24,7 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 from session.visitor import Host, RPCError, Visitor, hosted
-from understudy.actors.session import SessionSnapshot
+from understudy.actors.session import SESSION, SessionSnapshot
 from understudy.runtime import Runtime
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated as of 2026-07-28")
@@ -79,7 +79,7 @@ def lowlevel() -> Server[Any]:
 
 
 async def snapshot(host: Any, visitor: Visitor) -> SessionSnapshot:
-    record = await host.runtime._store.load(visitor.address)
+    record = await host.runtime._node.store.load(visitor.address)
     assert record is not None
     return SessionSnapshot.unpack(record.snapshot)
 
@@ -182,8 +182,8 @@ async def test_interleaved_sessions_keep_it_too():
 
 async def test_there_is_a_limit_to_subscriptions():
     runtime = Runtime(lowlevel())
-    runtime._session_options["max_subscriptions"] = 2
     async with runtime, Host(runtime) as host:
+        runtime._node.registry._kinds[SESSION].max_subscriptions = 2
         visitor = await host.visit()
         for uri in ("demo://a", "demo://b", "demo://a"):
             await visitor.request("resources/subscribe", {"uri": uri})
@@ -256,7 +256,7 @@ async def test_client_parameters_that_are_damaged_are_an_error_and_the_record_st
     async with hosted(lowlevel()) as host:
         visitor = await host.visit()
         await host.sleep(visitor)
-        store = host.runtime._store
+        store = host.runtime._node.store
         good = (await store.load(visitor.address)).snapshot
         bad = SessionSnapshot.unpack(good)
         bad.client = b'{"clientInfo": 7}'
@@ -281,7 +281,7 @@ async def test_a_snapshot_that_cannot_be_read_is_a_clear_error_and_kills_nothing
     async with hosted(lowlevel()) as host:
         visitor, other = await host.visit(), await host.visit()
         await host.sleep(visitor)
-        store = host.runtime._store
+        store = host.runtime._node.store
         record = await store.claim(visitor.address, owner="test")
         bad = damage(record.snapshot)
         await store.save(visitor.address, epoch=record.epoch, version=record.version + 1, snapshot=bad, ttl=3600)

@@ -134,7 +134,7 @@ async def test_an_ended_session_leaves_nothing(era):
             assert await visitor.end() == 200
         else:
             await visitor.ask("close_session")
-        assert await host.runtime._store.load(visitor.address) is None
+        assert await host.runtime._node.store.load(visitor.address) is None
         assert visitor.address not in host.registry
 
 

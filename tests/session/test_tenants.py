@@ -194,7 +194,7 @@ async def test_the_owner_is_known_in_another_life_of_the_process(era):
 async def test_a_record_carries_its_tenant(host, era):
     visitor = await host.visit(era, credential="bob")
     await visitor.ask("deposit", amount=5)
-    record = await host.runtime._store.load(visitor.address)
+    record = await host.runtime._node.store.load(visitor.address)
     assert record.tenant == "globex"
     kept = SessionSnapshot.unpack(record.snapshot)
     assert (kept.tenant, kept.principal) == ("globex", "bob")

@@ -156,7 +156,7 @@ class Host:
 
     @property
     def registry(self) -> Any:
-        return self.runtime._registry
+        return self.runtime._node.registry
 
     def stats(self, name: str) -> int | float:
         return self.runtime.stats()[name]

@@ -1,0 +1,298 @@
+"""`Node`: the running parts of a runtime, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from ..actors import Registry
+from ..actors.session import SessionKind
+from ..actors.session.handle_calls import HandleCalls
+from ..actors.session.relay import Relay
+from ..actors.session.servers import Servers
+from ..actors.task_owner import TaskOwner
+from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
+from .audit import AuditTrail
+from .auditing import AuditingObserver
+from .edge import Edge
+from .errors import ConfigurationError
+from .handshake import HandshakeLeg
+from .http import BodyReader
+from .modern import ModernLeg
+from .notices import Notices
+from .options import RuntimeOptions
+from .posts import Posts
+from .pressure import memory_pressure
+from .resumable import ResumableStreams
+from .routing import Placement
+from .security import HostGuard
+from .tenant_numbers import TenantNumbers
+from .tenant_tally import TenantTally
+
+if TYPE_CHECKING:
+    from .cluster.cluster import Cluster
+    from .cluster.commons import ClusterCommons
+    from .runtime import Runtime
+
+__all__ = ["Node", "cluster_module"]
+
+MAX_STATELESS_CALLS: Final = 1024
+MAX_LISTENING: Final = 10_000
+_READY_TIMEOUT: Final = 2.0
+
+
+class Node:
+    """Made and entered by `Runtime` at each start. Entering opens the store, starts the server's lifespan and the
+    registry, and joins the cluster; leaving lets go of everything in the reverse order, without draining.
+    """
+
+    store: SessionStore
+    registry: Registry
+    resumable: ResumableStreams
+    relay: Relay
+    notices: Notices
+    edge: Edge
+    audit: AuditTrail | None = None
+    handshake: HandshakeLeg | None = None
+    modern: ModernLeg | None = None
+    cluster: Cluster | None = None
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: RuntimeOptions,
+        *,
+        servers: Servers,
+        commons: ClusterCommons | None,
+        guard: HostGuard,
+        observe_call: Callable[[float, TenantTally | None], None],
+        numbers: TenantNumbers,
+    ) -> None:
+        """`servers`: not entered yet. `commons`: what a cluster's nodes share; None without a cluster.
+        `observe_call`: told of the seconds that each call took.
+        """
+        self.runtime = runtime
+        self.options = options
+        self.servers = servers
+        self._commons = commons
+        self._guard = guard
+        self._observe_call = observe_call
+        self._numbers = numbers
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """
+        Raises:
+            StoreError: The store cannot be opened, or does not answer.
+            Whatever the server's lifespan raises.
+        """
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(exc_type, exc, tb)
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        options = self.options
+        self.store = await self._open_store(stack)
+        if options.audit is not None:
+            self.audit = await stack.enter_async_context(AuditTrail(options.audit, node=self.runtime.node_id))
+        cluster = await self._connect(stack)
+        await stack.enter_async_context(self.servers)
+        tasks = await stack.enter_async_context(TaskOwner())
+        placement = cluster.placement(self.servers) if cluster is not None else options.placement or Placement()
+        self.resumable = await stack.enter_async_context(
+            ResumableStreams(
+                self._event_log(),
+                timeout=options.store_timeout,
+                writer=placement.writer,
+                writer_alive=placement.writer_alive,
+            )
+        )
+        await self._start_sessions(stack, placement)
+        self._open_edge(stack, placement, tasks)
+        if cluster is not None:
+            cluster.router.serve_here = self.edge.serve_inbound
+            await cluster.join(self.registry, self.resumable.table)
+            stack.push_async_callback(cluster.leave)
+            self.cluster = cluster
+
+    async def _open_store(self, stack: AsyncExitStack) -> SessionStore:
+        source = self.options.store
+        store = await open_store(source, event_bounds=self.options.event_bounds) if isinstance(source, str) else source
+        stack.push_async_callback(store.aclose)
+        if self.options.encryption is not None:
+            store = EncryptedStore(store, self.options.encryption, allow_plain=self.options.encryption_allows_plain)
+        await store.ping()
+        return store
+
+    def _event_log(self) -> EventLog | None:
+        event_log = self.options.event_log
+        if event_log == "store":
+            return event_log_of(self.store)
+        return None if isinstance(event_log, str) else event_log
+
+    async def _connect(self, stack: AsyncExitStack) -> Cluster | None:
+        if self.options.cluster is None or self._commons is None:
+            return None
+        made: Cluster = cluster_module("cluster").Cluster(
+            self.options.cluster,
+            self.runtime,
+            node_id=self.runtime.node_id,
+            store=self.store,
+            commons=self._commons,
+            session_ttl=self.options.session_ttl,
+            capacity=self.options.max_sessions,
+        )
+        return await stack.enter_async_context(made)
+
+    async def _start_sessions(self, stack: AsyncExitStack, placement: Placement) -> None:
+        options = self.options
+        kind = SessionKind(
+            servers=self.servers,
+            streams=self.resumable.standing,
+            node_id=self.runtime.node_id,
+            ttl=options.session_ttl,
+            max_state=options.max_state,
+            answer_timeout=options.answer_timeout,
+            interleaved=options.turns == "interleaved",
+        )
+        self.relay = kind.relay = Relay(self.servers, self.resumable.standing)
+        stack.callback(self.relay.close)
+        observer = placement.observer
+        self.registry = kind.registry = Registry(
+            store=self.store,
+            kinds=[kind],
+            gate=placement.gate,
+            observer=observer if self.audit is None else AuditingObserver(self.audit, observer),
+            owner=self.runtime.node_id,
+            max_live=options.max_sessions,
+            idle_after=options.idle_after,
+            memory_pressure=None if options.max_memory is None else memory_pressure(options.max_memory),
+            mailbox_size=options.mailbox_size,
+            store_timeout=options.store_timeout,
+        )
+        await stack.enter_async_context(self.registry)
+
+    def _open_edge(self, stack: AsyncExitStack, placement: Placement, tasks: TaskOwner) -> None:
+        options, streams = self.options, self.resumable.table
+        posts = Posts(BodyReader(limit=options.max_body, timeout=options.body_timeout))
+        if "handshake" in options.eras:
+            self.handshake = HandshakeLeg(
+                registry=self.registry,
+                streams=streams,
+                standing=self.resumable.standing,
+                resumption=self.resumable.resumption,
+                posts=posts,
+                session_ttl=options.session_ttl,
+                observe_call=self._observe_call,
+                announce=placement.announce,
+                relay=self.relay,
+                audit=self.audit,
+            )
+        if "modern" in options.eras:
+            self.modern = ModernLeg(
+                registry=self.registry,
+                servers=self.servers,
+                tasks=tasks,
+                handles=HandleCalls(
+                    self.registry,
+                    ttl=options.session_ttl,
+                    ended=partial(streams.end, logged=False),
+                    announce=placement.announce,
+                ),
+                posts=posts,
+                max_calls=MAX_STATELESS_CALLS,
+                max_listening=MAX_LISTENING,
+                observe_call=self._observe_call,
+                audit=self.audit,
+            )
+            stack.callback(self.modern.cancel_all)
+        self.notices = Notices(self.registry, placement.router)
+        self.edge = Edge(
+            guard=self._guard,
+            tenants=options.tenants,
+            posts=posts,
+            handshake=self.handshake,
+            modern=self.modern,
+            numbers=self._numbers,
+            router=placement.router,
+            notices=self.notices.serve,
+            audit=self.audit,
+        )
+
+    async def drain(self, timeout: float) -> None:
+        """Hand sessions to other nodes, close standing streams, finish the turns that run or wait, and save.
+
+        Turns that take longer than `timeout` seconds are cancelled, which their clients are told.
+        """
+        if self.cluster is not None:
+            began = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self.cluster.drain()
+            timeout = max(timeout - (time.monotonic() - began), 0.1)
+            self.cluster.router.end_listening()
+        self.resumable.table.close_standalone()
+        if self.modern is not None:
+            self.modern.end_listening()
+        began = time.monotonic()
+        await self.registry.drain(timeout)
+        await self.resumable.flush(max(timeout - (time.monotonic() - began), 1.0))
+
+    async def not_ready(self, *, draining: bool) -> list[str]:
+        """Why this node should get no new work, in words; empty if it should."""
+        reasons = ["draining"] if draining else []
+        if self.cluster is not None and not reasons:
+            reasons += self.cluster.not_ready()
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT):
+                await self.store.ping()
+        except TimeoutError:
+            reasons.append(f"the store did not answer within {_READY_TIMEOUT:g} s")
+        except StoreError as error:
+            reasons.append(f"the store is out of reach: {error}")
+        return reasons
+
+    def stats(self) -> dict[str, int | float]:
+        """Plain numbers. Names that end in `_total` only grow."""
+        numbers: dict[str, int | float] = {f"sessions_{name}": value for name, value in self.registry.stats().items()}
+        numbers |= self.resumable.stats()
+        numbers |= self.relay.stats()
+        if self.modern is not None:
+            numbers["stateless_calls_running"] = len(self.modern.running)
+            numbers["listening_streams"] = len(self.modern.listening)
+        if self.audit is not None:
+            numbers |= self.audit.stats()
+        if self.cluster is not None:
+            numbers |= self.cluster.stats()
+        for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):
+            stats = getattr(part, "stats", None)
+            if callable(stats):
+                told = cast("dict[str, int | float]", stats())
+                numbers |= {f"{prefix}_{name}": value for name, value in told.items()}
+        return numbers
+
+
+def cluster_module(name: str) -> Any:
+    """A module that needs nats-py, which a node that is alone need not have.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        return import_module(f".cluster.{name}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("nats"):
+            raise
+        raise ConfigurationError("a cluster needs nats-py: pip install 'understudy[cluster]'") from error
