@@ -24,8 +24,8 @@ TARGET = "tests/chaos/server.py:server"
 class ChaosNode(ServerProcess):
     """One node. Beside what `ServerProcess` can: it hangs (`pause`), and it loses NATS alone (`proxy.cut`)."""
 
-    def __init__(self, name: str, proxy: Proxy | None, *args: str) -> None:
-        super().__init__(TARGET, *args, start_timeout=40, stop_timeout=40)
+    def __init__(self, name: str, proxy: Proxy | None, target: str, *args: str) -> None:
+        super().__init__(target, *args, start_timeout=40, stop_timeout=40)
         self.name = name
         self.proxy = proxy
         self.killed_at: list[float] = []
@@ -64,6 +64,7 @@ class ChaosCluster:
         serve: Further options of `serve`, for each node; `per_node` those of one of them.
         nats: Of another cluster: use its nats-server.
         name: The cluster's name; None: a fresh one.
+        target: What the nodes serve.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ChaosCluster:
         nats: NatsServer | None = None,
         nats_options: NatsServerOptions | None = None,
         name: str | None = None,
+        target: str = TARGET,
     ) -> None:
         self.name = name or fresh_name("chaos")
         self.lease = float(lease.removesuffix("s"))
@@ -94,6 +96,7 @@ class ChaosCluster:
         self._lease = lease
         self._proxied = proxied
         self._serve = serve
+        self._target = target
         self._per_node = per_node or {}
         self._stack = AsyncExitStack()
 
@@ -119,7 +122,7 @@ class ChaosCluster:
             stack.push_async_callback(asyncio.to_thread, proxy.stop)
         args = ["--cluster", self.name, "--nats", f"nats://127.0.0.1:{proxy.port if proxy else self.nats.port}"]
         args += ["--node", name, "--lease", self._lease, *self.store_arguments]
-        node = ChaosNode(name, proxy, *args, *self._serve, *self._per_node.get(name, ()))
+        node = ChaosNode(name, proxy, self._target, *args, *self._serve, *self._per_node.get(name, ()))
         stack.push_async_callback(asyncio.to_thread, node.leave)
         return node
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.watch import Watch, Watched
+
 __all__ = ["Answer", "Broken", "Connection", "NotConnected", "fetch"]
 
 LONGEST_HEAD = 64 * 1024
@@ -47,10 +49,17 @@ class Answer:
 class Connection:
     """One kept-alive connection; made when first needed, and anew after it broke. One request at a time."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, watch: Watch | None = None) -> None:
+        """`watch`: looks at every byte that comes; see `asks`."""
         self._host = host
         self._port = port
+        self._watch = watch
+        self._asks = "", ""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    def asks(self, mark: str, where: str) -> None:
+        """The next answers are for the owner of `mark`."""
+        self._asks = mark, where
 
     async def request(self, method: str, path: str, headers: str = "", body: bytes = b"") -> Answer:
         """`headers`: whole lines, each ending in CRLF.
@@ -59,6 +68,8 @@ class Connection:
             NotConnected, Broken: No answer. A `Broken` request may have been handled.
         """
         reader, writer = await self._connected()
+        if isinstance(reader, Watched):
+            reader.asks(*self._asks)
         length = f"content-length: {len(body)}\r\n" if method == "POST" else ""
         head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n{length}{headers}\r\n"
         try:
@@ -77,7 +88,10 @@ class Connection:
             self.close()
         if self._streams is None:
             try:
-                self._streams = await asyncio.open_connection(self._host, self._port, limit=LONGEST_HEAD)
+                if self._watch is not None:
+                    self._streams = await Watched.connect(self._watch, self._port, LONGEST_HEAD)
+                else:
+                    self._streams = await asyncio.open_connection(self._host, self._port, limit=LONGEST_HEAD)
             except OSError as error:
                 raise NotConnected(repr(error)) from error
         return self._streams
@@ -96,6 +110,9 @@ class Connection:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
         if headers.get("connection") == "close":
             self.close()
+        if self._watch is not None:
+            # Without the frames of a chunked body, one of which may lie within a mark.
+            self._watch.look(body, *self._asks)
         return Answer(status, headers, body)
 
     async def stream(self, path: str, headers: str) -> int:

@@ -26,6 +26,12 @@ class Scale:
     large_rounds: int
     stream_runs: int
     """Seeded runs of streams that are struck, of each sort."""
+    tenants: int
+    tenant_sessions: int
+    """Of all tenants together."""
+    tenant_calls: int
+    tenant_kills: int
+    """Of owners, while the calls last."""
     stream_seed: int = 1
     """The first of their seeds."""
 
@@ -43,6 +49,10 @@ SMALL = Scale(
     idle_seconds=2.0,
     large_rounds=1,
     stream_runs=4,
+    tenants=8,
+    tenant_sessions=48,
+    tenant_calls=600,
+    tenant_kills=2,
     stream_seed=5,
 )
 
@@ -59,6 +69,10 @@ FULL = Scale(
     idle_seconds=10.0,
     large_rounds=3,
     stream_runs=200,
+    tenants=50,
+    tenant_sessions=500,
+    tenant_calls=100_000,
+    tenant_kills=60,
 )
 
 

@@ -18,6 +18,7 @@ from chaos.scale import Scale
 from chaos.sleepers import peace, races
 from chaos.storm import Storm
 from chaos.streams import play_recitals, play_standing
+from chaos.tenants import play_tenants
 
 __all__ = ["CALM", "SCENES", "CalmScene", "Scene", "Verdict", "calm_cluster"]
 
@@ -159,6 +160,11 @@ async def standing(directory: Path, scale: Scale) -> Verdict:
     return Verdict(runs.shown(), runs.faults)
 
 
+async def tenants(directory: Path, scale: Scale) -> Verdict:
+    """Many tenants' secrets in state, results, resources, events and lists while owners die: none at another tenant."""
+    return Verdict(*await play_tenants(directory, scale, seed=scale.stream_seed))
+
+
 async def deaf(directory: Path, scale: Scale) -> Verdict:
     """Ten clients that never read what they asked for: the nodes' memory stays within bounds, and others are served."""
     async with ChaosCluster(directory, store="sqlite") as cluster:
@@ -212,4 +218,5 @@ SCENES: dict[str, Scene] = {
     "streams": streams,
     "standing": standing,
     "deaf": deaf,
+    "tenants": tenants,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from chaos.http import LONGEST_HEAD, Broken, NotConnected
+from chaos.watch import Watch, Watched
 
 __all__ = ["EventStream", "Refusal", "ServerSentEvent"]
 
@@ -48,8 +49,11 @@ class EventStream:
         """For whoever reads several at once to note."""
 
     @classmethod
-    async def open(cls, port: int, method: str, headers: str, body: bytes = b"") -> Self:
+    async def open(
+        cls, port: int, method: str, headers: str, body: bytes = b"", *, watch: Watch | None = None, mark: str = ""
+    ) -> Self:
         """Send a request on a connection of its own and read the head of its answer. `headers`: lines that end in CRLF.
+        `watch` looks at every byte that comes, for the owner of `mark`.
 
         Raises:
             NotConnected: Nothing was sent.
@@ -57,7 +61,11 @@ class EventStream:
             Refusal: The answer is no stream.
         """
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LONGEST_HEAD)
+            if watch is None:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LONGEST_HEAD)
+            else:
+                reader, writer = await Watched.connect(watch, port, LONGEST_HEAD)
+                reader.asks(mark, f"a stream by {method}")
         except OSError as error:
             raise NotConnected(repr(error)) from error
         try:
