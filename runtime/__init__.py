@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .claims import ClaimNames, ClaimsRefused
     from .cluster import ClusterOptions
     from .errors import ConfigurationError, NotStarted
+    from .fairness import Fairness
     from .jwt_tokens import JwtTokens
     from .protected_resource import ProtectedResource
     from .runtime import Era, Runtime
@@ -51,6 +52,7 @@ __all__ = [
     "ConfigurationError",
     "CredentialUnchecked",
     "Era",
+    "Fairness",
     "Forbidden",
     "HostingError",
     "JwtTokens",
@@ -90,6 +92,7 @@ _ELSEWHERE = {
     "ConfigurationError": ".errors",
     "Era": ".runtime",
     "CredentialUnchecked": ".tenants",
+    "Fairness": ".fairness",
     "Forbidden": ".tenants",
     "JwtTokens": ".jwt_tokens",
     "NotStarted": ".errors",

@@ -18,6 +18,7 @@ from ..stores import Address, AddressError
 from .asker import ASKER
 from .audit import AuditTrail
 from .auditing import Asking
+from .fairness.admission import Admission
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .inbound import Inbound
@@ -59,8 +60,11 @@ class Edge:
         router: Router | None = None,
         notices: Leg | None = None,
         audit: AuditTrail | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`."""
+        """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`. `admission`:
+        lets requests in; None: all at once.
+        """
         self._guard = guard
         self._tenants = tenants
         self._posts = posts
@@ -70,6 +74,7 @@ class Edge:
         self._router = router
         self._notices = notices
         self._audit = audit
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
@@ -156,6 +161,10 @@ class Edge:
             if inbound.purpose == NOTICE and self._notices is not None:
                 await self._notices(inbound)
             else:
+                if self._admission is not None:
+                    waiting = self._admission.enter(inbound.tenant, len(inbound.body))
+                    if waiting is not None:
+                        await waiting
                 await self._leg(inbound.headers)(inbound)
         except NoRoom:
             raise
@@ -166,6 +175,11 @@ class Edge:
         TRACE.set(trace_of(headers))
         leg = self._leg(headers)
         method = scope["method"]
+        if self._admission is not None:
+            # Before the body is read: whoever waits holds no more than a connection.
+            waiting = self._admission.enter(tenant, _declared_size(headers))
+            if waiting is not None:
+                await waiting
         body = await self._posts.read(headers, receive) if method == "POST" else b""
         inbound = Inbound(scope, headers, tenant, receive, send, body)
         # A method that no leg knows is nobody else's business.
@@ -204,6 +218,11 @@ class Edge:
 
 def _header_line(text: str) -> bytes:
     return text.encode("latin-1", "replace")
+
+
+def _declared_size(headers: Headers) -> int:
+    declared = headers.get(b"content-length", b"0")
+    return int(declared) if len(declared) < 18 and declared.isdigit() else 0
 
 
 def _named_session(headers: Headers) -> Address | None:

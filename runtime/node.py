@@ -22,6 +22,7 @@ from .audit import AuditTrail
 from .auditing import AuditingObserver
 from .edge import Edge
 from .errors import ConfigurationError
+from .fairness.admission import Admission
 from .handshake import HandshakeLeg
 from .http import BodyReader
 from .modern import ModernLeg
@@ -59,6 +60,7 @@ class Node:
     notices: Notices
     edge: Edge
     audit: AuditTrail | None = None
+    admission: Admission | None = None
     handshake: HandshakeLeg | None = None
     modern: ModernLeg | None = None
     cluster: Cluster | None = None
@@ -218,6 +220,8 @@ class Node:
                 audit=self.audit,
             )
             stack.callback(self.modern.cancel_all)
+        if options.fairness is not None:
+            self.admission = Admission(options.fairness)
         self.notices = Notices(self.registry, placement.router)
         self.edge = Edge(
             guard=self._guard,
@@ -229,6 +233,7 @@ class Node:
             router=placement.router,
             notices=self.notices.serve,
             audit=self.audit,
+            admission=self.admission,
         )
 
     async def drain(self, timeout: float) -> None:
@@ -274,6 +279,8 @@ class Node:
             numbers["listening_streams"] = len(self.modern.listening)
         if self.audit is not None:
             numbers |= self.audit.stats()
+        if self.admission is not None:
+            numbers |= self.admission.stats()
         if self.cluster is not None:
             numbers |= self.cluster.stats()
         for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ..stores import EventLog, EventLogBounds, KeyRing, SessionStore
 from .audit import Audit
 from .errors import ConfigurationError
+from .fairness import Fairness
 from .routing import Placement
 from .tenant_label import MOST_LABELS
 from .tenants import TenantResolver
@@ -63,6 +64,8 @@ class RuntimeOptions:
     encryption_allows_plain: bool
     audit: Audit | None
     tenant_labels: int
+    fairness: Fairness | None
+    """None: first come, first served."""
 
     def __post_init__(self) -> None:
         """

@@ -23,6 +23,8 @@ from .application import Application
 from .audit import Audit, AuditSink
 from .edge import Edge
 from .errors import ConfigurationError, NotStarted
+from .fairness import Fairness
+from .fairness.options import fairness_of
 from .metrics import Latency, render_metrics
 from .node import Node, cluster_module
 from .options import Era, RuntimeOptions
@@ -90,6 +92,7 @@ class Runtime:
         encryption_allows_plain: bool = False,
         audit: Audit | AuditSink | str | Path | None = None,
         tenant_labels: int = DEFAULT_LABELS,
+        fairness: Fairness | Literal["equal", "off"] = "equal",
     ) -> None:
         """
         Args:
@@ -127,6 +130,8 @@ class Runtime:
                 says more; None: nowhere.
             tenant_labels: How many tenants have a label of their own in `/metrics`, 1000 at most: the busiest. The rest
                 are `other`.
+            fairness: How the tenants of a node share it. "equal": as `Fairness()` says. "off": first come, first
+                served, as it is without `tenants`.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -159,6 +164,7 @@ class Runtime:
             encryption_allows_plain=encryption_allows_plain,
             audit=audit if isinstance(audit, Audit) or audit is None else Audit(audit),
             tenant_labels=tenant_labels,
+            fairness=fairness_of(fairness) if tenants is not None else None,
         )
         self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self._server = server
