@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from nats.aio.msg import Msg
 
 from .client import NatsClient
 from .connection import api_error, translated
+from .direct_get import direct_get
 from .errors import NatsUnavailable
 
 __all__ = ["Bucket", "Entry", "WrongRevision"]
@@ -154,10 +156,11 @@ class Bucket:
         while portion := set(islice(remaining, _BATCH)):
             while portion:
                 got = 0
-                async for key, entry in self._batch(portion):
-                    portion.discard(key)
-                    got += 1
-                    yield key, entry
+                async with aclosing(self._batch(portion)) as batch:
+                    async for key, entry in batch:
+                        portion.discard(key)
+                        got += 1
+                        yield key, entry
                 if not got:
                     break
             if self.replicas > 1:
@@ -168,28 +171,11 @@ class Bucket:
                         yield key, entry
 
     async def _batch(self, keys: Iterable[str]) -> AsyncGenerator[tuple[str, Entry]]:
-        doing = "reading from NATS"
         cut = len(self._subject(""))
         request = {"multi_last": [self._subject(key) for key in keys], "batch": _BATCH, "max_bytes": _BATCH_BYTES}
-        inbox = self.client.new_inbox()
-        try:
-            client: Any = self.client  # whose subscribe has a parameter of unknown type
-            subscription = await client.subscribe(inbox, pending_bytes_limit=16 * _BATCH_BYTES)
-            try:
-                await self.client.publish(f"$JS.API.DIRECT.GET.{self.stream}", json.dumps(request).encode(), inbox)
-                while True:
-                    reply: Msg = await subscription.next_msg(timeout=self.timeout)
-                    headers: dict[str, str] = reply.headers or {}
-                    if headers.get("Status") == "204":
-                        return
-                    entry = _entry(reply, doing)
-                    if entry is None:
-                        return
-                    yield headers["Nats-Subject"][cut:], entry
-            finally:
-                await subscription.unsubscribe()
-        except (errors.Error, OSError, TimeoutError) as error:
-            raise translated(error, doing) from error
+        async with aclosing(direct_get(self.client, self.stream, request, timeout=self.timeout)) as replies:
+            async for headers, reply in replies:
+                yield headers["Nats-Subject"][cut:], _entry_of(headers, reply)
 
     async def api(
         self,
@@ -228,11 +214,14 @@ def _entry(reply: Msg, doing: str) -> Entry | None:
     status = headers.get("Status")
     if status == "404":
         return None
-    sequence = headers.get("Nats-Sequence")
-    if status is not None or sequence is None:
+    if status is not None or "Nats-Sequence" not in headers:
         raise NatsUnavailable(f"{doing}: the server answered {status or 'something else'}")
+    return _entry_of(headers, reply)
+
+
+def _entry_of(headers: Mapping[str, str], reply: Msg) -> Entry:
     marker = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
-    return Entry(int(sequence), None if marker else reply.data)
+    return Entry(int(headers["Nats-Sequence"]), None if marker else reply.data)
 
 
 def _json(reply: Msg, doing: str) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
-from nats import errors
-from nats.aio.msg import Msg
-
 from ..errors import StoreCorrupt, StoreVersionError
 from ..event_log import EventLogBounds
 from .bucket import Bucket
-from .connection import translated
+from .direct_get import direct_get
 from .errors import NatsUnavailable, StorageFull
 from .event_records import FORMAT
 
@@ -116,7 +112,6 @@ class EventStream(Bucket):
 
     async def _portion(self, pattern: str, start: int) -> AsyncGenerator[tuple[Message, int]]:
         """Up to `_BATCH` messages, and how many are left after each."""
-        doing = "reading from NATS"
         cut = len(self._subject(""))
         request = {
             "seq": start,
@@ -124,26 +119,10 @@ class EventStream(Bucket):
             "batch": _BATCH,
             "max_bytes": _BATCH_BYTES,
         }
-        inbox = self.client.new_inbox()
-        try:
-            client: Any = self.client  # whose subscribe has a parameter of unknown type
-            subscription = await client.subscribe(inbox, pending_bytes_limit=16 * _BATCH_BYTES)
-            try:
-                await self.client.publish(f"$JS.API.DIRECT.GET.{self.stream}", json.dumps(request).encode(), inbox)
-                while True:
-                    reply: Msg = await subscription.next_msg(timeout=self.timeout)
-                    headers: Mapping[str, str] = reply.headers or {}
-                    status = headers.get("Status")
-                    if status in ("204", "404"):
-                        return
-                    if status is not None or "Nats-Sequence" not in headers:
-                        raise NatsUnavailable(f"{doing}: the server answered {status or 'something else'}")
-                    message = Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"][cut:], reply.data)
-                    yield message, int(headers.get("Nats-Num-Pending", "0"))
-            finally:
-                await subscription.unsubscribe()
-        except (errors.Error, OSError, TimeoutError) as error:
-            raise translated(error, doing) from error
+        async with aclosing(direct_get(self.client, self.stream, request, timeout=self.timeout)) as replies:
+            async for headers, reply in replies:
+                message = Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"][cut:], reply.data)
+                yield message, int(headers.get("Nats-Num-Pending", "0"))
 
     async def _make(self, doing: str) -> dict[str, Any]:
         """Several nodes may do this at once: all but one are told that it is there."""
