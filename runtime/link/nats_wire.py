@@ -52,7 +52,6 @@ class NatsWire:
         self._from_peers = ""
         self._me_token = ""
         self._heard = 0
-        self._heard_before = 0
         self._dropped_before = 0
         self._reconnects: int = client.stats["reconnects"]
         self._busy = False

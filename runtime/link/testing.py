@@ -59,10 +59,6 @@ class MemoryHub:
         """What these two publish to each other is lost without a word."""
         self._apart.add(frozenset((one, other)))
 
-    def rejoin(self, one: str, other: str) -> None:
-        """The inverse of `part`."""
-        self._apart.discard(frozenset((one, other)))
-
     def freeze(self, name: str) -> None:
         """What is published to `name` waits, as at a process that is stopped."""
         self._frozen.setdefault(name, deque())
