@@ -22,7 +22,7 @@ from ..actors.session.wire import NOT_FOUND, Refusal
 from ..stores import Address, UnderstudyError
 from .audit import AuditTrail
 from .auditing import AuditedCall
-from .http import Headers, answer
+from .http import answer
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
 from .posts import Posts
@@ -128,7 +128,7 @@ class HandshakeLeg:
     # A request
 
     async def _request(self, address: Address, message: Request, opening: bool, inbound: Inbound) -> None:
-        version = _version(message, inbound.headers, opening)
+        version = _asked_revision(message) if opening else inbound.revision
         resumable = is_version_at_least(version, RESUMABLE_SINCE)
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method)
@@ -155,8 +155,11 @@ class HandshakeLeg:
         if exchange.elsewhere is not None:
             raise Elsewhere(exchange.elsewhere)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
-        as_json = exchange.refusal is not None or not self._posts.prefers_stream(inbound.headers)
-        if exchange.finished and exchange.quiet and as_json:
+        if (
+            exchange.finished
+            and exchange.quiet
+            and (exchange.refusal is not None or not self._posts.prefers_stream(inbound.headers))
+        ):
             if exchange.refusal is not None:
                 opened = ()
                 if exchange.no_room is not None:
@@ -250,9 +253,7 @@ class HandshakeLeg:
         return address
 
 
-def _version(message: Request, headers: Headers, opening: bool) -> str:
-    """The revision that the client speaks: by its header, or in `initialize` by the params."""
-    if opening:
-        version = (message.params or {}).get("protocolVersion")
-        return version if isinstance(version, str) else "2025-03-26"
-    return headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
+def _asked_revision(message: Request) -> str:
+    """What `initialize` asks for: its headers say nothing of it yet."""
+    version = (message.params or {}).get("protocolVersion")
+    return version if isinstance(version, str) else "2025-03-26"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Final
 
 from ..actors.session import TenantContext
 from .http import Headers, Receive, Scope, Send
@@ -30,3 +31,11 @@ class Inbound:
     """It came from another node's edge, which holds the client's connection and keeps it alive."""
     purpose: str = ""
     """What it is, if it is no client's request: see `Notices`."""
+
+    @property
+    def revision(self) -> str:
+        """The revision of the handshake era that the client speaks by its header. None was sent before 2025-06-18."""
+        return self.headers.get(b"mcp-protocol-version", _BEFORE_THE_HEADER).decode("latin-1")
+
+
+_BEFORE_THE_HEADER: Final = b"2025-03-26"

@@ -72,7 +72,7 @@ class StandingLeg:
             address = elsewhere.address
             if last_event is None or not self._is_written_here(address, last_event.decode("latin-1"), inbound):
                 raise
-        version = headers.get(b"mcp-protocol-version", b"2025-03-26").decode("latin-1")
+        version = inbound.revision
         primed = is_version_at_least(version, RESUMABLE_SINCE)
         if last_event is None:
             await self._stand(address, None, primed, inbound)

@@ -7,7 +7,7 @@ from typing import Final
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 
 from ...actors.session.servers import Servers
-from ...actors.session.wire import SERVER_BUSY, Refusal
+from ...actors.session.wire import OUTCOME_UNKNOWN, SERVER_BUSY, Refusal
 from ..inbound import Inbound
 from .repeatable import sort_of
 from .response import Response
@@ -21,13 +21,7 @@ FAILED: Final = Refusal(INTERNAL_ERROR, "Internal server error", status=500)
 REFUSALS: Final = {
     Denial.BUSY: Refusal(SERVER_BUSY, "The server takes no more sessions now", None, 503, 1.0),
     Denial.UNAVAILABLE: Refusal(SERVER_BUSY, "The session is not available now; nothing was changed", None, 503, 1.0),
-    Denial.IN_DOUBT: Refusal(
-        SERVER_BUSY,
-        "Whether the call ran is not known, because its node could not be reached any more; look before you repeat it",
-        {"outcome": "unknown"},
-        503,
-        1.0,
-    ),
+    Denial.IN_DOUBT: OUTCOME_UNKNOWN,
 }
 
 
@@ -39,7 +33,7 @@ async def deny(inbound: Inbound, response: Response, denial: Denial, servers: Se
 async def turn_down(inbound: Inbound, response: Response, refusal: Refusal, servers: Servers) -> None:
     """End `response` with `refusal`, as what was asked wants to hear of it."""
     sort = await sort_of(inbound, servers)
-    if not sort.expects_answer and refusal is REFUSALS[Denial.IN_DOUBT]:
+    if not sort.expects_answer and refusal is OUTCOME_UNKNOWN:
         # At most once is all that a notification is promised.
         await response.accept()
         return
