@@ -139,6 +139,8 @@ def main() -> None:
 @option("--api-keys", type=click.Path(path_type=Path), metavar="FILE",
         help="Answer only who has one of these API keys, by their hashes; `understudy key new` makes them. Read again "
         "when it changes. [default: everybody is answered]")  # fmt: skip
+@option("--credential-check", type=Parsed("duration", parse_duration), default="60s",
+        help="How often a key or token is checked while streams are open with it. They end when it does.")  # fmt: skip
 @option("--jwt-issuer", metavar="URL", help="Answer only who has a token (JWT) of this issuer.")
 @option("--jwt-audience", metavar="URL", help="Whom its tokens must be for: this server, as the issuer knows it.")
 @option("--jwks-url", metavar="URL", help="Where the issuer publishes its keys.")

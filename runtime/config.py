@@ -146,6 +146,8 @@ class ServeOptions:
     link_version: int | None = None
     unsigned_contexts: Literal["refuse", "accept"] | None = None
     """Whether what nodes from before link version 4 say is taken; None: it is not."""
+    credential_check: float = 60.0
+    """How often a credential is looked at of which streams are open."""
     api_keys: Path | None = None
     """A file of API keys that clients must have one of; None: everybody is anonymous, unless there are tokens."""
     jwt_issuer: str | None = None

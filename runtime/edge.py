@@ -24,6 +24,7 @@ from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, R
 from .inbound import Inbound
 from .modern import ModernLeg
 from .notices import NOTICE
+from .open_streams import OpenStreams
 from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import Leg, NoRoom, Router
@@ -61,9 +62,10 @@ class Edge:
         notices: Leg | None = None,
         audit: AuditTrail | None = None,
         admission: Admission | None = None,
+        open_streams: OpenStreams | None = None,
     ) -> None:
         """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`. `admission`:
-        lets requests in; None: all at once.
+        lets requests in; None: all at once. `open_streams`: ends them with their credentials; None: they last.
         """
         self._guard = guard
         self._tenants = tenants
@@ -75,6 +77,7 @@ class Edge:
         self._notices = notices
         self._audit = audit
         self._admission = admission
+        self._open_streams = open_streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
@@ -125,6 +128,23 @@ class Edge:
         if asking is not None:
             asking.tenant = tenant
         self._asks(tenant)
+        if self._open_streams is None:
+            await self._serve(scope, headers, tenant, receive, send)
+            return
+        stream = self._open_streams.watch(scope, headers, tenant, send)
+        try:
+            await self._serve(scope, headers, tenant, receive, stream.send)
+        except asyncio.CancelledError:
+            if not stream.taken_back():
+                raise
+        else:
+            stream.taken_back()
+        finally:
+            self._open_streams.left(stream)
+        if stream.ended:
+            await stream.finish()
+
+    async def _serve(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
         try:
             await self._take(scope, headers, tenant, receive, send)
         except Refused as error:

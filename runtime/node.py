@@ -27,6 +27,7 @@ from .handshake import HandshakeLeg
 from .http import BodyReader
 from .modern import ModernLeg
 from .notices import Notices
+from .open_streams import OpenStreams
 from .options import RuntimeOptions
 from .posts import Posts
 from .pressure import memory_pressure
@@ -60,6 +61,7 @@ class Node:
     notices: Notices
     edge: Edge
     audit: AuditTrail | None = None
+    open_streams: OpenStreams | None = None
     admission: Admission | None = None
     handshake: HandshakeLeg | None = None
     modern: ModernLeg | None = None
@@ -222,6 +224,9 @@ class Node:
             stack.callback(self.modern.cancel_all)
         if options.fairness is not None:
             self.admission = Admission(options.fairness)
+        if options.tenants is not None:
+            self.open_streams = OpenStreams(options.tenants, check_every=options.credential_check)
+            stack.callback(tasks.spawn(self.open_streams.run()).cancel)
         self.notices = Notices(self.registry, placement.router)
         self.edge = Edge(
             guard=self._guard,
@@ -234,6 +239,7 @@ class Node:
             notices=self.notices.serve,
             audit=self.audit,
             admission=self.admission,
+            open_streams=self.open_streams,
         )
 
     async def drain(self, timeout: float) -> None:
@@ -277,6 +283,8 @@ class Node:
         if self.modern is not None:
             numbers["stateless_calls_running"] = len(self.modern.running)
             numbers["listening_streams"] = len(self.modern.listening)
+        if self.open_streams is not None:
+            numbers |= self.open_streams.stats()
         if self.audit is not None:
             numbers |= self.audit.stats()
         if self.admission is not None:

@@ -22,6 +22,7 @@ __all__ = ["Era", "RuntimeOptions"]
 Era = Literal["handshake", "modern"]
 
 _ABOVE_ZERO: Final = (
+    "credential_check",
     "session_ttl",
     "idle_after",
     "max_sessions",
@@ -43,6 +44,7 @@ class RuntimeOptions:
     path: str
     eras: Sequence[Era]
     tenants: TenantResolver | None
+    credential_check: float
     session_ttl: float
     idle_after: float
     max_sessions: int

@@ -70,6 +70,7 @@ class Runtime:
         path: str = "/mcp",
         eras: Sequence[Era] = ("handshake", "modern"),
         tenants: TenantResolver | None = None,
+        credential_check: float = 60.0,
         session_ttl: float = 86_400.0,
         idle_after: float = 300.0,
         max_sessions: int = 10_000,
@@ -101,6 +102,8 @@ class Runtime:
             path: The path of the MCP endpoint. `/healthz`, `/readyz` and `/metrics` stand beside it.
             eras: Which protocol eras are answered. Without "modern", clients that speak both fall back.
             tenants: Tells from each request's credential who is asking; None: everybody is the anonymous tenant.
+            credential_check: Seconds after which `tenants` is asked again about a credential that streams are open
+                with. They end when it is worth nothing any more, and when it expires.
             session_ttl: Seconds that a session lives after its last use.
             idle_after: Seconds without use after which a session leaves memory, to come back from the store.
             max_sessions: Sessions in memory at once; above it the least recently used leave, and when all are busy
@@ -143,6 +146,7 @@ class Runtime:
             path=path,
             eras=eras,
             tenants=tenants,
+            credential_check=credential_check,
             session_ttl=session_ttl,
             idle_after=idle_after,
             max_sessions=max_sessions,

@@ -110,6 +110,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         max_body=options.max_body,
         allowed_hosts=options.allowed_hosts or None,
         allowed_origins=options.allowed_origins or None,
+        credential_check=options.credential_check,
         tenant_labels=options.tenant_labels,
         **tenants_of(options),
         **encryption,
