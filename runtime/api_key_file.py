@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import time
 import tomllib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from ..actors.session import TenantContext
 from .api_key import ApiKey, ApiKeyError
 from .challenges import checked_scopes
 from .errors import ConfigurationError
+from .tenants import CredentialUnchecked
 
 __all__ = ["KeyFile", "key_line", "parse_keys"]
 
@@ -25,6 +27,14 @@ T = TypeVar("T")
 
 LARGEST: Final = 32 * 2**20
 READ_TIMEOUT: Final = 2.0
+PAUSE: Final = 0.25
+"""Least seconds between two looks that are asked for by keys which nobody knows."""
+MOST_WAITING: Final = 4096
+SETTLED: Final = 0.1
+"""Seconds after which a file is taken for whole: an editor empties it first and writes it then, and whoever read what
+is there in between would refuse good keys. By then two writes have two times, too."""
+SETTLING: Final = 10
+"""Times that a file may change while it is read."""
 _NAME = re.compile(r"sha256:[0-9a-f]{64}")
 _FIELDS: Final = frozenset({"tenant", "principal", "plan", "scopes", "expires", "revoked"})
 
@@ -129,6 +139,9 @@ class KeyFile(Generic[T]):
         self._clock = clock
         self._next = clock() + check_every
         self._looking = False
+        self._began = float("-inf")
+        self._waiting = 0
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._seen: tuple[int, ...] | None = None
         self._complaint: str | None = None
         self._reloads = 0
@@ -158,6 +171,45 @@ class KeyFile(Generic[T]):
         Until it has ended there is no other.
         """
         self._looking = True
+        async with self._alone():
+            return await self._look_apart()
+
+    async def look_for(self, known: Callable[[], bool]) -> T | None:
+        """`look`, begun after this call, unless `known()` is true by then or somebody else has looked since.
+
+        Looks keep a pause of 0.25 s, so that whoever sends what was never a key does not keep a thread at work.
+
+        Raises:
+            CredentialUnchecked: 4096 callers wait already.
+        """
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        if self._waiting >= MOST_WAITING:
+            raise CredentialUnchecked
+        self._waiting += 1
+        try:
+            async with self._alone():
+                if known() or self._began > asked:
+                    return None
+                if (left := self._began + PAUSE - loop.time()) > 0:
+                    await asyncio.sleep(left)
+                if self._looking:
+                    # A thread that is out of time still reads; there is no second one beside it.
+                    return None
+                return await self._look_apart()
+        finally:
+            self._waiting -= 1
+
+    def _alone(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._lock is None or self._lock[0] is not loop:
+            # A runtime may be started again on another loop, where a lock of the first cannot be waited for.
+            self._lock = (loop, asyncio.Lock())
+        return self._lock[1]
+
+    async def _look_apart(self) -> T | None:
+        self._looking = True
+        self._began = asyncio.get_running_loop().time()
         # Shielded, because a call that is cancelled before its thread has begun would never say that it is over.
         looking = asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._look_again))
         try:
@@ -190,9 +242,7 @@ class KeyFile(Generic[T]):
         try:
             if seen is not None and _stamp(self._path.stat()) == seen:
                 return seen, None
-            with self._path.open("rb") as opened:
-                stamp = _stamp(os.fstat(opened.fileno()))
-                raw = opened.read(LARGEST + 1)
+            stamp, raw = self._read_whole()
             if len(raw) > LARGEST:
                 raise ApiKeyError(f"{self._what} is larger than {LARGEST} bytes")
             return stamp, self._prepare(parse_keys(raw.decode(), self._what))
@@ -203,6 +253,25 @@ class KeyFile(Generic[T]):
             return stamp, ApiKeyError(f"{self._what} is not UTF-8")
         except ApiKeyError as error:
             return stamp, error
+
+    def _read_whole(self) -> tuple[tuple[int, ...], bytes]:
+        """The file's stamp and its beginning, once nobody has written to it for a moment.
+
+        Raises:
+            OSError: It cannot be read.
+            ApiKeyError: Somebody keeps writing to it.
+        """
+        for _ in range(SETTLING):
+            with self._path.open("rb") as opened:
+                status = os.fstat(opened.fileno())
+                raw = opened.read(LARGEST + 1)
+            stamp = _stamp(status)
+            if time.time() - status.st_mtime >= SETTLED:
+                return stamp, raw
+            time.sleep(SETTLED)
+            if _stamp(self._path.stat()) == stamp:
+                return stamp, raw
+        raise ApiKeyError(f"{self._what} keeps changing while it is read; write a new one and move it into its place")
 
     def _complain(self, reason: str) -> None:
         """Say that the file cannot be used, once for each reason, and that the keys stay."""

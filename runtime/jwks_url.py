@@ -24,7 +24,7 @@ __all__ = ["JwksUrl"]
 logger = logging.getLogger(__name__)
 
 LARGEST: Final = 2**20
-MOST_WAITING: Final = 256
+MOST_WAITING: Final = 4096
 LONGEST_PAUSE: Final = 60.0
 
 
@@ -107,7 +107,7 @@ class JwksUrl:
     async def until(self, satisfied: Callable[[], bool]) -> None:
         """Return when `satisfied()` is true, or a fetch that began after this call has ended, well or not.
 
-        Fetches keep their pause, so this may take that long; 256 callers may wait, and all of them for one fetch.
+        Fetches keep their pause, so this may take that long; 4096 callers may wait, and all of them for one fetch.
 
         Raises:
             CredentialUnchecked: Too many wait already.

@@ -316,7 +316,7 @@ async def test_keys_change_under_load_without_one_wrongly_refused_call(tmp_path:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(4):
                 tasks.create_task(load(client))
-            for _ in range(8):
+            for _ in range(4):
                 old, new = current[0], new_api_key()
                 write(file, ApiKey.of(old, ADA), ApiKey.of(new, ADA))
                 reloads = keys.stats()["key_reloads_total"]
@@ -328,7 +328,7 @@ async def test_keys_change_under_load_without_one_wrongly_refused_call(tmp_path:
                 while (await knock(client.twin(), old)).status == 200:
                     await asyncio.sleep(0.005)
             stop.set()
-    assert served > 50
+    assert served > 20
     assert keys.stats()["key_reload_failures_total"] == 0
 
 
