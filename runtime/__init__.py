@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TurnSession,
         current_session,
         current_tenant,
+        requires,
     )
     from ..stores import UnderstudyError
     from .api_key import ApiKey, ApiKeyError, new_api_key
@@ -78,6 +79,7 @@ __all__ = [
     "current_tenant",
     "from_token_verifier",
     "new_api_key",
+    "requires",
 ]
 
 _ELSEWHERE = {

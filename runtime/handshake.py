@@ -18,6 +18,7 @@ from ..actors.session.exchange import Exchange
 from ..actors.session.messages import Call, Notice
 from ..actors.session.protocol_state import PROTOCOL_READS
 from ..actors.session.relay import Relay
+from ..actors.session.servers import Servers
 from ..actors.session.wire import NOT_FOUND, Refusal
 from ..stores import Address, UnderstudyError
 from .audit import AuditTrail
@@ -48,6 +49,7 @@ class HandshakeLeg:
         self,
         *,
         registry: Registry,
+        servers: Servers,
         streams: StreamTable,
         standing: Standing,
         resumption: Resumption,
@@ -64,6 +66,7 @@ class HandshakeLeg:
         `announce` is awaited for each session that is opened, before the client gets the result of its `initialize`.
         """
         self._registry = registry
+        self._servers = servers
         self._sessions = Sessions(registry, check_timeout)
         self._streams = streams
         self._posts = posts
@@ -137,9 +140,10 @@ class HandshakeLeg:
         tally = call.audit = TALLY.get()
         if self._audit is not None:
             call.audit = AuditedCall(self._audit, address, tally, forwarded=inbound.remote)
-        envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
-        call.envelope = envelope
         try:
+            if self._servers.filtered and not self._servers.surfaces.enter(call):
+                await self._servers.surfaces.look_up(call)
+            envelope = call.envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
             if opening:
                 self._registry.open(address, SessionSeed("handshake", tenant), tenant.tenant, envelope)
             else:

@@ -135,6 +135,8 @@ class ModernLeg:
             call.audit = AuditedCall(self._audit, None, tally, forwarded=inbound.remote)
         try:
             hosted = await self._servers.for_surface(tenant)
+            if self._servers.filtered and not self._servers.surfaces.enter(call):
+                await self._servers.surfaces.look_up(call)
         except Exception as error:
             call.fail(error)
         else:

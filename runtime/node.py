@@ -194,6 +194,7 @@ class Node:
         if "handshake" in options.eras:
             self.handshake = HandshakeLeg(
                 registry=self.registry,
+                servers=self.servers,
                 streams=streams,
                 standing=self.resumable.standing,
                 resumption=self.resumable.resumption,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from ..actors.session.surfaces import ToolsFor
 from ..stores import EventLog, EventLogBounds, KeyRing, SessionStore
 from .audit import Audit
 from .errors import ConfigurationError
@@ -45,6 +46,7 @@ class RuntimeOptions:
     eras: Sequence[Era]
     tenants: TenantResolver | None
     credential_check: float
+    tools_for: ToolsFor | None
     session_ttl: float
     idle_after: float
     max_sessions: int
@@ -80,6 +82,10 @@ class RuntimeOptions:
                 raise ConfigurationError(f"{name} is {value!r}; it must be greater than 0")
         if not 0 <= self.tenant_labels <= MOST_LABELS:
             raise ConfigurationError(f"tenant_labels is {self.tenant_labels!r}; it must be 0 to {MOST_LABELS}")
+        if self.tools_for is not None and not callable(self.tools_for):
+            raise ConfigurationError(
+                f"tools_for is {type(self.tools_for).__name__!r}; it must be a function (tenant) -> names of tools"
+            )
         if not self.eras or set(self.eras) - {"handshake", "modern"}:
             raise ConfigurationError(f'eras is {tuple(self.eras)!r}; name "handshake", "modern" or both')
         if self.turns not in ("exclusive", "interleaved"):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from ..actors.session import ANONYMOUS
 from ..actors.session.handles import check_names
 from ..actors.session.servers import Servers
+from ..actors.session.surfaces import ToolsFor
+from ..actors.session.tenant_changes import TenantChanges
 from ..stores import (
     EventLog,
     EventLogBounds,
@@ -71,6 +73,7 @@ class Runtime:
         eras: Sequence[Era] = ("handshake", "modern"),
         tenants: TenantResolver | None = None,
         credential_check: float = 60.0,
+        tools_for: ToolsFor | None = None,
         session_ttl: float = 86_400.0,
         idle_after: float = 300.0,
         max_sessions: int = 10_000,
@@ -104,6 +107,9 @@ class Runtime:
             tenants: Tells from each request's credential who is asking; None: everybody is the anonymous tenant.
             credential_check: Seconds after which `tenants` is asked again about a credential that streams are open
                 with. They end when it is worth nothing any more, and when it expires.
+            tools_for: A function of a `TenantContext`, sync or async, that names the tools which a credential of it may
+                see (`*` in a name stands for anything); to it all others are unknown. None: all, but for those that
+                `requires` more. Asked once for equal tenant, principal, plan and scopes, until `tenant_changed`.
             session_ttl: Seconds that a session lives after its last use.
             idle_after: Seconds without use after which a session leaves memory, to come back from the store.
             max_sessions: Sessions in memory at once; above it the least recently used leave, and when all are busy
@@ -147,6 +153,7 @@ class Runtime:
             eras=eras,
             tenants=tenants,
             credential_check=credential_check,
+            tools_for=tools_for,
             session_ttl=session_ttl,
             idle_after=idle_after,
             max_sessions=max_sessions,
@@ -172,6 +179,7 @@ class Runtime:
         )
         self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self._server = server
+        self._tenant_changes = TenantChanges()
         self._guard = HostGuard(allowed_hosts, allowed_origins)
         self._latency = Latency()
         self._numbers = TenantNumbers(tenant_labels)
@@ -185,7 +193,9 @@ class Runtime:
         """The ASGI application: the MCP endpoint at `path`, and `/healthz`, `/readyz`, `/metrics`."""
 
     def _make_servers(self) -> Servers:
-        servers = Servers(self._server, commons=self._commons)
+        servers = Servers(
+            self._server, commons=self._commons, tools_for=self._options.tools_for, changes=self._tenant_changes
+        )
         if servers.one is not None and "modern" in self._options.eras:
             check_names(servers.one)
         return servers

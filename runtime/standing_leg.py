@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import is_version_at_least
 
 from ..actors import Elsewhere
-from ..actors.session import SessionActor
+from ..actors.session import SessionActor, TenantContext
 from ..actors.session.exchange import Exchange
 from ..actors.session.relay import Relay, reread_messages
 from ..actors.session.standalone import Listened
@@ -118,10 +118,15 @@ class StandingLeg:
             raise Refused(Refusal(SERVER_BUSY, text, status=503, retry_after=0.1))
         return actor
 
+    async def _unheard(self, tenant: TenantContext, subscriptions: Sequence[str]) -> frozenset[str]:
+        return frozenset() if self._relay is None else await self._relay.servers.unheard(tenant, subscriptions)
+
     async def _stand(self, address: Address, resume: tuple[str, int] | None, primed: bool, inbound: Inbound) -> None:
         """What belongs to no request."""
         while True:
             actor = await self._live(address, inbound)
+            # It may wait, and what follows must not.
+            unheard = await self._unheard(inbound.tenant, actor.snap.subscriptions)
             fresh = actor.listened is Listened.NEVER
             actor.listened = Listened.PERHAPS
             opened = await self._standing.open(address, resume, fresh=fresh)
@@ -137,7 +142,9 @@ class StandingLeg:
             # Without an id what has not been read is what the client lacks, as far as anybody knows.
             after = max(exchange.read, exchange.oldest - 1) if opened.after is None else opened.after
             continued = not (fresh and opened.complete)
-            told = self._relay is not None and self._relay.opened(address, actor.snap, continued=continued)
+            told = self._relay is not None and self._relay.opened(
+                address, actor.snap, continued=continued, unheard=unheard
+            )
             if not opened.complete and not told:
                 # Part of the stream like any other event: who loses the connection before it has them comes back.
                 for message in reread_messages(actor.snap.subscriptions):

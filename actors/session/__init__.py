@@ -15,6 +15,7 @@ from .errors import (
     TurnOver,
 )
 from .live import LiveObjects
+from .requirement import requires
 from .session import Session, TurnSession, current_session
 from .session_actor import SessionActor
 from .session_kind import SESSION, SessionKind, SessionSeed
@@ -45,4 +46,5 @@ __all__ = [
     "TurnSession",
     "current_session",
     "current_tenant",
+    "requires",
 ]

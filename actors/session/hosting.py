@@ -20,11 +20,15 @@ from mcp.shared.dispatcher import DispatchContext
 from mcp_types import EmptyResult, SubscribeRequestParams, SubscriptionsListenRequestParams, UnsubscribeRequestParams
 
 from .commons import ALONE, Commons, seal_together
+from .components import Components, Filtering
 from .errors import HostingError
 from .handle_schema import declares_handle, with_session_argument
+from .hiding import Hiding, MCPServerHiding
 from .listening import Listening
 from .parameter import fill_session_parameter
+from .requirement import any_declared
 from .sharing import share_equal_parts
+from .surface import SURFACE
 from .telemetry import TelemetryIfInstalled
 from .tenant_bus import TenantBus
 from .tenant_shared import TenantShared
@@ -32,6 +36,7 @@ from .tool_calls import shorten_tool_calls
 
 if TYPE_CHECKING:
     from .servers import Lifespan
+    from .tenant import TenantContext
 
 __all__ = ["HostedServer", "has_lifespan", "is_server"]
 
@@ -74,16 +79,28 @@ class HostedServer:
         "_shared",
         "_tools",
         "bus",
+        "hiding",
         "lifespan",
         "lifespan_state",
         "lowlevel",
+        "made",
+        "made_for",
         "name",
         "relayed",
+        "retired",
+        "turns",
     )
 
-    def __init__(self, server: object, shared: TenantShared | None = None, commons: Commons | None = None) -> None:
+    def __init__(
+        self,
+        server: object,
+        shared: TenantShared | None = None,
+        commons: Commons | None = None,
+        *,
+        filtered: bool = False,
+    ) -> None:
         """`shared` for a server that a factory made; None for the one object that serves everybody. `commons` where
-        other nodes serve the same.
+        other nodes serve the same. `filtered`: tools are chosen by their names for each surface.
 
         Raises:
             HostingError: `server` is no MCP server, or a tool of it cannot be hosted.
@@ -100,7 +117,7 @@ class HostedServer:
         """What its tools publish changes on; None for one that is no `MCPServer`, whose bus is out of reach."""
         self.lifespan: Lifespan | None = None
         self.lifespan_state: Any = {}
-        self._tools: dict[str, Tool] | None = None
+        self._tools: Components[Tool] | None = None
         self._read_only: dict[str, bool] | None = None
         self._schemas: dict[str, tuple[Any, dict[str, Any]]] | None = None
         self._init_options: InitializationOptions | None = None
@@ -113,13 +130,25 @@ class HostedServer:
             if type(middleware) is OpenTelemetryMiddleware:
                 lowlevel.middleware[index] = cast("ServerMiddleware[Any]", _telemetry)
         seal_together(self.lowlevel.middleware, commons.seal if commons is not None else ALONE)
+        self.made_for: TenantContext | None = None
+        """Whom a factory has made it for; None for the one object that serves everybody."""
+        self.made = 0
+        """The latest of `TenantChanges` as its making began."""
+        self.turns = 0
+        """How many turns of its session run on it."""
+        self.retired = False
+        """Another has taken its place: its lifespan ends when no turn runs on it."""
         if isinstance(server, MCPServer):
-            self._adopt_mcpserver(cast("MCPServer[Any]", server), shared, commons)
+            self._adopt_mcpserver(cast("MCPServer[Any]", server), shared, commons, Filtering(filtered))
+        else:
+            self.hiding = _hiding_of(server, Filtering(filtered))
 
-    def _adopt_mcpserver(self, server: MCPServer[Any], shared: TenantShared | None, commons: Commons | None) -> None:
-        # The manager's own dict, not a copy: tools added or removed later are seen.
-        self._tools = server._tool_manager._tools  # pyright: ignore[reportPrivateUsage]
-        for tool in self._tools.values():
+    def _adopt_mcpserver(
+        self, server: MCPServer[Any], shared: TenantShared | None, commons: Commons | None, filtering: Filtering
+    ) -> None:
+        hiding = self.hiding = MCPServerHiding(server, filtering)
+        self._tools = hiding.tools
+        for tool in self._tools.everything():
             fill_session_parameter(tool)
         shorten_tool_calls(server, self.lowlevel, self._tools)
         if shared is not None:
@@ -148,6 +177,11 @@ class HostedServer:
             self.lowlevel.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, _accept)
 
     @property
+    def filtered(self) -> bool:
+        """Whether it hides anything from anybody, so that no call may run on it without a surface."""
+        return self.hiding.filtering.active
+
+    @property
     def init_options(self) -> InitializationOptions:
         """The `initialize` result's payload. List changes are announced: this runtime delivers them in both eras."""
         if self._init_options is not None:
@@ -166,6 +200,8 @@ class HostedServer:
         Done once per server; a tool that appears later, or a server that cannot list, counts as one that writes.
         """
         read_only: dict[str, bool] = {}
+        # What it learns is for all surfaces; what each may know of it is asked as it asks.
+        token = SURFACE.set(None)
         params: dict[str, Any] = {} if meta is None else {"_meta": meta}
         try:
             for _ in range(_MAX_PAGES):
@@ -179,6 +215,8 @@ class HostedServer:
                 params = {**params, "cursor": page["nextCursor"]}
         except Exception as error:
             logger.info("server %r does not list its tools (%s): all of them count as writing", self.name, error)
+        finally:
+            SURFACE.reset(token)
         self._read_only = read_only
 
     def note_handles(self, tools: Iterable[dict[str, Any]]) -> None:
@@ -222,7 +260,9 @@ class HostedServer:
         if self._tools is not None:
             tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
             return tool is not None and tool.annotations is not None and bool(tool.annotations.read_only_hint)
-        return self._read_only is not None and isinstance(tool_name, str) and self._read_only.get(tool_name, False)
+        if self._read_only is None or not isinstance(tool_name, str) or not self._read_only.get(tool_name, False):
+            return False
+        return self.hiding.shows_tool(tool_name)
 
     def may_repeat(self, tool_name: object) -> bool:
         """Whether a call of the tool may run twice: annotated `readOnlyHint` or `idempotentHint`."""
@@ -255,12 +295,12 @@ class HostedServer:
     def offers_sessions(self) -> bool:
         """Whether a tool takes a session, so that modern-era clients need a way to open one."""
         if self._tools is None:
-            return self._handle_schemas is not None
+            return self._handle_schemas is not None and any(map(self.hiding.shows_tool, self._handle_schemas))
         return any(self._fills(tool) for tool in self._tools.values())
 
     def tool_names(self) -> list[str]:
-        """The names of the tools, where they are known without asking."""
-        return list(self._tools) if self._tools is not None else []
+        """The names of all tools, hidden ones too, where they are known without asking."""
+        return [tool.name for tool in self._tools.everything()] if self._tools is not None else []
 
     def input_schema(self, tool_name: str) -> Any | None:
         """The tool's input schema as the modern era lists it, or None where it is not known without asking."""
@@ -276,10 +316,22 @@ class HostedServer:
             if kept is None or kept[0] is not tool:
                 kept = self._schemas[tool_name] = (tool, with_session_argument(tool.parameters))
             return kept[1]
+        if not self.hiding.shows_tool(tool_name):
+            return None
         lookup = self.lowlevel.get_tool_input_schema
         if lookup is not None and (schema := lookup(tool_name)) is not None:
             return schema
         return self._handle_schemas.get(tool_name) if self._handle_schemas is not None else None
+
+
+def _hiding_of(server: object, filtering: Filtering) -> Hiding:
+    ours = not any(kind.__module__.partition(".")[0] == "fastmcp" for kind in type(server).__mro__)
+    if ours or not (filtering.active or any_declared()):
+        return Hiding(filtering)
+    from .fastmcp_hiding import FastMCPHiding
+
+    filtering.active = True
+    return FastMCPHiding(cast("Any", server), filtering)
 
 
 def _bus_of(server: MCPServer[Any]) -> TenantBus | None:

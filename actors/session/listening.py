@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import (
@@ -29,6 +29,9 @@ from mcp_types import (
 )
 
 from .tenant_bus import TenantBus
+
+if TYPE_CHECKING:
+    from .messages import Call
 
 __all__ = ["Listening"]
 
@@ -72,7 +75,8 @@ class Listening:
             resource_subscriptions=list(uris) or None,
         )
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: subscription}
-        stream = _Stream(honoured)
+        call = _call_of(ctx)
+        stream = _Stream(honoured, call.tenant.tenant, call.unheard)
         # Before the acknowledgement leaves: who has it is to hear whatever happens from then on.
         self._bus.add(stream)
         self._streams.add(stream)
@@ -94,19 +98,25 @@ class Listening:
             stream.close()
 
 
+def _call_of(ctx: ServerRequestContext[Any, Any]) -> Call:
+    return cast("Any", ctx.session._request_outbound)._call  # pyright: ignore[reportPrivateUsage]
+
+
 class _Stream:
     """The events that wait for one client: a `BusListener`."""
 
-    __slots__ = ("_closed", "_count", "_queue", "_waiter", "kinds", "uris")
+    __slots__ = ("_asked", "_closed", "_count", "_queue", "_waiter", "kinds", "tenant", "uris")
 
-    def __init__(self, wanted: SubscriptionFilter) -> None:
+    def __init__(self, wanted: SubscriptionFilter, tenant: str = "", unheard: frozenset[str] = frozenset()) -> None:
         lists: list[tuple[object, type[ServerEvent]]] = [
             (wanted.tools_list_changed, ToolsListChanged),
             (wanted.prompts_list_changed, PromptsListChanged),
             (wanted.resources_list_changed, ResourcesListChanged),
         ]
         self.kinds = frozenset(kind for asked, kind in lists if asked)
-        self.uris = frozenset(wanted.resource_subscriptions or ())
+        self.tenant = tenant
+        self._asked = frozenset(wanted.resource_subscriptions or ())
+        self.uris = self._asked - unheard
         self._queue: deque[ServerEvent] = deque()
         self._count: Counter[ServerEvent] = Counter()
         self._waiter: asyncio.Future[None] | None = None
@@ -118,7 +128,7 @@ class _Stream:
     def reread(self) -> None:
         for kind in self.kinds:
             self._add(kind(), room=0)  # pyright: ignore[reportCallIssue]
-        for uri in self.uris:
+        for uri in self._asked:
             self._add(ResourceUpdated(uri), room=0)
 
     def _add(self, event: ServerEvent, *, room: int) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..envelope import Envelope
     from .session_actor import SessionActor
+    from .surface import Surface
 
 __all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle", "Tell"]
 
@@ -53,6 +54,10 @@ class Call:
     cancelled: bool = False
     actor: SessionActor | None = None
     """Who counts it as in flight."""
+    surface: Surface | None = None
+    """What its credential sees; None where everybody sees everything."""
+    unheard: frozenset[str] = frozenset()
+    """Resources that it asks to hear of, and is not to."""
     audit: Callable[[Call, dict[str, Any] | None], None] | None = None
     """Told once of the outcome, which the exchange has by then, and of the result if there is one."""
 

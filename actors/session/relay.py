@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,31 +64,37 @@ class Relay:
     """
 
     def __init__(self, servers: Servers, streams: StandaloneStreams) -> None:
-        self._servers = servers
+        self.servers = servers
         self._streams = streams
         self._sessions: dict[Address, _Relayed] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._latest: tuple[ServerEvent, dict[str, Any]] | None = None
         self.relayed = 0
 
-    def opened(self, address: Address, snapshot: SessionSnapshot, *, continued: bool) -> bool:
+    def opened(
+        self, address: Address, snapshot: SessionSnapshot, *, continued: bool, unheard: AbstractSet[str] = frozenset()
+    ) -> bool:
         """The client holds the session's standalone stream, here. Idempotent.
 
         `continued`: it had one before. Where this node has not listened for the session since, it is told to read
         again what may have changed; a client that never had one, only what it is subscribed to. Whether it was.
+
+        `unheard`: those of its subscriptions whose changes it must not hear of. It is told to read them again as
+        anything else that it asked for: so it would be if they were nowhere.
         """
-        uris = frozenset(snapshot.subscriptions)
+        asked = frozenset(snapshot.subscriptions)
         known = self._sessions.get(address)
         if known is not None:
-            if known.uris == uris:
+            if known.asked == asked:
+                self._change(known, asked, asked - unheard)
                 # Whatever was published since went to its stream, or has removed it from here.
                 return False
             # It was elsewhere in the meantime.
             self._drop(known)
-        shared = self._servers.shared_by(snapshot.tenant)
+        shared = self.servers.shared_by(snapshot.tenant)
         if shared is None:
             return False
-        session = self._sessions[address] = _Relayed(self, address, shared, uris)
+        session = self._sessions[address] = _Relayed(self, address, snapshot.tenant, shared, asked, asked - unheard)
         shared.bus.add(session)
         for message in reread_messages(snapshot.subscriptions, lists=continued):
             self._streams.publish(address, message)
@@ -96,12 +102,32 @@ class Relay:
             self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
         return True
 
-    def subscribed(self, address: Address, subscriptions: Iterable[str]) -> None:
-        """The session's subscriptions are these now. Nothing happens where it has no standalone stream here."""
+    def subscribed(
+        self,
+        address: Address,
+        subscriptions: Iterable[str],
+        unheard: Callable[[str], bool] | None = None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """The session's subscriptions are these now. Nothing happens where it has no standalone stream here.
+
+        `unheard` tells of which it must not hear; it is asked about new ones, or, `anew`, about all.
+        """
         session = self._sessions.get(address)
-        if session is not None:
-            before, session.uris = session.uris, frozenset(subscriptions)
-            session.shared.bus.change(session, before)
+        if session is None:
+            return
+        asked = frozenset(subscriptions)
+        if unheard is None:
+            heard = asked
+        else:
+            known = frozenset[str]() if anew else session.asked
+            heard = frozenset(uri for uri in asked if (uri in session.uris if uri in known else not unheard(uri)))
+        self._change(session, asked, heard)
+
+    def _change(self, session: _Relayed, asked: frozenset[str], heard: frozenset[str]) -> None:
+        before, session.asked, session.uris = session.uris, asked, heard
+        session.shared.bus.change(session, before)
 
     def left(self, address: Address) -> None:
         """Nobody comes back to the session's standalone stream here. Idempotent."""
@@ -150,11 +176,22 @@ class Relay:
 class _Relayed:
     """One session: a `BusListener`."""
 
-    __slots__ = ("_relay", "address", "shared", "uris")
+    __slots__ = ("_relay", "address", "asked", "shared", "tenant", "uris")
 
-    def __init__(self, relay: Relay, address: Address, shared: TenantShared, uris: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        address: Address,
+        tenant: str,
+        shared: TenantShared,
+        asked: frozenset[str],
+        uris: frozenset[str],
+    ) -> None:
         self._relay = relay
         self.address = address
+        self.tenant = tenant
+        self.asked = asked
+        """All that it is subscribed to; `uris` are those of whose changes it hears."""
         self.shared = shared
         """Held, so that the tenant's bus stays while nobody else has it."""
         self.uris = uris
@@ -167,7 +204,7 @@ class _Relayed:
         self._relay.send(self, event)
 
     def reread(self) -> None:
-        for uri in self.uris:
+        for uri in self.asked:
             self._relay.send(self, ResourceUpdated(uri))
         for event in ALL_LISTS:
             self._relay.send(self, event)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
@@ -18,9 +18,13 @@ from ..task_owner import TaskOwner
 from .commons import Commons
 from .errors import HostingError
 from .handles import check_names
+from .hiding import unheard
 from .hosting import HostedServer, has_lifespan, is_server
 from .server_factory import ServerFactory, make_server
+from .surface import SURFACE
+from .surfaces import Surfaces, ToolsFor
 from .tenant import TenantContext
+from .tenant_changes import TenantChanges
 from .tenant_shared import TenantShared
 
 __all__ = ["Servers"]
@@ -46,12 +50,16 @@ class Servers:
         server_or_factory: object,
         *,
         commons: Commons | None = None,
+        tools_for: ToolsFor | None = None,
+        changes: TenantChanges | None = None,
         factory_timeout: float = 10.0,
         lifespan_timeout: float = 30.0,
     ) -> None:
-        """Both timeouts in seconds: to make one server, and to start the lifespan of one that a factory has made.
+        """Both timeouts in seconds: to make one server (or to name its tools), and to start the lifespan of one that a
+        factory has made.
 
-        `commons`: what the servers share with those of other nodes.
+        `commons`: what the servers share with those of other nodes. `tools_for`: the names of the tools that each
+        tenant has; None: all. `changes`: tells what is out of date.
 
         Raises:
             HostingError: Neither an MCP server nor callable.
@@ -59,8 +67,11 @@ class Servers:
         self._one: HostedServer | None = None
         self._factory: ServerFactory | None = None
         self._commons = commons
+        self._changes = changes or TenantChanges()
+        self.surfaces = Surfaces(tools_for, self._changes, timeout=factory_timeout)
+        """What each credential sees."""
         if is_server(server_or_factory):
-            self._one = HostedServer(server_or_factory, commons=commons)
+            self._one = HostedServer(server_or_factory, commons=commons, filtered=self.surfaces.by_name)
         elif callable(server_or_factory):
             self._factory = cast("ServerFactory", server_or_factory)
         else:
@@ -105,6 +116,46 @@ class Servers:
             lifespan.cut()
 
     @property
+    def filtered(self) -> bool:
+        """Whether any server is known to hide anything from anybody."""
+        return self.surfaces.active or (self._one is not None and self._one.filtered)
+
+    def fits(self, hosted: HostedServer, tenant: TenantContext) -> bool:
+        """Whether a session's server is what a call of `tenant` is to run on, or another is to be made in its place."""
+        known = hosted.made_for
+        if known is None:
+            return True
+        if known is not tenant and known.surface != tenant.surface:
+            return False
+        return not self._changes.outdated(tenant.tenant, hosted.made)
+
+    async def may_repeat(self, tenant: TenantContext, tool: object) -> bool:
+        """Whether a call of a tool may run twice, as far as `tenant` may know.
+
+        Raises:
+            HostingError: As `for_surface`.
+        """
+        hosted = await self.for_surface(tenant)
+        if not hosted.filtered:
+            return hosted.may_repeat(tool)
+        token = SURFACE.set(await self.surfaces.of(tenant))
+        try:
+            return hosted.may_repeat(tool)
+        finally:
+            SURFACE.reset(token)
+
+    async def unheard(self, tenant: TenantContext, uris: Sequence[str]) -> frozenset[str]:
+        """Those of `uris` of whose changes a session of `tenant` must not hear, whether or not its server is there."""
+        if not uris or not self.filtered:
+            return frozenset()
+        try:
+            hosted = await self.for_surface(tenant)
+            return await unheard(hosted, await self.surfaces.of(tenant), uris) if hosted.filtered else frozenset()
+        except HostingError as error:
+            logger.error("what a session may hear of is not known, so it hears of nothing: %s", error)
+            return frozenset(uris)
+
+    @property
     def one(self) -> HostedServer | None:
         """The server that everybody shares, or None where a factory makes them."""
         return self._one
@@ -146,34 +197,40 @@ class Servers:
         surface = tenant.surface
         while (making := self._making.get(surface)) is not None:
             await making.wait()
-        hosted = self._surfaces.get(surface)
-        if hosted is not None:
+        outdated = self._surfaces.get(surface)
+        if outdated is not None and self.fits(outdated, tenant):
             self._surfaces.move_to_end(surface)
-            return hosted
+            return outdated
         making = self._making[surface] = asyncio.Event()
         try:
             hosted = self._surfaces[surface] = await self._make(tenant, check=check_names)
         finally:
             del self._making[surface]
             making.set()
+        if outdated is not None:
+            _end_when_unused(outdated)
         if len(self._surfaces) > MAX_SURFACES:
-            _, leaving = self._surfaces.popitem(last=False)
-            if leaving.lifespan is not None:
-                # Calls may still run on it: its lifespan ends when the last of them has let go of it.
-                weakref.finalize(leaving, leaving.lifespan.end_soon).atexit = False
+            _end_when_unused(self._surfaces.popitem(last=False)[1])
         return hosted
 
     def release(self, hosted: HostedServer) -> None:
-        """A session's server is no longer needed: its lifespan ends."""
-        if hosted.lifespan is not None and hosted is not self._one:
+        """A session's server is no longer needed: its lifespan ends, when no turn runs on it any more."""
+        if hosted is self._one:
+            return
+        hosted.retired = True
+        if hosted.lifespan is not None and not hosted.turns:
             hosted.lifespan.end()
 
     async def _make(
         self, tenant: TenantContext, *, check: Callable[[HostedServer], None] | None = None
     ) -> HostedServer:
         assert self._factory is not None
+        made = self._changes.latest
         server = await make_server(self._factory, tenant, timeout=self._factory_timeout)
-        hosted = HostedServer(server, self._shared_by(tenant.tenant), self._commons)
+        hosted = HostedServer(server, self._shared_by(tenant.tenant), self._commons, filtered=self.surfaces.by_name)
+        hosted.made_for, hosted.made = tenant, made
+        if hosted.filtered:
+            self.surfaces.active = True
         if check is not None:
             check(hosted)
         if has_lifespan(hosted):
@@ -204,6 +261,12 @@ class Servers:
         hosted.lifespan = lifespan
 
 
+def _end_when_unused(hosted: HostedServer) -> None:
+    """Calls may still run on it: its lifespan ends when the last of them has let go of it."""
+    if hosted.lifespan is not None:
+        weakref.finalize(hosted, hosted.lifespan.end_soon).atexit = False
+
+
 class Lifespan:
     """One lifespan of a server, in a task of its own: it may hold task groups, which only that task may leave."""
 
@@ -217,6 +280,8 @@ class Lifespan:
 
     async def run(self) -> None:
         """From its start to its end. Never raises, but for cancellation."""
+        # It begins in somebody's call, and is not of it.
+        SURFACE.set(None)
         try:
             async with self._server.lifespan(self._server) as state:
                 self._state.set_result(state)

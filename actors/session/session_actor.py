@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp.server.runner import ServerRunner
@@ -23,10 +24,13 @@ from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell
 from .outside_calls import OutsideCalls
 from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for
+from .relay import message_of
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
 from .state import merge_states
+from .surface import SURFACE, Surface
 from .tenant import TenantContext
+from .tenant_bus import ALL_LISTS
 
 if TYPE_CHECKING:
     from .hosting import HostedServer
@@ -43,7 +47,7 @@ _on_request: Final = ServerRunner.on_request.func
 class SessionActor(OutsideCalls):
     """A conversation: its snapshot, its MCP server, the calls in flight and the questions to its client."""
 
-    __slots__ = ("_connection", "_hosted", "_in_flight", "_live", "_next", "_turn")
+    __slots__ = ("_connection", "_hosted", "_in_flight", "_live", "_next", "_surface", "_turn")
 
     def __init__(self, kind: SessionKind, cell: Cell, snapshot: SessionSnapshot) -> None:
         super().__init__(kind, cell, snapshot)
@@ -53,6 +57,8 @@ class SessionActor(OutsideCalls):
         self._connection: SessionConnection | None = None
         self._in_flight: dict[RequestId | Call, Call] | None = None
         self._live: LiveObjects | None = None
+        self._surface: Surface | None = None
+        """What the last call could see."""
 
     # What never waits in the mailbox: called by the edge, outside of turns.
 
@@ -163,7 +169,42 @@ class SessionActor(OutsideCalls):
             raise ForeignSession(self._cell.address)
         if access is Access.EXCLUSIVE and self._kind.interleaved and call.method not in _NEVER_BESIDE:
             return self._move_beside(call)
-        return await self._run(call, self._hosted or await self._host(call.tenant), access)
+        before = self._hosted
+        hosted = before if before is not None and self._fits(before, call.tenant) else await self._host(call.tenant)
+        hosted.turns += 1
+        try:
+            if hosted.filtered and call.surface is None:
+                # Whoever brought the call did not know yet that the server hides anything.
+                await self._kind.servers.surfaces.look_up(call)
+            if call.surface is not self._surface or hosted is not before:
+                await self._sees(call.surface, anew=before is not None and hosted is not before)
+            return await self._run(call, hosted, access)
+        finally:
+            hosted.turns -= 1
+            if hosted.retired:
+                self._kind.servers.release(hosted)
+
+    def _fits(self, hosted: HostedServer, tenant: TenantContext) -> bool:
+        return hosted.made_for is None or self._kind.servers.fits(hosted, tenant)
+
+    async def _sees(self, surface: Surface | None, *, anew: bool) -> None:
+        """The session's calls come with another credential than before, or to a server that was made `anew`."""
+        if (self._surface is None or surface is self._surface) and not anew:
+            self._surface = surface
+            return
+        self._surface = surface
+        if self._kind.relay is not None:
+            self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard, anew=True)
+        for event in ALL_LISTS:
+            await self.notify(message_of(event)["method"], None)
+
+    @property
+    def _unheard(self) -> Callable[[str], bool] | None:
+        """Tells the resources of whose changes this session must not hear; None: it may hear of all."""
+        hosted, surface = self._hosted, self._surface
+        if hosted is None or surface is None or not hosted.filtered:
+            return None
+        return partial(hosted.hiding.hides_uri, surface)
 
     def _move_beside(self, call: Call) -> dict[str, Any]:
         """Have `call` run beside the exclusive turns: it was sent to be one before it was known what it is."""
@@ -205,8 +246,13 @@ class SessionActor(OutsideCalls):
             self._turn = turn
         CURRENT.set(turn)
         try:
+            ask = _on_request(runner)
+            if call.surface is None or (tool is not None and hosted.hiding.plain):
+                work = ask(dispatch, method, params)
+            else:
+                work = hosted.hiding.ask(call.surface, partial(ask, dispatch, method), method, params)
             # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
-            result = await call.run(_on_request(runner)(dispatch, method, params))
+            result = await call.run(work)
             await self.settle()
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
@@ -241,6 +287,8 @@ class SessionActor(OutsideCalls):
         if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
             await self._back_channel.note_progress(params)
         hosted = self._hosted or await self._host(notice.tenant)
+        if hosted.filtered:
+            SURFACE.set(await self._kind.servers.surfaces.of(notice.tenant))
         connection = self._connection or self._connect()
         runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
         await runner.on_notify(NoticeDispatch(notice), notice.method, params)
@@ -291,7 +339,7 @@ class SessionActor(OutsideCalls):
         if self._next is not None:
             before, self.snap = self.snap, self._next
             if self._kind.relay is not None and self.snap.subscriptions != before.subscriptions:
-                self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions)
+                self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard)
         self._turn_over()
 
     def rollback(self) -> None:
@@ -320,12 +368,20 @@ class SessionActor(OutsideCalls):
         return connection
 
     async def _host(self, tenant: TenantContext) -> HostedServer:
-        hosted = await self._kind.servers.for_session(tenant)
-        if self._hosted is None:
+        """The session's server, made if there is none that fits; one that does not is retired."""
+        servers = self._kind.servers
+        hosted = await servers.for_session(tenant)
+        known = self._hosted
+        if known is None:
             self._hosted = hosted
-        elif self._hosted is not hosted:
-            self._kind.servers.release(hosted)
-        return self._hosted
+        elif known is not hosted:
+            if self._fits(known, tenant):
+                # Another turn has made one meanwhile.
+                servers.release(hosted)
+            else:
+                self._hosted = hosted
+                servers.release(known)
+        return self._hosted or hosted
 
     async def close(self) -> None:
         for call in self.calls_in_flight:

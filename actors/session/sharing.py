@@ -36,7 +36,8 @@ def share_equal_parts(
     server's own: the SDK's default seals with a key that only one server object knows, and an explicit policy is the
     same for all that one factory makes for one tenant.
     """
-    for tool in server._tool_manager._tools.values():  # pyright: ignore[reportPrivateUsage]
+    # Not by way of the call that the server is made in, which may see only some of them.
+    for tool in dict[str, Tool].values(server._tool_manager._tools):  # pyright: ignore[reportPrivateUsage]
         _share_tool(tool)
     server.settings = _shared_settings(server.settings)
     for index, middleware in enumerate(lowlevel.middleware):

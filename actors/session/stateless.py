@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from mcp.server.runner import ServerRunner
 
@@ -10,6 +11,7 @@ from .connection import envelope_connection
 from .current_tenant import STATELESS
 from .dispatch import CallDispatch
 from .errors import RequestCancelled
+from .hiding import unheard
 from .hosting import HostedServer
 from .messages import Call
 from .session import CURRENT
@@ -34,6 +36,13 @@ async def learn_tools(call: Call, hosted: HostedServer) -> None:
         await connection.aclose()
 
 
+def _resources(params: dict[str, Any] | None) -> list[Any]:
+    """What `subscriptions/listen` names, whatever is wrong with it: that is the SDK's to say."""
+    wanted: Any = (params or {}).get("notifications")
+    uris: Any = cast("dict[str, Any]", wanted).get("resourceSubscriptions") if isinstance(wanted, dict) else None
+    return cast("list[Any]", uris) if isinstance(uris, list) else []
+
+
 async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
     """Run one modern-era request on the tenant's surface and return its result.
 
@@ -49,8 +58,13 @@ async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
     try:
         if call.cancelled:
             raise RequestCancelled
-        runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
-        return await call.run(runner.on_request(dispatch, call.method, call.params))
+        ask = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state).on_request
+        if call.surface is None:
+            return await call.run(ask(dispatch, call.method, call.params))
+        if call.method == "subscriptions/listen":
+            call.unheard = await unheard(hosted, call.surface, _resources(call.params))
+        hidden = hosted.hiding.ask(call.surface, partial(ask, dispatch, call.method), call.method, call.params)
+        return await call.run(hidden)
     finally:
         dispatch.close()
         await connection.aclose()

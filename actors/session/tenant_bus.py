@@ -31,6 +31,11 @@ class BusListener(Protocol):
     """Known by its identity. What it asks for may change only by `TenantBus.change`."""
 
     @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        ...
+
+    @property
     def kinds(self) -> frozenset[Kind]:
         """List changes that it wants to hear of."""
         ...
@@ -132,6 +137,16 @@ class TenantBus:
             if type(event) in kinds:
                 for listener in listeners:
                     yield listener.hear
+
+    async def deliver_lists(self, tenant: str) -> None:
+        """Have the listeners here of one tenant hear that all lists have changed. Lets others have their turn."""
+        for listeners in list(self._by_kinds.values()):
+            for listener in list(listeners):
+                if listener.tenant == tenant:
+                    for event in ALL_LISTS:
+                        if type(event) in listener.kinds:
+                            self._call(listener.hear, event)
+            await anyio.lowlevel.checkpoint()
 
     async def reread(self) -> None:
         """Tell all listeners here that they may have missed something. Lets others have their turn."""

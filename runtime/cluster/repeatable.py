@@ -48,7 +48,7 @@ async def sort_of(inbound: Inbound, servers: Servers) -> Sort:
     if message.method != "tools/call":
         return Sort(repeatable=False, request_id=message.id)
     try:
-        hosted = await servers.for_surface(inbound.tenant)
+        repeatable = await servers.may_repeat(inbound.tenant, (message.params or {}).get("name"))
     except Exception:
-        return Sort(repeatable=False, request_id=message.id)
-    return Sort(repeatable=hosted.may_repeat((message.params or {}).get("name")), request_id=message.id)
+        repeatable = False
+    return Sort(repeatable, request_id=message.id)
