@@ -19,6 +19,8 @@ from .asker import ASKER
 from .audit import AuditTrail
 from .auditing import Asking
 from .fairness.admission import Admission
+from .fairness.blocking_threads import BlockingThreads
+from .fairness.thread_limiter import THREADS
 from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .inbound import Inbound
@@ -63,9 +65,11 @@ class Edge:
         audit: AuditTrail | None = None,
         admission: Admission | None = None,
         open_streams: OpenStreams | None = None,
+        threads: BlockingThreads | None = None,
     ) -> None:
         """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`. `admission`:
         lets requests in; None: all at once. `open_streams`: ends them with their credentials; None: they last.
+        `threads`: where the threads of calls are counted; None: nowhere.
         """
         self._guard = guard
         self._tenants = tenants
@@ -78,6 +82,7 @@ class Edge:
         self._audit = audit
         self._admission = admission
         self._open_streams = open_streams
+        self._threads = threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
@@ -185,6 +190,8 @@ class Edge:
                     waiting = self._admission.enter(inbound.tenant, len(inbound.body))
                     if waiting is not None:
                         await waiting
+                if self._threads is not None:
+                    THREADS.set((self._threads, inbound.tenant.tenant))
                 await self._leg(inbound.headers)(inbound)
         except NoRoom:
             raise
@@ -193,6 +200,8 @@ class Edge:
 
     async def _take(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
         TRACE.set(trace_of(headers))
+        if self._threads is not None:
+            THREADS.set((self._threads, tenant.tenant))
         leg = self._leg(headers)
         method = scope["method"]
         if self._admission is not None:

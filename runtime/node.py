@@ -23,6 +23,8 @@ from .auditing import AuditingObserver
 from .edge import Edge
 from .errors import ConfigurationError
 from .fairness.admission import Admission
+from .fairness.blocking_threads import BlockingThreads
+from .fairness.thread_limiter import thread_limiter
 from .handshake import HandshakeLeg
 from .http import BodyReader
 from .modern import ModernLeg
@@ -63,6 +65,7 @@ class Node:
     audit: AuditTrail | None = None
     open_streams: OpenStreams | None = None
     admission: Admission | None = None
+    threads: BlockingThreads | None = None
     handshake: HandshakeLeg | None = None
     modern: ModernLeg | None = None
     cluster: Cluster | None = None
@@ -223,8 +226,13 @@ class Node:
                 audit=self.audit,
             )
             stack.callback(self.modern.cancel_all)
-        if options.fairness is not None:
-            self.admission = Admission(options.fairness)
+        fairness = options.fairness
+        if fairness is not None:
+            self.admission = Admission(fairness)
+            self.threads = BlockingThreads(
+                per_tenant=fairness.blocking_threads, in_all=fairness.blocking_threads_in_all
+            )
+            stack.enter_context(thread_limiter())
         if options.tenants is not None:
             self.open_streams = OpenStreams(options.tenants, check_every=options.credential_check)
             stack.callback(tasks.spawn(self.open_streams.run()).cancel)
@@ -241,6 +249,7 @@ class Node:
             audit=self.audit,
             admission=self.admission,
             open_streams=self.open_streams,
+            threads=self.threads,
         )
 
     async def drain(self, timeout: float) -> None:
@@ -290,6 +299,8 @@ class Node:
             numbers |= self.audit.stats()
         if self.admission is not None:
             numbers |= self.admission.stats()
+        if self.threads is not None:
+            numbers |= self.threads.stats()
         if self.cluster is not None:
             numbers |= self.cluster.stats()
         for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):

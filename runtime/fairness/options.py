@@ -25,6 +25,10 @@ class Fairness:
     """Requests of one tenant that may wait to be let in; above it, 429."""
     waiting: int = 8192
     """Those of all tenants; above it, 503 for the newest of the tenant that has most waiting."""
+    blocking_threads: int = 8
+    """Worker threads that blocking code of one tenant may have: tools, prompts, resources that are plain functions."""
+    blocking_threads_in_all: int = 64
+    """Those of all tenants, of which one may have no more than are still free."""
 
     def __post_init__(self) -> None:
         """
