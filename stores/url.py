@@ -20,7 +20,7 @@ Opener = Callable[[str, Clock], Awaitable[SessionStore]]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
 _URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
-_PLANNED = ("dynamodb", "postgres", "postgresql", "redis", "rediss")
+_PLANNED = ("dynamodb", "redis", "rediss")
 
 
 _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]]
@@ -28,7 +28,8 @@ _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]
 
 async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventLogBounds | None = None) -> SessionStore:
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
-    `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), or a scheme added with `register_scheme`.
+    `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), `postgresql://host/database`, or a scheme
+    added with `register_scheme`.
 
     `clock` gives seconds since the Unix epoch; `event_bounds` is what the event log keeps, which a store of a scheme
     that was added brings as it sees fit. The store belongs to the event loop it was opened on; `aclose` it.
@@ -95,6 +96,19 @@ def _nats_opener(scheme: str) -> _Builtin:
     return open_nats
 
 
+def _postgresql_opener(scheme: str) -> _Builtin:
+    async def open_postgresql(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
+        try:
+            from .postgresql.store import PostgresStore
+        except ImportError as error:
+            if error.name is None or error.name.partition(".")[0] != "asyncpg":
+                raise
+            raise StoreURLError(f"the {scheme}:// store needs asyncpg: pip install 'understudy[postgres]'") from error
+        return await PostgresStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
+
+    return open_postgresql
+
+
 def _sqlite_path(rest: str) -> Path:
     if not rest.startswith("/"):
         # Not echoed: what stands in the place of a host may be a user and a password.
@@ -123,6 +137,8 @@ _added: dict[str, Opener] = {}
 _BUILTIN: dict[str, _Builtin] = {
     "memory": _open_memory,
     "nats": _nats_opener("nats"),
+    "postgres": _postgresql_opener("postgres"),
+    "postgresql": _postgresql_opener("postgresql"),
     "sqlite": _open_sqlite,
     "tls": _nats_opener("tls"),
 }

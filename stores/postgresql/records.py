@@ -1,0 +1,243 @@
+"""The calls of `PostgresStore`: what each asks, what it sends for one and for many, and how answers are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..address import Address
+from ..errors import RecordExists, RecordNotFound, StaleEpoch
+from ..record import Record, RecordInfo
+from .connection import Connection, Failed, Row
+from .errors import Failure, PostgresUnavailable
+from .statements import RecordStatements
+from .waiting import ALONE, Kind
+
+__all__ = ["Claim", "Create", "Delete", "Load", "Records", "Save", "Touch"]
+
+_MOST = 128
+"""Records in one statement."""
+
+_ATTEMPTS = 100
+"""Times that one record is looked at again because another's write came between the judging and the reading."""
+
+
+class Create(NamedTuple):
+    record: Record
+
+
+class Claim(NamedTuple):
+    address: Address
+    owner: str
+    now: float
+
+
+class Load(NamedTuple):
+    address: Address
+    now: float
+
+
+class Save(NamedTuple):
+    address: Address
+    epoch: int
+    version: int
+    snapshot: bytes
+    now: float
+    expires: float
+
+
+class Touch(NamedTuple):
+    address: Address
+    epoch: int
+    now: float
+    expires: float
+
+
+class Delete(NamedTuple):
+    address: Address
+    epoch: int | None
+    now: float
+
+
+class Page(NamedTuple):
+    tenant: str | None
+    after: Address
+    now: float
+    limit: int
+
+
+class Expire(NamedTuple):
+    now: float
+    limit: int
+
+
+class Records:
+    """The kinds of call, for the tables in one schema."""
+
+    def __init__(self, schema: str) -> None:
+        self._sql = RecordStatements(schema)
+        self.create = Kind("create", True, self._create, _MOST)
+        self.claim = Kind("claim", True, self._claim, _MOST)
+        self.load = Kind("load", False, self._load, _MOST)
+        self.save = Kind("save", True, self._save, _MOST)
+        self.touch = Kind("touch", True, self._touch)
+        self.delete = Kind("delete", True, self._delete)
+        self.page = Kind("list", False, self._page)
+        self.expire = Kind("expire", True, self._expire)
+        self.ping = Kind("ping", True, self._ping, 1000)
+
+    async def _create(self, connection: Connection, asked: Sequence[Create]) -> list[Any]:
+        # In the order of their keys, as every node has it: two that insert the same ones do not wait for each other.
+        records = sorted((create.record for create in asked), key=lambda record: record.address)
+        rows = await connection.fetch(
+            self._sql.create,
+            [record.address.kind for record in records],
+            [record.address.id for record in records],
+            [record.tenant for record in records],
+            [record.owner for record in records],
+            [record.created for record in records],
+            [record.expires for record in records],
+            [record.snapshot for record in records],
+            writing=True,
+        )
+        made = {(kind, id) for kind, id in rows}
+        return [record if record.address in made else RecordExists(record.address) for (record,) in asked]
+
+    async def _claim(self, connection: Connection, asked: Sequence[Claim]) -> list[Any]:
+        if len(asked) == 1:
+            [(address, owner, now)] = asked
+            rows = await connection.fetch(self._sql.claim, *address, owner, now, writing=True)
+            return [Record(address, *rows[0]) if rows else RecordNotFound(address)]
+        rows = await connection.fetch(
+            self._sql.claim_many,
+            [claim.address.kind for claim in asked],
+            [claim.address.id for claim in asked],
+            [claim.owner for claim in asked],
+            [claim.now for claim in asked],
+            writing=True,
+        )
+        found = _by_key(rows)
+        # What was not found may have been passed over.
+        return [Record(claim.address, *found[claim.address]) if claim.address in found else ALONE for claim in asked]
+
+    async def _load(self, connection: Connection, asked: Sequence[Load]) -> list[Any]:
+        if len(asked) == 1:
+            [(address, now)] = asked
+            rows = await connection.fetch(self._sql.load, *address, now, writing=False)
+            return [Record(address, *rows[0]) if rows else None]
+        rows = await connection.fetch(
+            self._sql.load_many,
+            [load.address.kind for load in asked],
+            [load.address.id for load in asked],
+            [load.now for load in asked],
+            writing=False,
+        )
+        found = _by_key(rows)
+        return [Record(load.address, *found[load.address]) if load.address in found else None for load in asked]
+
+    async def _save(self, connection: Connection, asked: Sequence[Save]) -> list[Any]:
+        if len(asked) == 1:
+            return [await self._save_one(connection, asked[0])]
+        rows = await connection.fetch(
+            self._sql.save_many,
+            [save.address.kind for save in asked],
+            [save.address.id for save in asked],
+            [_int8(save.epoch) for save in asked],
+            [_int8(save.version) for save in asked],
+            [save.snapshot for save in asked],
+            [save.now for save in asked],
+            [save.expires for save in asked],
+            writing=True,
+        )
+        found = _by_key(rows)
+        return [_judged(save, *found[save.address]) if save.address in found else ALONE for save in asked]
+
+    async def _save_one(self, connection: Connection, save: Save) -> Any:
+        for _ in range(_ATTEMPTS):
+            rows = await connection.fetch(
+                self._sql.save,
+                *save.address,
+                _int8(save.epoch),
+                _int8(save.version),
+                save.snapshot,
+                save.now,
+                save.expires,
+                writing=True,
+            )
+            if not rows:
+                return RecordNotFound(save.address)
+            verdict = _judged(save, *rows[0])
+            if verdict is not ALONE:
+                return verdict
+        raise _contended(save.address)
+
+    async def _touch(self, connection: Connection, asked: Sequence[Touch]) -> list[Any]:
+        [(address, epoch, now, expires)] = asked
+        for _ in range(_ATTEMPTS):
+            rows = await connection.fetch(self._sql.touch, *address, _int8(epoch), now, expires, writing=True)
+            if not rows:
+                return [RecordNotFound(address)]
+            [(stored, written)] = rows
+            if written:
+                return [None]
+            if stored != epoch:
+                return [StaleEpoch(address, held=epoch, stored=stored)]
+        raise _contended(address)
+
+    async def _delete(self, connection: Connection, asked: Sequence[Delete]) -> list[Any]:
+        [(address, epoch, now)] = asked
+        expected = None if epoch is None else _int8(epoch)
+        for _ in range(_ATTEMPTS):
+            rows = await connection.fetch(self._sql.delete, *address, expected, now, writing=True)
+            if not rows:
+                return [False]
+            [(stored, gone)] = rows
+            if gone:
+                return [True]
+            if epoch is not None and stored != epoch:
+                return [StaleEpoch(address, held=epoch, stored=stored)]
+        raise _contended(address)
+
+    async def _page(self, connection: Connection, asked: Sequence[Page]) -> list[Any]:
+        [(tenant, after, now, limit)] = asked
+        if tenant is None:
+            rows = await connection.fetch(self._sql.page, *after, now, limit, writing=False)
+        else:
+            rows = await connection.fetch(self._sql.page_of_tenant, *after, now, limit, tenant, writing=False)
+        return [[RecordInfo(Address(kind, id), *rest) for kind, id, *rest in rows]]
+
+    async def _expire(self, connection: Connection, asked: Sequence[Expire]) -> list[Any]:
+        [(now, limit)] = asked
+        [(due, gone)] = await connection.fetch(self._sql.expire, now, limit, writing=True)
+        return [(due, gone)]
+
+    async def _ping(self, connection: Connection, asked: Sequence[float]) -> list[Any]:
+        rows = await connection.fetch(self._sql.ping, max(asked), writing=True)
+        return [rows[0][0] if rows else None] * len(asked)
+
+
+def _judged(save: Save, epoch: int, version: int, written: bool) -> Any:
+    """None if it was written, or is a repeat; the error; or `ALONE` if it should have been written and was not, as what
+    was read was older than what it was compared with."""
+    if written:
+        return None
+    if epoch == save.epoch:
+        if version == save.version:
+            return None
+        if version == save.version - 1:
+            return ALONE
+    return StaleEpoch(save.address, held=save.epoch, stored=epoch)
+
+
+def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    return {(row[0], row[1]): row[2:] for row in rows}
+
+
+def _int8(number: int) -> int:
+    """`number`, or one that no record has if PostgreSQL could not hold it."""
+    return number if -(2**62) < number < 2**62 else -(2**62)
+
+
+def _contended(address: Address) -> Failed:
+    message = f"{address}: others write this record all the time; {_ATTEMPTS} attempts came too late; try again"
+    return Failed(Failure(PostgresUnavailable, message))
