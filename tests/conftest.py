@@ -13,6 +13,7 @@ from support import ServerProcess
 from support import free_port as find_free_port
 from support.nats import nats_missing
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
+from support.redis import RedisServer, redis_missing
 from understudy.runtime.nats_server import NatsServer, NatsServerOptions
 
 # On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
@@ -158,6 +159,42 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
 def pgbouncer_url(pgbouncer: PgBouncer, postgres_database: str) -> str:
     """The URL of `postgres_database` by way of PgBouncer in transaction mode, as the superuser."""
     return pgbouncer.url(postgres_database)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis for all tests. Each test takes a prefix of its own (`support.redis.fresh_prefix`) and leaves the server
+    running as it is; one that must stop or change it makes its own with `redis_servers`."""
+    reason = redis_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the Redis that all tests share."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_servers() -> Iterator[Callable[..., RedisServer]]:
+    """Private Redises, not yet started: `with redis_servers(durable=True) as server`.
+
+    Takes what `RedisServer` takes.
+    """
+    reason = redis_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with ExitStack() as stack:
+
+        def make(**options: object) -> RedisServer:
+            server = RedisServer(**options)  # type: ignore[arg-type]
+            stack.callback(server.close)
+            return server
+
+        yield make
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,118 @@
+"""`FaultProxy`: the way to a server of this machine, which breaks or stalls at a byte that the test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Literal, Self
+
+Direction = Literal["up", "down"]
+"""To the server, or from it."""
+
+
+class FaultProxy:
+    """`async with FaultProxy(port) as proxy`: clients connect to `proxy.port`. Runs on the test's event loop."""
+
+    def __init__(self, to: int) -> None:
+        """`to`: a port of 127.0.0.1."""
+        self.port = 0
+        self.passed: dict[Direction, int] = {"up": 0, "down": 0}
+        """Bytes so far, in each direction."""
+        self.connections = 0
+        """Taken so far."""
+        self._to = to
+        self._left: dict[Direction, int | None] = {"up": None, "down": None}
+        self._broken = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._refusing = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._flowing.set()
+        self._server.close()
+        await self._server.wait_closed()
+        while self._writers:
+            await asyncio.sleep(0.001)
+
+    def cut_after(self, count: int, direction: Direction) -> None:
+        """Break all connections when `count` more bytes have passed in this direction, and those have arrived. What is
+        on its way in the other direction is lost. New connections are taken again at once."""
+        self._left[direction] = count
+        self._broken.clear()
+
+    async def broken(self) -> None:
+        """Return when `cut_after` has struck."""
+        async with asyncio.timeout(10):
+            await self._broken.wait()
+
+    def cut(self) -> None:
+        """Break all connections, and refuse new ones until `restore`."""
+        self._refusing = True
+        self._break()
+
+    def stall(self) -> None:
+        """Pass nothing on, in either direction, until `restore`; connections stay, and new ones are taken."""
+        self._flowing.clear()
+
+    def restore(self) -> None:
+        """Pass on again, what was held back first; take connections again."""
+        self._refusing = False
+        self._flowing.set()
+
+    def _break(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.transport.abort()
+            return
+        both = {writer, there_writer}
+        self._writers |= both
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._flow(reader, there_writer, "up"))
+                tasks.create_task(self._flow(there_reader, writer, "down"))
+        finally:
+            self._writers -= both
+            for end in both:
+                end.transport.abort()
+
+    async def _flow(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction) -> None:
+        with suppress(OSError):
+            while data := await source.read(2**16):
+                await self._flowing.wait()
+                left = self._left[direction]
+                if left is not None and left <= len(data):
+                    self._left[direction] = None
+                    await self._strike(sink, data[:left])
+                    return
+                if left is not None:
+                    self._left[direction] = left - len(data)
+                self.passed[direction] += len(data)
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()
+
+    async def _strike(self, sink: asyncio.StreamWriter, last: bytes) -> None:
+        if last:
+            sink.write(last)
+            with suppress(OSError):
+                await sink.drain()
+            # Aborted at once, the kernel might throw away what the other end has not read yet.
+            await asyncio.sleep(0.02)
+        self._break()
+        self._broken.set()
