@@ -43,7 +43,7 @@ GAUGES = {
     "store_read_largest_group": "Most reads that have shared one transaction.",
     "store_read_queued": "Reads that wait for the store.",
     "store_calls_running": "Calls to the NATS store that are under way.",
-    "store_connected": "1 while the store is connected to NATS.",
+    "store_connected": "1 while the store is connected to its server.",
     "store_queued": "Calls that wait for a connection to PostgreSQL.",
     "store_connections": "Connections to PostgreSQL that are open.",
 }
@@ -104,7 +104,7 @@ TOTALS = {
     "store_read_commits": "Transactions that the reads took.",
     "store_read_failed": "Transactions of reads, or calls that read, that failed.",
     "store_conflicts": "Writes that NATS refused because another had come first; tried again, or refused in turn.",
-    "store_reconnects": "Connections to NATS or PostgreSQL that were made beyond the first.",
+    "store_reconnects": "Connections to the store's server that were made beyond the first.",
     "store_read_busy_seconds": "Time spent in transactions of reads, in seconds.",
     "admission_waited_total": "Requests that had to wait before they were let in.",
     "admission_waited_seconds_total": "How long these waited, in seconds.",

@@ -20,7 +20,8 @@ Opener = Callable[[str, Clock], Awaitable[SessionStore]]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
 _URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
-_PLANNED = ("dynamodb", "redis", "rediss")
+_REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_PLANNED = ("dynamodb",)
 
 
 _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]]
@@ -28,8 +29,9 @@ _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]
 
 async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventLogBounds | None = None) -> SessionStore:
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
-    `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), `postgresql://host/database`, or a scheme
-    added with `register_scheme`.
+    `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), `postgresql://host/database`,
+    `redis://host:6379/0` (`rediss://` for TLS, `redis+sentinel://`, `redis+cluster://`), or a scheme added with
+    `register_scheme`.
 
     `clock` gives seconds since the Unix epoch; `event_bounds` is what the event log keeps, which a store of a scheme
     that was added brings as it sees fit. The store belongs to the event loop it was opened on; `aclose` it.
@@ -109,6 +111,19 @@ def _postgresql_opener(scheme: str) -> _Builtin:
     return open_postgresql
 
 
+def _redis_opener(scheme: str) -> _Builtin:
+    async def open_redis(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
+        try:
+            from .redis.store import RedisStore
+        except ImportError as error:
+            if error.name is None or error.name.partition(".")[0] != "hiredis":
+                raise
+            raise StoreURLError(f"the {scheme}:// store needs hiredis: pip install 'understudy[redis]'") from error
+        return await RedisStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
+
+    return open_redis
+
+
 def _sqlite_path(rest: str) -> Path:
     if not rest.startswith("/"):
         # Not echoed: what stands in the place of a host may be a user and a password.
@@ -139,6 +154,7 @@ _BUILTIN: dict[str, _Builtin] = {
     "nats": _nats_opener("nats"),
     "postgres": _postgresql_opener("postgres"),
     "postgresql": _postgresql_opener("postgresql"),
+    **{scheme: _redis_opener(scheme) for scheme in _REDIS},
     "sqlite": _open_sqlite,
     "tls": _nats_opener("tls"),
 }

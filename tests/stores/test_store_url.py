@@ -87,8 +87,6 @@ async def test_a_path_may_be_percent_encoded(tmp_path: Path) -> None:
         ("sqlite:///x.db?mode=ro", "no \\? or # part"),
         ("sqlite:///x.db#frag", "no \\? or # part"),
         ("sqlite:///x%00.db", "NUL"),
-        ("redis://localhost/0", "redis:// store is not in this version"),
-        ("rediss://localhost/0", "not in this version"),
         ("postgresql:localhost/db", "continues with ://"),
         ("dynamodb://table", "not in this version"),
         ("nats:", "continues with ://"),
@@ -107,8 +105,13 @@ async def test_a_url_that_opens_nothing_says_why_and_what_is_known(
 @pytest.mark.parametrize(
     "text",
     [
-        "redis://user:hunter2@localhost/0",
-        "rediss://:hunter2@localhost",
+        "redis://user:hunter2@localhost/hunter2",
+        "redis://hunter2@localhost",
+        "redis://user:hunter2@one,two",
+        "redis://user:pw@host:hunter2/0",
+        "redis+sentinel://:hunter2@localhost",
+        "redis+cluster://:hunter2@localhost/1",
+        "rediss://:hunter2@localhost?password=hunter2",
         "mysql://user:hunter2@localhost/db?password=hunter2",
         "sqlite://user:hunter2@localhost/x.db",
         "sqlite:///x.db?key=hunter2",
@@ -146,11 +149,14 @@ async def test_a_nats_url_that_makes_no_sense_says_why(text: str, says: str) -> 
         await open_store(text)
 
 
-@pytest.mark.parametrize("scheme", ["nats", "tls"])
-def test_a_store_whose_extra_is_missing_says_how_to_get_it(scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "module", "extra"),
+    [("nats", "nats", "cluster"), ("tls", "nats", "cluster"), ("redis+sentinel", "hiredis", "redis")],
+)
+def test_a_store_whose_extra_is_missing_says_how_to_get_it(scheme: str, module: str, extra: str) -> None:
     script = (
         "import asyncio, sys\n"
-        "sys.modules['nats'] = None\n"
+        f"sys.modules['{module}'] = None\n"
         "from understudy.stores import StoreURLError, open_store\n"
         "try:\n"
         f"    asyncio.run(open_store('{scheme}://user:secret@host/bucket'))\n"
@@ -158,7 +164,7 @@ def test_a_store_whose_extra_is_missing_says_how_to_get_it(scheme: str) -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert "pip install 'understudy[cluster]'" in done.stdout
+    assert f"pip install 'understudy[{extra}]'" in done.stdout
     assert "secret" not in done.stdout
 
 

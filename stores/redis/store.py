@@ -1,0 +1,344 @@
+"""`RedisStore`: records in Redis or Valkey, for all nodes that reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from ..address import Address
+from ..arguments import checked_limit, checked_text, checked_ttl
+from ..errors import RecordExists, RecordNotFound, StaleEpoch
+from ..event_log import EventLogBounds
+from ..record import Page, Record
+from .calls import Calls
+from .cluster import ClusterRoute
+from .errors import RedisUnavailable
+from .keys import Keys, shard_of
+from .listing import Listing
+from .opening import look_around, open_schema
+from .records import lifetime, microseconds, seconds
+from .route import OneServer, Route
+from .scripts import CLAIM, CREATE, DELETE, GONE, LOAD, PROBE, SAVE, SCRIPTS, TOUCH
+from .settings import RedisSettings
+
+__all__ = ["RedisStore"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SNAPSHOT = 128 * 2**20
+"""Bytes; Redis itself would take 512 MiB, and hang up on who sends more."""
+
+MAX_HELD = 65_536
+"""Records of which it is remembered which epoch they were given here."""
+
+
+class RedisStore:
+    """A `SessionStore` in Redis 6.2 or later, or Valkey: one server, one behind sentinels, or a cluster.
+
+    Each method is one script, and so one atomic step and one round trip (`list`, `expire` and `ping`: some). All calls
+    share one connection to each primary. While Redis is away every call raises `StoreUnavailable`; the next call after
+    a pause connects again.
+
+    **one-writer** holds through a fail-over that loses writes: a store sends with each write the mark that it left in
+    the record when it was given the epoch, so that of two that were given one epoch, in two histories,
+    one writes. Of a record whose mark was forgotten (`MAX_HELD`) the epoch alone tells.
+
+    Made by `open`, on the event loop that uses it. A cancelled call may still take effect.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        route: Route,
+        settings: RedisSettings,
+        clock: Callable[[], float],
+        *,
+        id: str,
+        warnings: tuple[str, ...] = (),
+        max_calls: int = 10_000,
+        close_timeout: float = 5.0,
+    ) -> None:
+        self._route = route
+        self._keys = Keys(settings.prefix)
+        self._listing = Listing(route, self._keys)
+        self._calls = Calls(max_calls)
+        self._clock = clock
+        # One time for all nodes where none is given: that of Redis.
+        self._own_clock = clock is not time.time
+        self._close_timeout = close_timeout
+        self._mark = secrets.token_hex(8).encode()
+        self._held: dict[Address, int] = {}
+        self._again = b"1" if settings.replicas else b"0"
+        self.identity = f"Redis store {settings.prefix} made {id}"
+        """What tells this store from others, whatever URLs lead to it."""
+        self.warnings = warnings
+        """What of the servers' settings may lose acknowledged writes."""
+
+    @classmethod
+    async def open(
+        cls,
+        settings: RedisSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        name: str = "understudy-store",
+        timeout: float = 5.0,
+        max_calls: int = 10_000,
+        event_bounds: EventLogBounds | None = None,
+    ) -> Self:
+        """Connect, and find the store or make it. What its servers are set to lose is logged as warnings.
+
+        Args:
+            clock: Seconds since the Unix epoch; `time.time` stands for the clock of Redis.
+            name: What Redis shows as the name of the connection; without spaces.
+            timeout: Seconds that Redis has for each answer, and for the first connection.
+            max_calls: At this many calls under way the next raises `StoreUnavailable`.
+            event_bounds: What `events` keeps.
+
+        Raises:
+            RedisUnavailable: No server answers, or it refuses us; each with what to do.
+            RedisSettingsError: A file of the settings cannot be used.
+            StoreVersionError, StoreCorrupt: The keys are not fit; see `open_schema`.
+        """
+        make = ClusterRoute if settings.mode == "cluster" else OneServer
+        route: Route = make(settings, SCRIPTS, name=name, timeout=timeout)
+        try:
+            await route.open(timeout)
+            id = await open_schema(route, Keys(settings.prefix), settings.prefix)
+            warnings = await look_around(route, settings)
+            store = cls(route, settings, clock, id=id, warnings=warnings, max_calls=max_calls)
+            await store.try_out()
+        except BaseException:
+            route.close()
+            raise
+        for warning in warnings:
+            logger.warning("%s", warning)
+        return store
+
+    @classmethod
+    async def from_url(
+        cls, url: str, *, clock: Callable[[], float] = time.time, event_bounds: EventLogBounds | None = None
+    ) -> Self:
+        """From a URL, as `RedisSettings.from_url` takes it. Raises as that and `open`."""
+        return await cls.open(RedisSettings.from_url(url), clock=clock, event_bounds=event_bounds)
+
+    async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:
+        """See `SessionStore.create`."""
+        checked_ttl(ttl)
+        owner_text = checked_text("owner", owner).encode()
+        tenant_text = checked_text("tenant", tenant).encode()
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.writing:
+            _check_size(snapshot)
+            reply = await self._route.run(
+                keys.slots[shard],
+                CREATE,
+                keys.record[shard] + text,
+                keys.index[shard],
+                keys.ends[shard],
+                self._now(),
+                lifetime(ttl),
+                text,
+                tenant_text,
+                owner_text,
+                self._mark,
+                snapshot,
+                writing=True,
+            )
+        if reply == 1:
+            raise RecordExists(address)
+        self._hold(address, 1)
+        now, expires = seconds(reply[0]), seconds(reply[1])
+        return Record(address, tenant, 1, 1, owner, now, now, expires, snapshot)
+
+    async def claim(self, address: Address, *, owner: str) -> Record:
+        """See `SessionStore.claim`."""
+        owner_text = checked_text("owner", owner).encode()
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.writing:
+            reply = await self._route.run(
+                keys.slots[shard], CLAIM, keys.record[shard] + text, self._now(), owner_text, self._mark, writing=True
+            )
+        if reply == GONE:
+            raise RecordNotFound(address)
+        record = _record(address, reply, owner)
+        self._hold(address, record.epoch)
+        return record
+
+    async def load(self, address: Address) -> Record | None:
+        """See `SessionStore.load`."""
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.reading:
+            reply = await self._route.run(
+                keys.slots[shard], LOAD, keys.record[shard] + text, self._now(), writing=False
+            )
+        return None if reply == GONE else _record(address, reply, reply[7].decode())
+
+    async def save(self, address: Address, *, epoch: int, version: int, snapshot: bytes, ttl: float) -> None:
+        """See `SessionStore.save`."""
+        checked_ttl(ttl)
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.writing:
+            _check_size(snapshot)
+            reply = await self._route.run(
+                keys.slots[shard],
+                SAVE,
+                keys.record[shard] + text,
+                keys.ends[shard],
+                self._now(),
+                lifetime(ttl),
+                text,
+                b"%d" % epoch,
+                self._mark if self._held.get(address) == epoch else b"",
+                b"%d" % version,
+                b"%d" % (version - 1),
+                snapshot,
+                self._again,
+                writing=True,
+            )
+        if reply != 1:
+            raise self._refused(address, reply, epoch)
+
+    async def touch(self, address: Address, *, epoch: int, ttl: float) -> None:
+        """See `SessionStore.touch`."""
+        checked_ttl(ttl)
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.writing:
+            reply = await self._route.run(
+                keys.slots[shard],
+                TOUCH,
+                keys.record[shard] + text,
+                keys.ends[shard],
+                self._now(),
+                lifetime(ttl),
+                text,
+                b"%d" % epoch,
+                self._mark if self._held.get(address) == epoch else b"",
+                writing=True,
+            )
+        if reply != 1:
+            raise self._refused(address, reply, epoch)
+
+    async def delete(self, address: Address, *, epoch: int | None = None) -> bool:
+        """See `SessionStore.delete`."""
+        shard, text = shard_of(address)
+        keys = self._keys
+        with self._calls.writing:
+            reply = await self._route.run(
+                keys.slots[shard],
+                DELETE,
+                keys.record[shard] + text,
+                keys.index[shard],
+                keys.ends[shard],
+                self._now(),
+                text,
+                b"" if epoch is None else b"%d" % epoch,
+                self._mark if epoch is not None and self._held.get(address) == epoch else b"",
+                writing=True,
+            )
+        if epoch is not None and isinstance(reply, list):
+            raise self._refused(address, reply, epoch)
+        self._held.pop(address, None)
+        return reply == 1
+
+    async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
+        """See `SessionStore.list`. In the order of a hash of the address, and in that of the tenants."""
+        checked_limit(limit)
+        if tenant is not None:
+            checked_text("tenant", tenant)
+        with self._calls.reading:
+            return await self._listing.page(self._now(), tenant, cursor, limit)
+
+    async def expire(self, *, limit: int = 1000) -> int:
+        """See `SessionStore.expire`. One round trip while nothing has expired."""
+        checked_limit(limit, most=None)
+        with self._calls.writing:
+            return await self._listing.expire(self._now(), limit)
+
+    async def ping(self) -> None:
+        """See `SessionStore.ping`. Writes one small key, in a cluster one at each primary."""
+        keys = self._keys
+        with self._calls.writing:
+            for shard in self._route.spread(keys.slots):
+                await self._route.run(keys.slots[shard], PROBE, keys.probe[shard], writing=True)
+
+    async def try_out(self) -> None:
+        """Write a record, do to it all that is done to records, and delete it: in about one round trip.
+
+        Raises:
+            RedisUnavailable: One of that is refused. The record is gone a minute later.
+        """
+        address = Address.new("probe")
+        done = await asyncio.gather(
+            self.create(address, tenant="", owner="", snapshot=b"", ttl=60.0),
+            self.save(address, epoch=1, version=2, snapshot=b"", ttl=30.0),
+            self.touch(address, epoch=1, ttl=60.0),
+            self.claim(address, owner=""),
+            self.load(address),
+            self.delete(address),
+            self.expire(limit=1),
+            return_exceptions=True,
+        )
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def aclose(self) -> None:
+        """See `SessionStore.aclose`. Takes at most 5 seconds, whatever Redis does."""
+        try:
+            await self._calls.close(self._close_timeout)
+        finally:
+            self._route.close()
+
+    def stats(self) -> dict[str, float]:
+        """Calls and failed ones of writing and reading, calls under way, whether Redis is connected, how often it was
+        reconnected."""
+        return self._calls.stats() | self._route.stats()
+
+    def _now(self) -> bytes:
+        return microseconds(self._clock()) if self._own_clock else b""
+
+    def _hold(self, address: Address, epoch: int) -> None:
+        held = self._held
+        held.pop(address, None)
+        if len(held) >= MAX_HELD:
+            del held[next(iter(held))]
+        held[address] = epoch
+
+    @staticmethod
+    def _refused(address: Address, reply: Any, epoch: int) -> RecordNotFound | StaleEpoch:
+        if reply == GONE:
+            return RecordNotFound(address)
+        return StaleEpoch(address, held=epoch, stored=int(reply[1]))
+
+
+def _record(address: Address, fields: Any, owner: str) -> Record:
+    expires, epoch, tenant, version, created, updated, snapshot = fields[:7]
+    return Record(
+        address,
+        tenant.decode(),
+        int(epoch),
+        int(version),
+        owner,
+        seconds(created),
+        seconds(updated),
+        seconds(expires),
+        snapshot,
+    )
+
+
+def _check_size(snapshot: bytes) -> None:
+    if len(snapshot) > MAX_SNAPSHOT:
+        raise RedisUnavailable(
+            f"a snapshot of {len(snapshot)} bytes is more than the {MAX_SNAPSHOT} that the Redis store keeps; keep "
+            "less in the session's state"
+        )
