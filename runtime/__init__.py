@@ -21,7 +21,23 @@ if TYPE_CHECKING:
         current_session,
         current_tenant,
         requires,
+        tenant_uri,
+        tenant_uri_template,
     )
+    from ..actors.session.tenants.cache import CacheBounds
+    from ..actors.session.tenants.errors import (
+        FileMissing,
+        FilesError,
+        PathRefused,
+        QuotaExceeded,
+        SecretMissing,
+        SecretsUnavailable,
+        TenantHelperError,
+        WrongTenant,
+    )
+    from ..actors.session.tenants.files import Files
+    from ..actors.session.tenants.secret import Secret
+    from ..actors.session.tenants.secrets_file import SecretsFile
     from ..stores import UnderstudyError
     from .api_key import ApiKey, ApiKeyError, new_api_key
     from .api_keys import ApiKeys
@@ -47,6 +63,7 @@ __all__ = [
     "ApiKeys",
     "Audit",
     "AuditEntry",
+    "CacheBounds",
     "ClaimNames",
     "ClaimsRefused",
     "ClusterOptions",
@@ -54,6 +71,9 @@ __all__ = [
     "CredentialUnchecked",
     "Era",
     "Fairness",
+    "FileMissing",
+    "Files",
+    "FilesError",
     "Forbidden",
     "HostingError",
     "JwtTokens",
@@ -62,8 +82,14 @@ __all__ = [
     "NoStandingStream",
     "NotStarted",
     "NotificationRefused",
+    "PathRefused",
     "ProtectedResource",
+    "QuotaExceeded",
     "Runtime",
+    "Secret",
+    "SecretMissing",
+    "SecretsFile",
+    "SecretsUnavailable",
     "Session",
     "SessionNotFound",
     "SessionReference",
@@ -71,18 +97,34 @@ __all__ = [
     "SigningKeyError",
     "StateError",
     "TenantContext",
+    "TenantHelperError",
     "TenantResolver",
     "TurnSession",
     "Unauthenticated",
     "UnderstudyError",
+    "WrongTenant",
     "current_session",
     "current_tenant",
     "from_token_verifier",
     "new_api_key",
     "requires",
+    "tenant_uri",
+    "tenant_uri_template",
 ]
 
 _ELSEWHERE = {
+    "CacheBounds": "..actors.session.tenants.cache",
+    "FileMissing": "..actors.session.tenants.errors",
+    "Files": "..actors.session.tenants.files",
+    "FilesError": "..actors.session.tenants.errors",
+    "PathRefused": "..actors.session.tenants.errors",
+    "QuotaExceeded": "..actors.session.tenants.errors",
+    "Secret": "..actors.session.tenants.secret",
+    "SecretMissing": "..actors.session.tenants.errors",
+    "SecretsFile": "..actors.session.tenants.secrets_file",
+    "SecretsUnavailable": "..actors.session.tenants.errors",
+    "TenantHelperError": "..actors.session.tenants.errors",
+    "WrongTenant": "..actors.session.tenants.errors",
     "ApiKey": ".api_key",
     "ApiKeyError": ".api_key",
     "ApiKeys": ".api_keys",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .cluster.metric_names import CLUSTER_GAUGES, CLUSTER_HISTOGRAMS, CLUSTER_TOTALS
+from .helper_metric_names import HELPER_GAUGES, HELPER_TOTALS
 
 __all__ = ["GAUGES", "HISTOGRAMS", "TOTALS"]
 
 GAUGES = {
     **CLUSTER_GAUGES,
+    **HELPER_GAUGES,
     "draining": "1 while this node takes no new sessions because it is about to stop.",
     "sessions_live": "Sessions in memory.",
     "sessions_activating": "Sessions on their way into memory.",
@@ -51,6 +53,7 @@ GAUGES = {
 
 TOTALS = {
     **CLUSTER_TOTALS,
+    **HELPER_TOTALS,
     "sessions_turns_started": "Calls that got their turn.",
     "sessions_turns_failed": "Turns that raised, were cancelled, or could not be saved.",
     "sessions_deadlines_exceeded": "Calls that took longer than they may.",

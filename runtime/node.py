@@ -16,6 +16,7 @@ from ..actors.session import SessionKind
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
+from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
 from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
 from .audit import AuditTrail
@@ -57,6 +58,7 @@ class Node:
     """
 
     store: SessionStore
+    helpers: TenantHelpers
     registry: Registry
     resumable: ResumableStreams
     relay: Relay
@@ -114,6 +116,7 @@ class Node:
         self.store = await self._open_store(stack)
         if options.audit is not None:
             self.audit = await stack.enter_async_context(AuditTrail(options.audit, node=self.runtime.node_id))
+        self.helpers = self.servers.helpers = await stack.enter_async_context(options.helpers.make(options.tenants))
         cluster = await self._connect(stack)
         await stack.enter_async_context(self.servers)
         tasks = await stack.enter_async_context(TaskOwner())
@@ -173,6 +176,7 @@ class Node:
             max_state=options.max_state,
             answer_timeout=options.answer_timeout,
             interleaved=options.turns == "interleaved",
+            helpers=self.helpers,
         )
         self.relay = kind.relay = Relay(self.servers, self.resumable.standing)
         stack.callback(self.relay.close)
@@ -218,6 +222,7 @@ class Node:
                     ttl=options.session_ttl,
                     ended=partial(streams.end, logged=False),
                     announce=placement.announce,
+                    helpers=self.helpers,
                 ),
                 posts=posts,
                 max_calls=MAX_STATELESS_CALLS,
@@ -301,6 +306,7 @@ class Node:
             numbers |= self.admission.stats()
         if self.threads is not None:
             numbers |= self.threads.stats()
+        numbers |= {f"tenant_{name}": value for name, value in self.helpers.stats().items()}
         if self.cluster is not None:
             numbers |= self.cluster.stats()
         for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):

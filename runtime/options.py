@@ -12,6 +12,7 @@ from .audit import Audit
 from .errors import ConfigurationError
 from .fairness import Fairness
 from .routing import Placement
+from .tenant_helpers import HelperOptions
 from .tenant_label import MOST_LABELS
 from .tenants import TenantResolver
 
@@ -70,6 +71,7 @@ class RuntimeOptions:
     tenant_labels: int
     fairness: Fairness | None
     """None: first come, first served."""
+    helpers: HelperOptions
 
     def __post_init__(self) -> None:
         """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -35,14 +35,22 @@ from .publishing import publish
 from .routing import Placement
 from .security import HostGuard
 from .session_reference import SessionReference
+from .tenant_helpers import HelperOptions
 from .tenant_label import DEFAULT_LABELS
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import TenantTally
 from .tenants import TenantResolver
 
 if TYPE_CHECKING:
+    import os
+
     from mcp.shared.subscriptions import ServerEvent
 
+    from ..actors.session.tenants.cache import CacheBounds
+    from ..actors.session.tenants.database import TenantDatabase
+    from ..actors.session.tenants.files import Files
+    from ..actors.session.tenants.secrets import SecretSource
+    from ..actors.session.tenants.secrets_file import SecretsFile
     from .cluster import ClusterOptions
     from .cluster.cluster import Cluster
     from .cluster.commons import ClusterCommons
@@ -97,6 +105,10 @@ class Runtime:
         audit: Audit | AuditSink | str | Path | None = None,
         tenant_labels: int = DEFAULT_LABELS,
         fairness: Fairness | Literal["equal", "off"] = "equal",
+        cache: CacheBounds | None = None,
+        files: Files | str | os.PathLike[str] | None = None,
+        secrets: SecretSource | SecretsFile | str | os.PathLike[str] | None = None,
+        database: TenantDatabase | None = None,
     ) -> None:
         """
         Args:
@@ -141,6 +153,11 @@ class Runtime:
                 are `other`.
             fairness: How the tenants of a node share it. "equal": as `Fairness()` says. "off": first come, first
                 served, as it is without `tenants`.
+            cache: How much `tenant.cache` keeps; None: what `CacheBounds` says.
+            files: The folder of the tenants' files, `tenant.files`, or `Files` that says more; None: they have none.
+            secrets: Where `tenant.secrets` come from: a function of the tenant, plain or async, or a file that only
+                this process can read (TOML, JSON, .env); None: the method `secrets` of `tenants`, if it has one.
+            database: What `tenant.connection()` connects to: `RowLevelSecurity(url)` or its like; None: nothing.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -176,8 +193,9 @@ class Runtime:
             audit=audit if isinstance(audit, Audit) or audit is None else Audit(audit),
             tenant_labels=tenant_labels,
             fairness=fairness_of(fairness) if tenants is not None else None,
+            helpers=HelperOptions(cache, files, secrets, database),
         )
-        self.node_id: str = node_id or f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        self.node_id: str = node_id or f"{socket.gethostname()}-{token_hex(3)}"
         self._server = server
         self._tenant_changes = TenantChanges()
         self._guard = HostGuard(allowed_hosts, allowed_origins)

@@ -1,6 +1,6 @@
 """The session kind of actor: one MCP conversation, run by the SDK's kernel."""
 
-from .current_tenant import current_tenant
+from .current_tenant import current_tenant, tenant_uri, tenant_uri_template
 from .errors import (
     DuplicateRequest,
     ForeignSession,
@@ -47,4 +47,6 @@ __all__ = [
     "current_session",
     "current_tenant",
     "requires",
+    "tenant_uri",
+    "tenant_uri_template",
 ]

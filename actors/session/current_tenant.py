@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
 from .errors import NoSession
-from .session import CURRENT
 from .tenant import TenantContext
+from .tenants.running import RUNNING
+from .tenants.uris import uri_template
 
-__all__ = ["current_tenant", "tenant_here"]
-
-STATELESS: ContextVar[TenantContext | None] = ContextVar("understudy_stateless_tenant", default=None)
-"""The tenant of a call that belongs to no session."""
+__all__ = ["current_tenant", "tenant_here", "tenant_uri", "tenant_uri_template"]
 
 
 def current_tenant() -> TenantContext:
@@ -28,5 +24,26 @@ def current_tenant() -> TenantContext:
 
 def tenant_here() -> TenantContext | None:
     """`current_tenant`, or None where no call is running."""
-    session = CURRENT.get()
-    return STATELESS.get() if session is None else session.tenant
+    running = RUNNING.get()
+    return None if running is None else running.tenant
+
+
+def tenant_uri(*segments: str | int, scheme: str = "resource") -> str:
+    """`TenantContext.uri` of the running call's tenant.
+
+    Raises:
+        NoSession: No call is running here.
+        URIRefused: As `TenantContext.uri`.
+    """
+    return current_tenant().uri(*segments, scheme=scheme)
+
+
+def tenant_uri_template(path: str, *, scheme: str = "resource") -> str:
+    """A template of the URIs that `tenant_uri` makes, whichever tenant's: `tenant_uri_template("orders/{number}")`.
+
+    The function has a parameter `tenant`, and that is the running call's: the runtime has refused any other.
+
+    Raises:
+        URIRefused: `path` or the scheme cannot be part of one.
+    """
+    return uri_template(path, scheme)

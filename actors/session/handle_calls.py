@@ -29,6 +29,7 @@ from .hosting import HostedServer
 from .messages import MOVED, Authorize, Call, OpenHandle
 from .session_kind import SESSION, SessionSeed
 from .stateless import learn_tools, serve_stateless
+from .tenants.helpers import TenantHelpers
 
 __all__ = ["HandleCalls"]
 
@@ -44,8 +45,10 @@ class HandleCalls:
         ended: Callable[[Address], None],
         timeout: float = 30.0,
         announce: Announce | None = None,
+        helpers: TenantHelpers | None = None,
     ) -> None:
         """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one.
+        `helpers`: what tools get from their tenant.
 
         `ended` is told of each session that a client closes: its streams are somebody else's to end. `announce` is
         awaited for each that is opened, before its handle is returned.
@@ -55,6 +58,7 @@ class HandleCalls:
         self._ended = ended
         self._timeout = timeout
         self._announce = announce
+        self._helpers = helpers
 
     def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
         """Whether `tool` is one of the two session tools, on a server that takes sessions."""
@@ -117,13 +121,13 @@ class HandleCalls:
         """Run a call that names no session; a listing of the tools also tells how to get one."""
         if call.method == "tools/call" and not hosted.knows_tools:
             # Only now is it known whether a tool declares the handle.
-            await learn_tools(call, hosted)
+            await learn_tools(call, hosted, self._helpers)
             tool: Any = (call.params or {}).get("name")
             if self.is_reserved(hosted, tool):
                 return await self.serve(call, hosted, tool)
             if self.declares_handle(hosted, tool):
                 return await self._hand_on(call, hosted)
-        result = await serve_stateless(call, hosted)
+        result = await serve_stateless(call, hosted, self._helpers)
         if call.method == "tools/list":
             hosted.note_handles(result["tools"])
             if hosted.offers_sessions:

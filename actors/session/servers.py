@@ -26,6 +26,8 @@ from .surfaces import Surfaces, ToolsFor
 from .tenant import TenantContext
 from .tenant_changes import TenantChanges
 from .tenant_shared import TenantShared
+from .tenants.helpers import TenantHelpers
+from .tenants.running import RUNNING, Running
 
 __all__ = ["Servers"]
 
@@ -79,6 +81,8 @@ class Servers:
                 f"cannot host {type(server_or_factory).__name__!r}: need an MCPServer, a low-level Server, a FastMCP "
                 "server, or a function (tenant) -> server"
             )
+        self.helpers: TenantHelpers | None = None
+        """What factories, too, get from the tenant that they make a server for: set by whoever makes both."""
         self._factory_timeout = factory_timeout
         self._lifespan_timeout = lifespan_timeout
         self._tasks = TaskOwner()
@@ -224,6 +228,13 @@ class Servers:
     async def _make(
         self, tenant: TenantContext, *, check: Callable[[HostedServer], None] | None = None
     ) -> HostedServer:
+        running = RUNNING.set(Running(tenant, self.helpers))
+        try:
+            return await self._make_for(tenant, check)
+        finally:
+            RUNNING.reset(running)
+
+    async def _make_for(self, tenant: TenantContext, check: Callable[[HostedServer], None] | None) -> HostedServer:
         assert self._factory is not None
         made = self._changes.latest
         server = await make_server(self._factory, tenant, timeout=self._factory_timeout)

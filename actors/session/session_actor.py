@@ -31,6 +31,9 @@ from .state import merge_states
 from .surface import SURFACE, Surface
 from .tenant import TenantContext
 from .tenant_bus import ALL_LISTS
+from .tenants.foreign import refuse_foreign_uris
+from .tenants.redacting import redacted_error, redacted_result
+from .tenants.running import RUNNING, Running
 
 if TYPE_CHECKING:
     from .hosting import HostedServer
@@ -232,10 +235,14 @@ class SessionActor(OutsideCalls):
             init_options=hosted.init_options if method == "initialize" else None,
         )
         tool = params.get("name") if method == "tools/call" and params is not None else None
+        helpers = self._kind.helpers
+        RUNNING.set(Running(call.tenant, helpers))
         if tool is not None:
             if not hosted.knows_tools:
                 await call.run(hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta")))
             hosted.takes_session(tool)
+        else:
+            refuse_foreign_uris(method, params, call.tenant.tenant)
         read_only = method in PROTOCOL_READS or (tool is not None and hosted.is_read_only(tool))
         if read_only and access is Access.EXCLUSIVE:
             return self._move_beside(call)
@@ -257,6 +264,7 @@ class SessionActor(OutsideCalls):
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
                 turn.end_turn()
+                result = redacted_result(helpers, result)
             elif read_only:
                 turn.changed_state()
             elif method == "initialize":
@@ -271,6 +279,8 @@ class SessionActor(OutsideCalls):
             if turn.refused_write and not isinstance(error, ReadOnlyTurn):
                 # What a prompt or a resource raises the SDK keeps to itself; this is for its author to read.
                 raise ReadOnlyTurn(turn.what) from error
+            if (told := redacted_error(helpers, error)) is not error:
+                raise told from None
             raise
         finally:
             dispatch.close()
@@ -283,6 +293,9 @@ class SessionActor(OutsideCalls):
         self.admit(notice.tenant)
         if self.snap.origin != "handshake":
             raise ForeignSession(self._cell.address)
+        # A program that calls itself, from a tool, brings that tool's along.
+        CURRENT.set(None)
+        RUNNING.set(Running(notice.tenant, self._kind.helpers))
         params = notice.params
         if notice.method == "notifications/progress" and self._back_channel is not None and params is not None:
             await self._back_channel.note_progress(params)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..registry import Registry
     from .relay import Relay
     from .servers import Servers
+    from .tenants.helpers import TenantHelpers
 
 __all__ = ["SESSION", "SessionKind", "SessionSeed", "StandaloneStreams"]
 
@@ -48,8 +49,9 @@ class SessionKind:
         max_subscriptions: int = 1024,
         answer_timeout: float = 600.0,
         interleaved: bool = False,
+        helpers: TenantHelpers | None = None,
     ) -> None:
-        """`ttl` and `answer_timeout` in seconds, `max_state` in bytes."""
+        """`ttl` and `answer_timeout` in seconds, `max_state` in bytes. `helpers`: what tools get from their tenant."""
         self.servers = servers
         self.streams = streams
         self.node_id = node_id
@@ -58,6 +60,7 @@ class SessionKind:
         self.max_subscriptions = max_subscriptions
         self.answer_timeout = answer_timeout
         self.interleaved = interleaved
+        self.helpers = helpers
         self.registry: Registry | None = None
         """The registry that hosts this kind: set by whoever makes both."""
         self.relay: Relay | None = None

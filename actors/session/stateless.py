@@ -8,18 +8,21 @@ from typing import Any, cast
 from mcp.server.runner import ServerRunner
 
 from .connection import envelope_connection
-from .current_tenant import STATELESS
 from .dispatch import CallDispatch
 from .errors import RequestCancelled
 from .hiding import unheard
 from .hosting import HostedServer
 from .messages import Call
 from .session import CURRENT
+from .tenants.foreign import refuse_foreign_uris
+from .tenants.helpers import TenantHelpers
+from .tenants.redacting import redacted_error, redacted_result
+from .tenants.running import RUNNING, Running
 
 __all__ = ["learn_tools", "serve_stateless"]
 
 
-async def learn_tools(call: Call, hosted: HostedServer) -> None:
+async def learn_tools(call: Call, hosted: HostedServer, helpers: TenantHelpers | None) -> None:
     """Have `hosted` learn what its tools are, with the envelope of one modern-era request.
 
     Raises:
@@ -28,7 +31,7 @@ async def learn_tools(call: Call, hosted: HostedServer) -> None:
     assert call.route is not None
     connection = envelope_connection(call.route)
     CURRENT.set(None)
-    STATELESS.set(call.tenant)
+    RUNNING.set(Running(call.tenant, helpers))
     runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
     try:
         await call.run(hosted.learn_tools(runner, CallDispatch(call, None), meta=(call.params or {}).get("_meta")))
@@ -43,7 +46,7 @@ def _resources(params: dict[str, Any] | None) -> list[Any]:
     return cast("list[Any]", uris) if isinstance(uris, list) else []
 
 
-async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
+async def serve_stateless(call: Call, hosted: HostedServer, helpers: TenantHelpers | None) -> dict[str, Any]:
     """Run one modern-era request on the tenant's surface and return its result.
 
     Raises:
@@ -54,17 +57,23 @@ async def serve_stateless(call: Call, hosted: HostedServer) -> dict[str, Any]:
     connection = envelope_connection(call.route)
     dispatch = CallDispatch(call, None)
     CURRENT.set(None)
-    STATELESS.set(call.tenant)
+    RUNNING.set(Running(call.tenant, helpers))
     try:
         if call.cancelled:
             raise RequestCancelled
+        refuse_foreign_uris(call.method, call.params, call.tenant.tenant)
         ask = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state).on_request
         if call.surface is None:
-            return await call.run(ask(dispatch, call.method, call.params))
-        if call.method == "subscriptions/listen":
-            call.unheard = await unheard(hosted, call.surface, _resources(call.params))
-        hidden = hosted.hiding.ask(call.surface, partial(ask, dispatch, call.method), call.method, call.params)
-        return await call.run(hidden)
+            work = ask(dispatch, call.method, call.params)
+        else:
+            if call.method == "subscriptions/listen":
+                call.unheard = await unheard(hosted, call.surface, _resources(call.params))
+            work = hosted.hiding.ask(call.surface, partial(ask, dispatch, call.method), call.method, call.params)
+        return redacted_result(helpers, await call.run(work))
+    except Exception as error:
+        if (told := redacted_error(helpers, error)) is not error:
+            raise told from None
+        raise
     finally:
         dispatch.close()
         await connection.aclose()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from ...stores.arguments import checked_text
+from .tenants.cache import TenantCache
+from .tenants.errors import NotOffered
+from .tenants.files import TenantFiles
+from .tenants.running import helpers_for
+from .tenants.secret import Secret
+from .tenants.secrets import TenantSecrets
+from .tenants.uris import join_uri, parts_of
 
 __all__ = ["ANONYMOUS", "TenantContext"]
 
@@ -34,16 +42,76 @@ class TenantContext:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: `tenant` or `principal` is empty, or nothing that a store can keep.
+            ValueError: `tenant` or `principal` is empty, or nothing that a store can keep; or a claim is a `Secret`.
         """
         for name, text in (("tenant", self.tenant), ("principal", self.principal)):
             if not checked_text(name, text):
                 raise ValueError(f"{name} must not be empty")
+        for name, claim in self.claims.items() if self.claims else ():
+            if isinstance(claim, Secret):
+                # Claims cross between nodes with each request that is forwarded.
+                raise ValueError(
+                    f"the claim {name!r} is a Secret, and claims are sent to other nodes: give it as Runtime(secrets=)"
+                )
 
     @property
     def surface(self) -> tuple[str, str, str | None, frozenset[str]]:
         """What a server factory may depend on: contexts of one surface can share what is built for it."""
         return (self.tenant, self.principal, self.plan, self.scopes)
+
+    # What its calls have, and nobody else's: each refuses to work in another party's call.
+
+    @property
+    def cache(self) -> TenantCache:
+        """What the tenant's tools remember at this node for a while."""
+        helpers_for(self)
+        return TenantCache(self)
+
+    @property
+    def files(self) -> TenantFiles:
+        """The tenant's folder, which paths cannot leave: `Runtime(files=)`."""
+        helpers_for(self)
+        return TenantFiles(self)
+
+    @property
+    def secrets(self) -> TenantSecrets:
+        """Credentials for calls to other services: `Runtime(secrets=)`."""
+        helpers_for(self)
+        return TenantSecrets(self)
+
+    def connection(self) -> AbstractAsyncContextManager[Any]:
+        """A transaction in the tenant's part of the database that `Runtime(database=)` names: committed when the block
+        ends, rolled back when it raises or is cancelled. With PostgreSQL it is an `asyncpg.Connection`.
+
+            async with current_tenant().connection() as connection:
+                await connection.fetch("SELECT * FROM orders")
+
+        Raises:
+            NotOffered: The runtime was given no database.
+            WrongTenant, NoCall: The running call is another party's; none is running.
+            DatabaseBusy, DatabaseUnavailable: On entering: no connection became free in time; the server is silent.
+        """
+        database = helpers_for(self).database
+        if database is None:
+            raise NotOffered("connection()", "a database, `Runtime(..., database=RowLevelSecurity(url))` or its like")
+        return database.connection(self)
+
+    def uri(self, *segments: str | int, scheme: str = "resource") -> str:
+        """The URI of a resource of the tenant's, all of it escaped: `resource://tenant-space/acme/orders/42`.
+        To anybody of another tenant the runtime answers that it is unknown.
+
+        Raises:
+            URIRefused: A segment is empty or only dots, the scheme is none, or it is too long.
+        """
+        return join_uri(self.tenant, segments, scheme)
+
+    def uri_segments(self, uri: str) -> tuple[str, ...]:
+        """What `uri` was called with, of a URI of the tenant's, as texts.
+
+        Raises:
+            ResourceNotFoundError: Another tenant's, or none that `uri` makes; the client is told that it is unknown.
+        """
+        return parts_of(uri, self.tenant)
 
 
 ANONYMOUS = TenantContext(tenant="anonymous", principal="anonymous")

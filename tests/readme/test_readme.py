@@ -110,6 +110,20 @@ async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, m
             for session_id, status in ((session["mcp-session-id"], 200), ("A" * 32, 404)):
                 told = await http.post("/prices-changed", params={"session_id": session_id})
                 assert told.status_code == status
+    runtime = names["with_helpers"]
+    async with (
+        runtime,
+        httpx.AsyncClient(transport=httpx.ASGITransport(runtime.app), base_url="http://localhost") as http,
+    ):
+        known = {**ACCEPT, "authorization": f"Bearer {names['key']}"}
+        opened = await http.post("/mcp", json=INITIALIZE, headers=known)
+        session = {**known, "mcp-session-id": opened.headers["mcp-session-id"]}
+        reported = await http.post("/mcp", json=call("report", name="july"), headers=session)
+        uri = reported.json()["result"]["structuredContent"]["result"]
+        assert uri == "resource://tenant-space/acme/reports/july"
+        read = {"jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": {"uri": uri}}
+        contents = (await http.post("/mcp", json=read, headers=session)).json()["result"]["contents"]
+        assert contents[0]["text"] == "2 rates, 1 header"
 
 
 async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: Path, free_port: int) -> None:
