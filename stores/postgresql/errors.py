@@ -57,7 +57,6 @@ class Failure(NamedTuple):
         return self.kind(self.message, outcome_unknown=self.unknown)
 
 
-_NO_SERVER = "is PostgreSQL there, and reachable from here?"
 _WAIT = "try again shortly"
 
 _STATES: dict[str, tuple[type[PostgresUnavailable], str]] = {
@@ -89,7 +88,7 @@ _STATES: dict[str, tuple[type[PostgresUnavailable], str]] = {
     "57P05": (PostgresUnavailable, _WAIT),
 }
 _CLASSES: dict[str, tuple[type[PostgresUnavailable], str]] = {
-    "08": (PostgresUnavailable, _NO_SERVER),
+    "08": (PostgresUnavailable, _WAIT),
     "28": (PostgresRefused, "look at user and password in the store's URL"),
     "40": (PostgresUnavailable, f"other transactions were in the way, several times: {_WAIT}"),
     "53": (PostgresFull, "it lacks resources; nothing was written"),
@@ -98,6 +97,8 @@ _CLASSES: dict[str, tuple[type[PostgresUnavailable], str]] = {
 }
 _LEAVE = {"25006", "57P04", "3D000"}
 """SQLSTATEs after which another connection may do better, as it may lead to another server."""
+_POOLER_REFUSALS = ("authentication", "no such user", "no such database")
+"""What PgBouncer says where PostgreSQL would have a SQLSTATE of its own."""
 _OF_ONE = ("22", "23", "54")
 """Classes of SQLSTATEs that one of many values may be to blame for."""
 
@@ -133,6 +134,8 @@ def _of_server(error: asyncpg.PostgresError, where: str, *, writing: bool) -> Fa
     # What ends with ERROR was rolled back. FATAL ends the connection, perhaps between the commit and its answer.
     severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
     fatal = severity in ("FATAL", "PANIC") or (severity is None and state.startswith("08"))
+    if state == "08P01" and any(word in str(error) for word in _POOLER_REFUSALS):
+        state = "28P01"
     kind, advice = _STATES.get(state) or _CLASSES.get(state[:2]) or (PostgresUnavailable, "look at its log")
     return Failure(
         kind,

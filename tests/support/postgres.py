@@ -319,6 +319,7 @@ class PgBouncer(_Server):
                 f"auth_type = scram-sha-256\nauth_file = {users}\n"
                 "auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1\n"
                 "ignore_startup_parameters = extra_float_digits\nserver_check_delay = 0\nserver_lifetime = 60\n"
+                "server_login_retry = 0.2\n"
             )
             for file in (configuration, users):
                 self._hand_over(file)
