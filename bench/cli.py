@@ -116,6 +116,12 @@ def _streams() -> Measure:
     return bench_streams
 
 
+def _tenants() -> Measure:
+    from .tenants import bench_tenants
+
+    return bench_tenants
+
+
 @contextmanager
 def _needs_cluster(name: str) -> Generator[None]:
     try:
@@ -134,3 +140,4 @@ _command("forward", "Calls through another node: raw NATS, the link, a cluster."
 _command("failover", "How long a call waits when its node dies or hangs.", _failover, rounds=3)
 _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)
 _command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)
+_command("tenants", "What a call pays to be known, by API key or token, and named in logs and metrics.", _tenants)

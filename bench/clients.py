@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
@@ -58,31 +60,37 @@ def checked(exchange: Exchange) -> Exchange:
     return exchange
 
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
 class HandshakeClient:
     """One session of the handshake era."""
 
-    __slots__ = ("_app", "_caller", "session_id")
+    __slots__ = ("_app", "_caller", "_own", "session_id")
 
-    def __init__(self, app: ASGIApp, session_id: str) -> None:
+    def __init__(self, app: ASGIApp, session_id: str, own: Mapping[str, str] = _NONE) -> None:
+        """`own`: headers of each request besides those of the protocol."""
         self._app = app
+        self._own = own
         self.session_id = session_id
         self._caller = Caller(app, self._session_headers())
 
     def _session_headers(self) -> dict[str, str]:
-        return {**HEADERS, "mcp-session-id": self.session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
+        session = {"mcp-session-id": self.session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
+        return {**HEADERS, **self._own, **session}
 
     @classmethod
-    async def open(cls, app: ASGIApp) -> HandshakeClient:
-        """`initialize`, then `notifications/initialized`.
+    async def open(cls, app: ASGIApp, own: Mapping[str, str] = _NONE) -> HandshakeClient:
+        """`initialize`, then `notifications/initialized`. `own`: headers of each request, such as a credential.
 
         Raises:
             Refused: The server did not open a session.
         """
-        answer = await Caller(app, HEADERS).send(INITIALIZE)
+        answer = await Caller(app, {**HEADERS, **own}).send(INITIALIZE)
         session_id = answer.header(b"mcp-session-id")
         if answer.status != 200 or session_id is None or "result" not in answer.reply():
             raise Refused(f"initialize: status {answer.status}, {answer.body[:300]!r}")
-        client = cls(app, session_id)
+        client = cls(app, session_id, own)
         accepted = await client._caller.send(INITIALIZED)
         if accepted.status != 202:
             raise Refused(f"notifications/initialized: status {accepted.status}, {accepted.body[:300]!r}")

@@ -23,7 +23,7 @@ def run(name: str) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-@pytest.fixture(params=["kernel", "edge", "memory", "actors"])
+@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return run(request.param)
 
