@@ -107,8 +107,7 @@ class Edge:
         if self._tenants is not None:
             ASKER.set(None)
             try:
-                async with asyncio.timeout(RESOLVER_TIMEOUT):
-                    tenant = await resolve_tenant(self._tenants, HTTPRequest(scope))
+                tenant = await resolve_tenant(self._tenants, HTTPRequest(scope), RESOLVER_TIMEOUT)
             except Unauthenticated as error:
                 challenge = (b"www-authenticate", _header_line(error.challenge))
                 await self._turn_away(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,17 @@ logger = logging.getLogger(__name__)
 LARGEST: Final = 2**20
 MOST_WAITING: Final = 4096
 LONGEST_PAUSE: Final = 60.0
+
+
+_FETCHING: ContextVar[bool] = ContextVar("understudy_fetching_keys", default=False)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return not _FETCHING.get()
+
+
+# The client logs whole URLs at INFO, and the query of ours, or its user, may be a secret. What others fetch stays.
+logging.getLogger("httpx2").addFilter(_is_of_others)
 
 
 class JwksUrl:
@@ -163,6 +175,7 @@ class JwksUrl:
             # Reading the machine's certificates takes long enough to be felt by every other call.
             self._trust = await asyncio.to_thread(ssl.create_default_context)
         async with AsyncExitStack() as stack:
+            stack.callback(_FETCHING.reset, _FETCHING.set(True))
             client = await stack.enter_async_context(
                 httpx2.AsyncClient(verify=self._trust or False, timeout=self._deadline, follow_redirects=False)
             )

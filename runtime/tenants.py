@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Awaitable
@@ -55,16 +56,20 @@ class TenantResolver(Protocol):
     def __call__(self, request: Request, /) -> TenantContext | Awaitable[TenantContext]: ...
 
 
-async def resolve_tenant(resolver: TenantResolver, request: Request) -> TenantContext:
-    """What `resolver` says of `request`.
+async def resolve_tenant(resolver: TenantResolver, request: Request, timeout: float | None = None) -> TenantContext:
+    """What `resolver` says of `request`. `timeout`: seconds that it may take, if it is not done at once.
 
     Raises:
         Unauthenticated, Forbidden, CredentialUnchecked: As the resolver says.
         Unauthenticated: The context that it returned is past its end.
+        TimeoutError: It took longer.
         TypeError: It returned something else than a `TenantContext`.
     """
     resolved = resolver(request)
-    context = await resolved if inspect.isawaitable(resolved) else resolved
+    context = resolved
+    if type(resolved) is not TenantContext and inspect.isawaitable(resolved):
+        async with asyncio.timeout(timeout):
+            context = await resolved
     if not isinstance(context, TenantContext):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the tenant resolver returned {type(context).__name__}; it must return a TenantContext")
     return unexpired(context)
