@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..stores import RecordNotFound, StaleEpoch
+from .census import Census
 from .clock import Clock
 from .counters import Counters
 from .departure import Departure
@@ -44,6 +45,8 @@ class Limits:
     idle_after: float
     activation_timeout: float
     close_timeout: float
+    fair: bool = False
+    """Whether tenants share the room for actors, or the least recently used of all leaves."""
 
     @property
     def max_leaving(self) -> int:
@@ -55,6 +58,7 @@ class Host:
     """Owned by the registry; cells reach the node through it."""
 
     __slots__ = (
+        "census",
         "clock",
         "context",
         "counters",
@@ -84,6 +88,7 @@ class Host:
         gate: Gate | None,
         departed: Callable[[LiveCell, bool | BaseException], None],
     ) -> None:
+        self.census = Census(limits.max_live)
         self.clock = clock
         self.counters = counters
         self.limits = limits

@@ -121,6 +121,7 @@ def go(cell: LiveCell) -> None:
         cell.state = State.LEAVING
         cell.host.idle.pop(cell, None)
         cell.host.leaving += 1
+        cell.host.census.leave(cell.tenant)
         departing = _depart(cell)
         try:
             cell.host.spawn(departing, context=cell.host.context.copy())
@@ -189,6 +190,7 @@ async def _awaken(cell: LiveCell) -> Actor:
         raise ActorNotFound(cell.address)
     record = await writer.claim()
     cell.tenant = record.tenant
+    cell.host.census.enter(record.tenant)
     gate = cell.host.gate
     answer = None if gate is None else gate.claimed(cell.address, record.epoch)
     if answer is not None and not await answer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from ..stores import Address
 from .answer import fail
@@ -18,6 +20,8 @@ from .lifecycle import State, begin_leaving, cut, fail_waiting, go, leave
 __all__ = ["Population"]
 
 _RETRY_AFTER = 1.0
+_LOOK_AGAIN_AFTER = 0.1
+"""Seconds."""
 _BATCH = 64
 """Actors that begin to leave before the event loop gets to breathe."""
 
@@ -30,13 +34,17 @@ class Population:
         self._waiters: set[asyncio.Future[None]] = set()
         self.cells: dict[Address, LiveCell] = {}
         self.host: Host
+        self._next_to_leave: deque[tuple[LiveCell, float]] = deque()
+        self._none_before = -inf
 
-    def make_room(self, address: Address) -> None:
-        """See to it that one more cell, of `address`, may be added: the least recently used idle one makes way.
+    def make_room(self, address: Address, tenant: str = "") -> None:
+        """See to it that one more cell, of `address`, may be added: an idle one makes way, see `next_to_leave`.
+
+        `tenant`: whose it will be; empty where that is not known yet.
 
         Raises:
             NodeDraining: The node takes no more.
-            RegistryFull: Every actor is in use.
+            RegistryFull: Every actor is in use, or every one of those that should make way.
         """
         host = self.host
         if host.draining:
@@ -47,19 +55,66 @@ class Population:
             raise NodeDraining(
                 f"{address} is not started: this node takes no more actors for now", address, retry_after=_RETRY_AFTER
             )
-        if len(self.cells) - host.leaving < host.limits.max_live:
+        too_many = host.limits.fair and host.census.has_all_it_may(tenant)
+        if len(self.cells) - host.leaving < host.limits.max_live and not too_many:
             return
-        if host.leaving >= host.limits.max_leaving or not host.idle:
+        leaver = None
+        if host.leaving < host.limits.max_leaving:
+            leaver = self._own_to_leave(tenant) if too_many else self.next_to_leave(tenant)
+        if leaver is None:
+            whose = f"the {host.census[tenant]}" if too_many else f"all {host.limits.max_live}"
             raise RegistryFull(
-                f"{address} is not started: all {host.limits.max_live} live actors of this node are in use",
+                f"{address} is not started: {whose} live actors of this {'tenant' if too_many else 'node'} are in use",
                 address,
                 retry_after=_RETRY_AFTER,
             )
-        leave(next(iter(host.idle)), Departure.PASSIVATED)
+        leave(leaver, Departure.PASSIVATED)
+
+    def next_to_leave(self, tenant: str = "") -> LiveCell | None:
+        """The idle cell that is to make way for one of `tenant`: the least recently used; with fairness, of those of
+        tenants that have more than their share. None if nobody is to.
+        """
+        host = self.host
+        idle = host.idle
+        if not host.limits.fair:
+            return next(iter(idle), None)
+        census = host.census
+        share = census.share
+        for look in (False, True):
+            if look:
+                self._look_for_leavers(share)
+            while self._next_to_leave:
+                cell, since = self._next_to_leave.popleft()
+                # It may have been used meanwhile, or its tenant may have fewer.
+                if idle.get(cell) == since and census[cell.tenant] > share:
+                    return cell
+        # All beyond their share are busy. A tenant that has its share already pushes nobody out who has not.
+        return None if census[tenant] >= share and len(census) > 1 else next(iter(idle), None)
+
+    def _own_to_leave(self, tenant: str) -> LiveCell | None:
+        # It has nearly all there are, so that this does not take long.
+        return next((cell for cell in self.host.idle if cell.tenant == tenant), None)
+
+    def _look_for_leavers(self, share: float) -> None:
+        """Find some at once: to look through all for each that comes would take longer than to start it."""
+        host = self.host
+        now = host.clock.monotonic()
+        if now < self._none_before:
+            return
+        census = host.census
+        enough = max(16, len(host.idle) // 16)
+        for cell, since in host.idle.items():
+            if census[cell.tenant] > share:
+                self._next_to_leave.append((cell, since))
+                if len(self._next_to_leave) >= enough:
+                    return
+        if not self._next_to_leave:
+            self._none_before = now + _LOOK_AGAIN_AFTER
 
     def add(self, cell: LiveCell) -> LiveCell:
         """Enter `cell`; `make_room` has been asked before."""
         self.cells[cell.address] = cell
+        self.host.census.enter(cell.tenant)
         return cell
 
     def departed(self, cell: LiveCell, outcome: bool | BaseException) -> None:
@@ -67,6 +122,8 @@ class Population:
         address = cell.address
         if self.cells.get(address) is cell:
             del self.cells[address]
+        if not cell.departing:
+            self.host.census.leave(cell.tenant)
         departure = cell.departure
         if cell.state is State.LEAVING and departure is not None:
             _count(self.host.counters, departure)

@@ -61,6 +61,8 @@ class Registry:
         sweep_every: Between two looks at the idle actors; by default a quarter of `idle_after`, at most 10 s.
         expire_every: Between two sweeps of expired records out of the store.
         memory_pressure: Asked at each sweep; while it says True the least recently used idle actors leave.
+        fair: Whether those tenants make way first that have more than an equal share of `max_live`; and none has more
+            than seven eighths of it. Otherwise the least recently used of all do.
         observer: Told of arrivals and departures.
         gate: Says what this node may do as one of a cluster; None: it is alone and may do everything. Where the gate
             says no, messages are refused, or their replies fail, with `Elsewhere`.
@@ -87,6 +89,7 @@ class Registry:
         sweep_every: float | None = None,
         expire_every: float = 60.0,
         memory_pressure: Callable[[], bool] | None = None,
+        fair: bool = False,
         observer: Observer | None = None,
         gate: Gate | None = None,
         random: Random | None = None,
@@ -117,6 +120,7 @@ class Registry:
                 idle_after=idle_after,
                 activation_timeout=activation_timeout,
                 close_timeout=close_timeout,
+                fair=fair,
             ),
             storage=self._storage,
             supervision=self._supervision,
@@ -226,7 +230,7 @@ class Registry:
         if address in self._cells:
             raise RecordExists(address)
         kind = self._kind(address)
-        self._population.make_room(address)
+        self._population.make_room(address, tenant)
         self._population.add(LiveCell(self._host, address, kind, tenant)).activate(
             envelope, seed=seed, fresh=True, opening=True
         )

@@ -86,7 +86,9 @@ class Sweeper:
         host = self._host
         while self._memory_pressure is not None and host.idle and self._memory_pressure():
             for _ in range(min(_BATCH, len(host.idle), host.limits.max_leaving - host.leaving)):
-                leave(next(iter(host.idle)), Departure.PASSIVATED)
+                cell = self._population.next_to_leave()
+                if cell is not None:
+                    leave(cell, Departure.PASSIVATED)
             # The pressure can ease only when they have closed what they hold.
             while host.leaving >= _BATCH:
                 await self._population.next_departure()

@@ -38,6 +38,7 @@ from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..actors.task_owner import TaskOwner
 from .audit import AuditTrail
 from .auditing import AuditedCall
+from .fairness.shares import Full, Shares
 from .http import Headers, Receive, Send, answer, disconnected
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
@@ -76,11 +77,13 @@ class ModernLeg:
         posts: Posts,
         max_calls: int,
         max_listening: int,
+        fair: bool = False,
         observe_call: ObserveCall,
         audit: AuditTrail | None = None,
     ) -> None:
         """`max_calls`: how many calls without a session may run at once; `max_listening`: how many of
-        `subscriptions/listen` beside them. `tasks`: the group that owns them.
+        `subscriptions/listen` beside them; `fair`: whether tenants share them (`Shares`). `tasks`: the group that owns
+        them.
         """
         self._registry = registry
         self._servers = servers
@@ -89,6 +92,8 @@ class ModernLeg:
         self._posts = posts
         self._max_calls = max_calls
         self._max_listening = max_listening
+        self._call_shares = Shares(max_calls, fair=fair)
+        self._listening_shares = Shares(max_listening, fair=fair)
         self._observe_call = observe_call
         self._audit = audit
         self._annotated: dict[int, tuple[Any, bool]] = {}
@@ -151,15 +156,20 @@ class ModernLeg:
     def _check_room(self, call: Call) -> None:
         """
         Raises:
-            Refused: The node runs as many of its sort as it may.
+            Refused: The node runs as many of its sort as it may, of all tenants (503) or of this one (429).
         """
         listens = call.method == _LISTEN
-        limit = self._max_listening if listens else self._max_calls
-        if len(self.listening if listens else self.running) >= limit:
-            what = "clients listen" if listens else "calls are running"
-            raise Refused(
-                Refusal(SERVER_BUSY, f"{limit} {what}, the limit of this node", status=503, retry_after=1.0), call.id
-            )
+        full = (self._listening_shares if listens else self._call_shares).full(call.tenant.tenant)
+        if full is None:
+            return
+        what = "clients listen" if listens else "calls are running"
+        if full is Full.NODE:
+            limit = self._max_listening if listens else self._max_calls
+            refusal = Refusal(SERVER_BUSY, f"{limit} {what}, the limit of this node", status=503, retry_after=1.0)
+        else:
+            text = f"Of this tenant so many {what} that others would find no place at this node"
+            refusal = Refusal(SERVER_BUSY, text, status=429, retry_after=1.0)
+        raise Refused(refusal, call.id)
 
     def _classify(self, message: Request, headers: StarletteHeaders) -> InboundModernRoute | InboundLadderRejection:
         duplicated = find_duplicated_routing_header(headers.items())
@@ -213,10 +223,14 @@ class ModernLeg:
     def _own(self, call: Call, work: Awaitable[dict[str, Any]]) -> None:
         """Run `work` as a task of the node's; what comes of it is the call's outcome."""
 
-        running = self.listening if call.method == _LISTEN else self.running
+        listens = call.method == _LISTEN
+        running = self.listening if listens else self.running
+        shares = self._listening_shares if listens else self._call_shares
+        tenant = call.tenant.tenant
 
         async def run() -> None:
             running.add(call)
+            shares.take(tenant)
             try:
                 call.resolve(await work)
             except asyncio.CancelledError as error:
@@ -226,6 +240,7 @@ class ModernLeg:
                 call.fail(error)
             finally:
                 running.discard(call)
+                shares.give_back(tenant)
 
         self._tasks.spawn(run())
 

@@ -163,6 +163,7 @@ class Node:
             commons=self._commons,
             session_ttl=self.options.session_ttl,
             capacity=self.options.max_sessions,
+            fair=self.options.fairness is not None,
         )
         return await stack.enter_async_context(made)
 
@@ -191,6 +192,7 @@ class Node:
             idle_after=options.idle_after,
             memory_pressure=None if options.max_memory is None else memory_pressure(options.max_memory),
             mailbox_size=options.mailbox_size,
+            fair=options.fairness is not None,
             store_timeout=options.store_timeout,
         )
         await stack.enter_async_context(self.registry)
@@ -227,6 +229,7 @@ class Node:
                 posts=posts,
                 max_calls=MAX_STATELESS_CALLS,
                 max_listening=MAX_LISTENING,
+                fair=options.fairness is not None,
                 observe_call=self._observe_call,
                 audit=self.audit,
             )

@@ -74,6 +74,7 @@ class Cluster:
         commons: ClusterCommons,
         session_ttl: float,
         capacity: int,
+        fair: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.options = options
@@ -91,6 +92,7 @@ class Cluster:
         self.connected = False
         self._session_ttl = session_ttl
         self._capacity = capacity
+        self._fair = fair
         self._clock = clock or SystemClock()
         self._versions = options.versions
         self._seals = Seals(options.name)
@@ -214,6 +216,7 @@ class Cluster:
                     serve=self.router.serve,
                     seals=self._seals,
                     versions=self._versions,
+                    fair=self._fair,
                 )
             )
             self.router.link = self.link

@@ -146,7 +146,7 @@ class Calls:
         if call.channel in self._inbound or call.channel in self._arrivals:
             return f"it opened channel {call.channel} twice"
         channel = OwnerChannel(call)
-        refusal = self._serving.refusal()
+        refusal = self._serving.refusal(call.head.tenant.tenant)
         if refusal is not None:
             self._refuse(channel, refusal)
         elif channel.complete:
@@ -179,9 +179,10 @@ class Calls:
         else:
             del self._arrivals[channel.id]
             self._serving.assemble(-channel.size)
-            refusal = self._serving.refusal()
+            head = channel.head_after(now - began)
+            refusal = self._serving.refusal(head.tenant.tenant)
             if refusal is None:
-                self._serve(channel, channel.head_after(now - began))
+                self._serve(channel, head)
             else:
                 self._refuse(channel, refusal)
         return None

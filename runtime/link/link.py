@@ -12,6 +12,7 @@ from typing import Final, Self
 from ...actors.clock import Clock, SystemClock
 from ...actors.task_owner import TaskOwner
 from ..errors import ConfigurationError
+from ..fairness.shares import Shares
 from .batch import CorruptBatch, ForeignBatch, ForgedBatch, UnsealedBatch, decode_batch, encode_batch
 from .counters import LinkCounters
 from .errors import CallFailed, LinkClosed, NotRun, PeerGone, Unsendable
@@ -58,10 +59,12 @@ class Link:
         clock: Clock | None = None,
         versions: Versions = (SEALED, VERSION),
         max_calls: int = 10_000,
+        fair: bool = False,
         patience: float = PATIENCE,
         regroup: float = REGROUP,
     ) -> None:
-        """`me`: this node's incarnation. `serve` answers the calls of peers. `max_calls`, in each direction.
+        """`me`: this node's incarnation. `serve` answers the calls of peers. `max_calls`, in each direction;
+        `fair`: whether tenants share them (`Shares`).
 
         no-wrong-tenant: what `versions` below `SEALED` carry anybody can write who reaches NATS, tenants included.
 
@@ -80,7 +83,6 @@ class Link:
         """See `Publisher.hurry`."""
         self._me = checked_incarnation(me)
         self._versions = checked_versions(versions)
-        self._max_calls = max_calls
         self._patience = patience
         self._regroup = regroup
         self._paths: dict[str, Path] = {}
@@ -93,10 +95,10 @@ class Link:
         self._peer_versions: dict[str, Versions] = {}
         self._closing = True
         self._stopped = False
-        self._forwarding = 0
+        self._forwarding = Shares(max_calls, fair=fair)
         self._regrouping_until = 0.0
         self._tasks = TaskOwner()
-        self.serving = Serving(serve, self._tasks, self.counters, max_calls=max_calls)
+        self.serving = Serving(serve, self._tasks, self.counters, max_calls=max_calls, fair=fair)
 
     async def __aenter__(self) -> Self:
         """
@@ -145,10 +147,11 @@ class Link:
         """
         if self._closing:
             raise LinkClosed
-        if self._forwarding >= self._max_calls:
-            raise NotRun(peer, "busy", {"forwarding": self._forwarding})
+        tenant = head.tenant.tenant
+        if self._forwarding.full(tenant) is not None:
+            raise NotRun(peer, "busy", {"forwarding": self._forwarding.taken})
         path = self._paths.get(peer) or self._open(peer)
-        self._forwarding += 1
+        self._forwarding.take(tenant)
         self.counters.forwarded += 1
         began = self.clock.monotonic()
         try:
@@ -174,7 +177,7 @@ class Link:
             self.counters.gone += 1
             raise
         finally:
-            self._forwarding -= 1
+            self._forwarding.give_back(tenant)
 
     def peer_gone(self, peer: str) -> None:
         """Membership says that this incarnation is no more. Forwards to it end, and its callers wait no more."""
@@ -221,7 +224,7 @@ class Link:
             path.session.count_into(total)
         numbers: dict[str, int] = asdict(total)
         numbers["paths"] = len(self._paths)
-        numbers["forwarding"] = self._forwarding
+        numbers["forwarding"] = self._forwarding.taken
         numbers["serving"] = len(self.serving)
         numbers["assembling_bytes"] = self.serving.assembling
         numbers["backlog_bytes"] = sum(path.session.backlog for path in self._paths.values())
@@ -308,7 +311,7 @@ class Link:
     # How it is done.
 
     def _under_way(self) -> int:
-        return self._forwarding + len(self.serving)
+        return self._forwarding.taken + len(self.serving)
 
     def _open(self, peer: str) -> Path:
         """

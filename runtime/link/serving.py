@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ...actors.task_owner import TaskOwner
+from ..fairness.shares import Shares
 from .counters import LinkCounters
 from .inbound import InboundCall
 
@@ -29,11 +30,12 @@ class Serving:
         counters: LinkCounters,
         *,
         max_calls: int,
+        fair: bool,
     ) -> None:
         self._handler = handler
         self._tasks = tasks
         self._counters = counters
-        self._max_calls = max_calls
+        self._shares = Shares(max_calls, fair=fair)
         self._running: dict[InboundCall, asyncio.Task[None]] = {}
         self._closing = False
         self.assembling = 0
@@ -42,11 +44,11 @@ class Serving:
     def __len__(self) -> int:
         return len(self._running)
 
-    def refusal(self) -> str | None:
-        """Why no call of a peer can be taken now; None if it can."""
+    def refusal(self, tenant: str) -> str | None:
+        """Why no call of `tenant` that a peer forwards can be taken now; None if it can."""
         if self._closing:
             return "closing"
-        return "busy" if len(self._running) >= self._max_calls else None
+        return "busy" if self._shares.full(tenant) is not None else None
 
     def assemble(self, size: int) -> bool:
         """Count `size` more (or less) bytes of unfinished request bodies; if there is no room for them, False."""
@@ -58,7 +60,10 @@ class Serving:
     def serve(self, call: InboundCall) -> None:
         """Run the handler on `call`."""
         self._counters.served += 1
-        self._running[call] = self._tasks.spawn(self._run(call))
+        tenant = call.head.tenant.tenant
+        self._shares.take(tenant)
+        task = self._running[call] = self._tasks.spawn(self._run(call))
+        task.add_done_callback(lambda _: self._shares.give_back(tenant))
 
     async def close(self) -> None:
         """Take no call any more, and cancel those that run. Returns when they have ended."""

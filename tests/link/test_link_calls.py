@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from link.ends import EDGE, OWNER, SEALS, Ends, Heard, a_head, answer, echo, error_of, pattern, soon, two_ends
+from understudy.actors.session import TenantContext
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.errors import ConfigurationError
 from understudy.runtime.link import (
@@ -308,6 +309,31 @@ async def test_beyond_max_calls_calls_are_refused_as_busy_at_either_end(clock: M
             assert (there.value.reason, there.value.peer) == ("busy", OWNER)
         go.set()
     assert all(task.result().complete for task in waiting)
+
+
+async def test_of_the_calls_that_may_be_under_way_one_tenant_has_not_all(clock: ManualClock) -> None:
+    go = asyncio.Event()
+
+    async def handler(call: InboundCall) -> None:
+        await go.wait()
+        await echo(call)
+
+    loud, quiet = TenantContext("loud", "a"), TenantContext("quiet", "a")
+    async with two_ends(handler, clock=clock, max_calls=8, fair=True) as ends, asyncio.TaskGroup() as group:
+        waiting = [group.create_task(ends.ask(tenant=loud)) for _ in range(6)]
+        await soon(lambda: ends.owner.stats()["serving"] == 6)
+        with pytest.raises(NotRun) as here:
+            await ends.ask(tenant=loud)
+        assert (here.value.reason, here.value.data) == ("busy", {"forwarding": 6})
+        async with Link(ends.hub.wire(), me="edge-2.cc", serve=echo, seals=SEALS, clock=clock) as other:
+            with pytest.raises(NotRun) as there:
+                await other.forward(OWNER, a_head(tenant=loud), b"", Heard().send)
+            assert (there.value.reason, there.value.peer) == ("busy", OWNER)
+        waiting.append(group.create_task(ends.ask(tenant=quiet)))
+        await soon(lambda: ends.owner.stats()["serving"] == 7)
+        go.set()
+    assert all(task.result().complete for task in waiting)
+    assert ends.edge.stats()["forwarding"] == 0
 
 
 async def test_a_body_that_is_too_large_is_refused_while_it_arrives(clock: ManualClock) -> None:
