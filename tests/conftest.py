@@ -13,7 +13,7 @@ from support import ServerProcess
 from support import free_port as find_free_port
 from support.nats import nats_missing
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
-from support.redis import RedisServer, redis_missing
+from support.redis import RedisCluster, RedisServer, redis_missing
 from understudy.runtime.nats_server import NatsServer, NatsServerOptions
 
 # On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
@@ -195,6 +195,17 @@ def redis_servers() -> Iterator[Callable[..., RedisServer]]:
             return server
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """One Redis cluster of three primaries for all tests. A test that moves slots or stops a node puts it
+    right again."""
+    reason = redis_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with RedisCluster() as cluster:
+        yield cluster
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,10 @@ class Keys:
 
     `{PREFIX:SHARD}:r:kind/id` is a record (a hash), `{PREFIX:SHARD}:i` the index of the shard's records by tenant and
     address, `{PREFIX:SHARD}:x` the same by the end of their lives. What stands in braces alone decides the slot.
+
+    Of the event log, a stream being `NAME/kind/id`: `:m:STREAM` what is known of it (a hash), `:l:STREAM` its events (a
+    list), `:n:kind/id` the names of an actor's streams (a set); and of the shard `:a` its streams by their newest
+    append, `:z` their sizes, `:b` the sum of those.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -27,7 +31,12 @@ class Keys:
         self.index = [tag + b"i" for tag in tags]
         self.ends = [tag + b"x" for tag in tags]
         self.probe = [tag + b"probe" for tag in tags]
-        self.tags = tags
+        self.stream = [tag + b"m:" for tag in tags]
+        self.events = [tag + b"l:" for tag in tags]
+        self.names = [tag + b"n:" for tag in tags]
+        self.appended = [tag + b"a" for tag in tags]
+        self.sizes = [tag + b"z" for tag in tags]
+        self.total = [tag + b"b" for tag in tags]
         self.slots = [slot_of(tag) for tag in tags]
         """The slot of a cluster that each shard lies in."""
 

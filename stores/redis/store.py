@@ -17,6 +17,8 @@ from ..record import Page, Record
 from .calls import Calls
 from .cluster import ClusterRoute
 from .errors import RedisUnavailable
+from .event_scripts import EVENT_SCRIPTS
+from .events import RedisEventLog
 from .keys import Keys, shard_of
 from .listing import Listing
 from .opening import look_around, open_schema
@@ -62,6 +64,7 @@ class RedisStore:
         warnings: tuple[str, ...] = (),
         max_calls: int = 10_000,
         close_timeout: float = 5.0,
+        event_bounds: EventLogBounds | None = None,
     ) -> None:
         self._route = route
         self._keys = Keys(settings.prefix)
@@ -74,10 +77,23 @@ class RedisStore:
         self._mark = secrets.token_hex(8).encode()
         self._held: dict[Address, int] = {}
         self._again = b"1" if settings.replicas else b"0"
+        self._events = RedisEventLog(
+            route,
+            self._keys,
+            self._calls,
+            self._now,
+            event_bounds or EventLogBounds(),
+            replicated=settings.replicas > 0,
+        )
         self.identity = f"Redis store {settings.prefix} made {id}"
         """What tells this store from others, whatever URLs lead to it."""
         self.warnings = warnings
         """What of the servers' settings may lose acknowledged writes."""
+
+    @property
+    def events(self) -> RedisEventLog:
+        """The event log beside the records; closed with the store."""
+        return self._events
 
     @classmethod
     async def open(
@@ -105,12 +121,14 @@ class RedisStore:
             StoreVersionError, StoreCorrupt: The keys are not fit; see `open_schema`.
         """
         make = ClusterRoute if settings.mode == "cluster" else OneServer
-        route: Route = make(settings, SCRIPTS, name=name, timeout=timeout)
+        route: Route = make(settings, (*SCRIPTS, *EVENT_SCRIPTS), name=name, timeout=timeout)
         try:
             await route.open(timeout)
             id = await open_schema(route, Keys(settings.prefix), settings.prefix)
             warnings = await look_around(route, settings)
-            store = cls(route, settings, clock, id=id, warnings=warnings, max_calls=max_calls)
+            store = cls(
+                route, settings, clock, id=id, warnings=warnings, max_calls=max_calls, event_bounds=event_bounds
+            )
             await store.try_out()
         except BaseException:
             route.close()
@@ -286,6 +304,10 @@ class RedisStore:
             self.load(address),
             self.delete(address),
             self.expire(limit=1),
+            self.events.append(address, "probe", 1, [b""], head=b"", writer="probe"),
+            self.events.read(address, "probe"),
+            self.events.drop_all(address),
+            self.events.expire(limit=1),
             return_exceptions=True,
         )
         for outcome in done:

@@ -390,7 +390,8 @@ async def test_a_password_where_none_is_set_is_refused(redis_server: RedisServer
 
 PERMISSIONS = (
     "+evalsha +eval +script|load +select +client|setname +role +ping +wait +asking +cluster|slots +info +config|get "
-    "+time +exists +del +hset +hget +hmget +zadd +zrem +zcount +zrangebylex +zrangebyscore +pexpire +set"
+    "+time +exists +del +pexpire +get +set +incrby +decrby +hset +hget +hmget +hdel +hstrlen +zadd +zrem +zcount "
+    "+zcard +zscore +zrange +zrangebylex +zrangebyscore +sadd +srem +smembers +rpush +lpop +llen +lrange"
 )
 
 
@@ -412,6 +413,14 @@ async def test_a_user_with_the_permissions_that_are_documented_may_do_all_and_wi
             assert await store.expire() == 0
             await store.ping()
             assert await store.delete(address, epoch=2)
+            await store.events.append(address, "stream", 1, [b"one"] * 5000, head=b"", writer="w")
+            await store.events.append(address, "other", 1, [b"one"], head=b"", writer="w")
+            assert await store.events.read(address, "stream")
+            await store.events._room._make_room(1)
+            await store.events._room._oldest()
+            await store.events.drop([(address, "stream")])
+            await store.events.drop_all(address)
+            await store.events.expire()
         server.command("ACL", "SETUSER", "app", "-pexpire")
         with pytest.raises(RedisRefused, match="does not let this user"):
             await open_store(url)

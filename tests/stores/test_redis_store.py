@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 from hypothesis import settings
-from support.redis import RedisCluster, RedisServer, fresh_prefix, redis_missing, wait_until
+from support.redis import RedisCluster, RedisServer, fresh_prefix, wait_until
 from understudy.runtime.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, SessionStore, StoreUnavailable
 from understudy.stores.redis import RedisStore
@@ -81,16 +81,6 @@ class TestRedisStoreByTheClockOfRedisKeepsTheContract(StoreContract):
 class _RealTime(ManualTime):
     def __call__(self) -> float:
         return time.time()
-
-
-@pytest.fixture(scope="module")
-def redis_cluster() -> Iterator[RedisCluster]:
-    """Three primaries; a test leaves the slots as they were."""
-    reason = redis_missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with RedisCluster() as cluster:
-        yield cluster
 
 
 class TestRedisStoreInAClusterKeepsTheContract(TestRedisStoreKeepsTheContract):
