@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..actors.session import (
         ANONYMOUS,
         HostingError,
+        LimitExceeded,
         LiveObjects,
         NoSession,
         NoStandingStream,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .errors import ConfigurationError, NotStarted
     from .fairness import Fairness
     from .jwt_tokens import JwtTokens
+    from .limits import Limits, SessionLimits
     from .protected_resource import ProtectedResource
     from .runtime import Era, Runtime
     from .session_errors import SessionNotFound, SessionUnavailable
@@ -77,6 +79,8 @@ __all__ = [
     "Forbidden",
     "HostingError",
     "JwtTokens",
+    "LimitExceeded",
+    "Limits",
     "LiveObjects",
     "NoSession",
     "NoStandingStream",
@@ -91,6 +95,7 @@ __all__ = [
     "SecretsFile",
     "SecretsUnavailable",
     "Session",
+    "SessionLimits",
     "SessionNotFound",
     "SessionReference",
     "SessionUnavailable",
@@ -139,9 +144,11 @@ _ELSEWHERE = {
     "Fairness": ".fairness",
     "Forbidden": ".tenants",
     "JwtTokens": ".jwt_tokens",
+    "Limits": ".limits",
     "NotStarted": ".errors",
     "ProtectedResource": ".protected_resource",
     "Runtime": ".runtime",
+    "SessionLimits": ".limits",
     "SessionNotFound": ".session_errors",
     "SessionReference": ".session_reference",
     "SessionUnavailable": ".session_errors",

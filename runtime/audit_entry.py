@@ -21,7 +21,8 @@ class AuditEntry:
     """Seconds since the Unix epoch."""
     event: AuditEvent
     outcome: str
-    """Of a call: `result`, `tool error`, `error`, `cancelled` or `unknown`. Of a refusal: its HTTP status. Of a session
+    """Of a call: `result`, `tool error`, `error`, `cancelled` or `unknown`. Of a refusal: its HTTP status, or `limit: `
+    and the name of the limit that was reached, as for a call whose result was too large. Of a session
     that ended: `ended`, or `gone` where its record was deleted or had expired while it was in memory."""
     node: str
     """Where it happened."""

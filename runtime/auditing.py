@@ -56,10 +56,12 @@ def audit_refusal(refusal: Refusal, request_id: RequestId | None) -> None:
     if asking is not None:
         # A node that died with the call is no refusal: it may have run.
         unknown = is_unknown(refusal)
+        limit = _limit(refusal)
+        outcome = str(refusal.status) if limit is None else f"limit: {limit}"
         _note(
             asking.trail,
             "called" if unknown else "refused",
-            "unknown" if unknown else str(refusal.status),
+            "unknown" if unknown else outcome,
             asking.tenant,
             None if asking.session is None else asking.session.id,
             method=asking.method,
@@ -98,6 +100,9 @@ class AuditedCall:
         if self._session is not None:
             session = self._session.id
         event, outcome = _judged(exchange.refusal, result)
+        if call.over is not None:
+            # What was too much of a result has run.
+            event, outcome = "called" if call.over.ran else "refused", f"limit: {call.over.limit}"
         if outcome == "result" and call.method == "initialize":
             event = "opened"
         elif outcome == "result" and tool == OPEN_SESSION and self._session is None:
@@ -151,6 +156,11 @@ def _judged(refusal: Refusal | None, result: dict[str, Any] | None) -> tuple[Aud
     if outcome == "refused" and refusal is not None:
         return "refused", str(refusal.status)
     return "called", outcome
+
+
+def _limit(refusal: Refusal) -> str | None:
+    limit: Any = refusal.data.get("limit") if isinstance(refusal.data, dict) else None  # pyright: ignore
+    return limit if isinstance(limit, str) else None
 
 
 def _note(

@@ -26,6 +26,7 @@ from .auditing import AuditedCall
 from .http import answer
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
+from .limits.limiter import Limiter
 from .posts import Posts
 from .refusals import Refused, refuse
 from .resumption import Resumption
@@ -60,6 +61,7 @@ class HandshakeLeg:
         announce: Announce | None = None,
         relay: Relay | None = None,
         audit: AuditTrail | None = None,
+        limits: Limiter | None = None,
     ) -> None:
         """`session_ttl` and `check_timeout` in seconds. `observe_call`: told of each request.
 
@@ -73,6 +75,7 @@ class HandshakeLeg:
         self._observe_call = observe_call
         self._announce = announce
         self._audit = audit
+        self._limits = limits
         self._standing_leg = StandingLeg(
             sessions=self._sessions,
             streams=streams,
@@ -82,6 +85,7 @@ class HandshakeLeg:
             session_of=self._session_of,
             session_ttl=session_ttl,
             relay=relay,
+            limits=limits,
         )
 
     async def __call__(self, inbound: Inbound) -> None:
@@ -143,6 +147,10 @@ class HandshakeLeg:
         try:
             if self._servers.filtered and not self._servers.surfaces.enter(call):
                 await self._servers.surfaces.look_up(call)
+            if self._limits is not None:
+                entering = self._limits.enter(call, None if opening else address)
+                if entering is not None:
+                    await entering
             envelope = call.envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
             if opening:
                 self._registry.open(address, SessionSeed("handshake", tenant), tenant.tenant, envelope)
@@ -155,6 +163,10 @@ class HandshakeLeg:
                 self._registry.deliver(address, envelope)
         except (UnderstudyError, Elsewhere) as error:
             call.fail(error)
+        except BaseException:
+            # As when the HTTP server cancels the request while the session wakes: nobody else knows of the call.
+            call.let_go()
+            raise
         await self._posts.first(exchange)
         if exchange.elsewhere is not None:
             raise Elsewhere(exchange.elsewhere)

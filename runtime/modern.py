@@ -27,7 +27,7 @@ from starlette.requests import Request as HTTPRequest
 
 from ..actors import Access, ActorError, Elsewhere, Envelope, Registry
 from ..actors.session import SessionActor
-from ..actors.session.errors import DuplicateRequest
+from ..actors.session.errors import DuplicateRequest, LimitExceeded
 from ..actors.session.exchange import Exchange
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.handles import OPEN_SESSION
@@ -42,6 +42,7 @@ from .fairness.shares import Full, Shares
 from .http import Headers, Receive, Send, answer, disconnected
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
+from .limits.limiter import Limiter
 from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import NoRoom
@@ -80,6 +81,7 @@ class ModernLeg:
         fair: bool = False,
         observe_call: ObserveCall,
         audit: AuditTrail | None = None,
+        limits: Limiter | None = None,
     ) -> None:
         """`max_calls`: how many calls without a session may run at once; `max_listening`: how many of
         `subscriptions/listen` beside them; `fair`: whether tenants share them (`Shares`). `tasks`: the group that owns
@@ -96,6 +98,7 @@ class ModernLeg:
         self._listening_shares = Shares(max_listening, fair=fair)
         self._observe_call = observe_call
         self._audit = audit
+        self._limits = limits
         self._annotated: dict[int, tuple[Any, bool]] = {}
         self.running: set[Call] = set()
         """Calls without a session, but for those that only listen."""
@@ -148,10 +151,31 @@ class ModernLeg:
             mismatch = self._param_mismatch(message, inbound.headers, raw_headers, hosted)
             if mismatch is not None:
                 raise Refused(_refusal(mismatch), message.id)
-            self._check_room(call)
-            self._start(call, hosted)
+            if await self._entered(call):
+                self._start(call, hosted)
         await self._respond(call, inbound)
         self._observe_call(perf_counter() - inbound.started, tally)
+
+    async def _entered(self, call: Call) -> bool:
+        """Whether `call` may run; otherwise it has its outcome.
+
+        Raises:
+            Refused: The node runs as many of its sort as it may.
+        """
+        if self._limits is not None:
+            try:
+                entering = self._limits.enter(call, self._handles.address(call))
+                if entering is not None:
+                    await entering
+            except LimitExceeded as error:
+                call.fail(error)
+                return False
+        try:
+            self._check_room(call)
+        except Refused:
+            call.let_go()
+            raise
+        return True
 
     def _check_room(self, call: Call) -> None:
         """

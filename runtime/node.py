@@ -28,6 +28,8 @@ from .fairness.blocking_threads import BlockingThreads
 from .fairness.thread_limiter import thread_limiter
 from .handshake import HandshakeLeg
 from .http import BodyReader
+from .limits.limiter import Limiter
+from .limits.observing import LimitingObserver
 from .modern import ModernLeg
 from .notices import Notices
 from .open_streams import OpenStreams
@@ -68,6 +70,7 @@ class Node:
     open_streams: OpenStreams | None = None
     admission: Admission | None = None
     threads: BlockingThreads | None = None
+    limiter: Limiter | None = None
     handshake: HandshakeLeg | None = None
     modern: ModernLeg | None = None
     cluster: Cluster | None = None
@@ -120,6 +123,16 @@ class Node:
         cluster = await self._connect(stack)
         await stack.enter_async_context(self.servers)
         tasks = await stack.enter_async_context(TaskOwner())
+        if options.limits is not None:
+            self.limiter = await stack.enter_async_context(
+                options.limits.running(
+                    node=self.runtime.node_id,
+                    store=self.store,
+                    cluster=cluster,
+                    tasks=tasks,
+                    store_timeout=options.store_timeout,
+                )
+            )
         placement = cluster.placement(self.servers) if cluster is not None else options.placement or Placement()
         self.resumable = await stack.enter_async_context(
             ResumableStreams(
@@ -181,12 +194,17 @@ class Node:
         )
         self.relay = kind.relay = Relay(self.servers, self.resumable.standing)
         stack.callback(self.relay.close)
+        kind.limits = self.limiter
         observer = placement.observer
+        if self.limiter is not None:
+            observer = LimitingObserver(self.limiter, observer)
+        if self.audit is not None:
+            observer = AuditingObserver(self.audit, observer)
         self.registry = kind.registry = Registry(
             store=self.store,
             kinds=[kind],
             gate=placement.gate,
-            observer=observer if self.audit is None else AuditingObserver(self.audit, observer),
+            observer=observer,
             owner=self.runtime.node_id,
             max_live=options.max_sessions,
             idle_after=options.idle_after,
@@ -213,6 +231,7 @@ class Node:
                 announce=placement.announce,
                 relay=self.relay,
                 audit=self.audit,
+                limits=self.limiter,
             )
         if "modern" in options.eras:
             self.modern = ModernLeg(
@@ -225,6 +244,7 @@ class Node:
                     ended=partial(streams.end, logged=False),
                     announce=placement.announce,
                     helpers=self.helpers,
+                    limits=self.limiter,
                 ),
                 posts=posts,
                 max_calls=MAX_STATELESS_CALLS,
@@ -232,6 +252,7 @@ class Node:
                 fair=options.fairness is not None,
                 observe_call=self._observe_call,
                 audit=self.audit,
+                limits=self.limiter,
             )
             stack.callback(self.modern.cancel_all)
         fairness = options.fairness
@@ -310,6 +331,8 @@ class Node:
         if self.threads is not None:
             numbers |= self.threads.stats()
         numbers |= {f"tenant_{name}": value for name, value in self.helpers.stats().items()}
+        if self.limiter is not None:
+            numbers |= self.limiter.stats()
         if self.cluster is not None:
             numbers |= self.cluster.stats()
         for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):

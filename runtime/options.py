@@ -11,6 +11,7 @@ from ..stores import EventLog, EventLogBounds, KeyRing, SessionStore
 from .audit import Audit
 from .errors import ConfigurationError
 from .fairness import Fairness
+from .limits.options import LimitOptions
 from .routing import Placement
 from .tenant_helpers import HelperOptions
 from .tenant_label import MOST_LABELS
@@ -72,6 +73,7 @@ class RuntimeOptions:
     fairness: Fairness | None
     """None: first come, first served."""
     helpers: HelperOptions
+    limits: LimitOptions | None
 
     def __post_init__(self) -> None:
         """

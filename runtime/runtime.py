@@ -27,6 +27,10 @@ from .edge import Edge
 from .errors import ConfigurationError, NotStarted
 from .fairness import Fairness
 from .fairness.options import fairness_of
+from .limits.counters import Counters
+from .limits.guarded_counters import WhenCountersFail
+from .limits.limits import Limits, LimitsByPlan, LimitsOf
+from .limits.options import LimitOptions
 from .metrics import Latency, render_metrics
 from .node import Node, cluster_module
 from .options import Era, RuntimeOptions
@@ -109,6 +113,9 @@ class Runtime:
         files: Files | str | os.PathLike[str] | None = None,
         secrets: SecretSource | SecretsFile | str | os.PathLike[str] | None = None,
         database: TenantDatabase | None = None,
+        limits: Limits | LimitsByPlan | LimitsOf | None = None,
+        when_counters_fail: WhenCountersFail = "open",
+        limit_counters: Counters | None = None,
     ) -> None:
         """
         Args:
@@ -158,6 +165,11 @@ class Runtime:
             secrets: Where `tenant.secrets` come from: a function of the tenant, plain or async, or a file that only
                 this process can read (TOML, JSON, .env); None: the method `secrets` of `tenants`, if it has one.
             database: What `tenant.connection()` connects to: `RowLevelSecurity(url)` or its like; None: nothing.
+            limits: How much a tenant may use, and each of its sessions: `Limits`, a mapping of plans to `Limits`, or a
+                function of the `TenantContext`; None: everything.
+            when_counters_fail: What to do while what all nodes count together is out of reach. "open": each node
+                applies the limits by itself, alone. "closed": what has a limit is refused.
+            limit_counters: Where nodes count together, in place of the cluster's NATS.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -194,6 +206,7 @@ class Runtime:
             tenant_labels=tenant_labels,
             fairness=fairness_of(fairness) if tenants is not None else None,
             helpers=HelperOptions(cache, files, secrets, database),
+            limits=LimitOptions.of(limits, when_counters_fail, limit_counters),
         )
         self.node_id: str = node_id or f"{socket.gethostname()}-{token_hex(3)}"
         self._server = server

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from mcp_types import INVALID_REQUEST
@@ -11,12 +12,14 @@ from mcp_types.version import is_version_at_least
 
 from ..actors import Elsewhere
 from ..actors.session import SessionActor, TenantContext
+from ..actors.session.errors import LimitExceeded
 from ..actors.session.exchange import Exchange
 from ..actors.session.relay import Relay, reread_messages
 from ..actors.session.standalone import Listened
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..stores import Address, UnderstudyError
 from .inbound import Inbound
+from .limits.limiter import Limiter
 from .posts import Posts
 from .refusals import Refused
 from .replay import Replay, Replays
@@ -47,6 +50,7 @@ class StandingLeg:
         session_of: Callable[[Inbound], Awaitable[Address]],
         session_ttl: float,
         relay: Relay | None,
+        limits: Limiter | None = None,
     ) -> None:
         """`session_of`: who the request is from, and for. `session_ttl` in seconds."""
         self._sessions = sessions
@@ -57,6 +61,7 @@ class StandingLeg:
         self._session_of = session_of
         self._session_ttl = session_ttl
         self._relay = relay
+        self._limits = limits
         self._replays = Replays()
 
     async def __call__(self, inbound: Inbound) -> None:
@@ -75,7 +80,8 @@ class StandingLeg:
         version = inbound.revision
         primed = is_version_at_least(version, RESUMABLE_SINCE)
         if last_event is None:
-            await self._stand(address, None, primed, inbound)
+            async with self._counted(address, STANDALONE, inbound):
+                await self._stand(address, None, primed, inbound)
             return
         event_id = last_event.decode("latin-1")
         name, number = event_position(event_id) or (STANDALONE, 0)
@@ -83,9 +89,29 @@ class StandingLeg:
             raise unknown_event(event_id)
         tag, _, life = name.partition(".")
         if tag == tag_of(address):
-            await self._stand(address, (life, number), primed, inbound)
+            async with self._counted(address, STANDALONE, inbound, resumed=True):
+                await self._stand(address, (life, number), primed, inbound)
         else:
-            await self._resume(address, event_id, number, primed, inbound)
+            async with self._counted(address, name, inbound, resumed=True):
+                await self._resume(address, event_id, number, primed, inbound)
+
+    @asynccontextmanager
+    async def _counted(
+        self, address: Address, name: str, inbound: Inbound, *, resumed: bool = False
+    ) -> AsyncGenerator[None]:
+        """While the stream counts as open.
+
+        Raises:
+            Refused: There are as many as there may be.
+        """
+        if self._limits is None:
+            yield
+            return
+        try:
+            async with self._limits.stream(inbound.tenant, address, name, resumed=resumed):
+                yield
+        except LimitExceeded as error:
+            raise refused(error, address) from error
 
     def _is_written_here(self, address: Address, event_id: str, inbound: Inbound) -> bool:
         """Whether a turn that keeps its session from moving on writes the stream, or has just written it.

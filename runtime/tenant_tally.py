@@ -43,6 +43,8 @@ class TenantTally:
             # It has not run here: whoever runs it, or refuses it for want of room, counts it.
             return
         outcome = outcome_of(exchange.refusal, result)
+        if call.over is not None and not call.over.ran:
+            outcome = "refused"
         self.sink.calls[outcome] += 1
         if outcome == "refused" and exchange.refusal is not None:
             self.sink.refusals[exchange.refusal.status] += 1

@@ -12,6 +12,7 @@ __all__ = [
     "ForeignSession",
     "HandlerExit",
     "HostingError",
+    "LimitExceeded",
     "NoSession",
     "NoStandingStream",
     "NotificationRefused",
@@ -56,6 +57,22 @@ class RequestCancelled(SessionError):
 
     def __init__(self) -> None:
         super().__init__("Request cancelled")
+
+
+class LimitExceeded(SessionError):
+    """A tenant or a session has used as much as it may, or nobody can tell whether it has."""
+
+    def __init__(
+        self, message: str, *, limit: str, retry_after: float | None = None, unchecked: bool = False, ran: bool = False
+    ) -> None:
+        """`limit`: its name among the fields of `Limits`. `retry_after` in seconds. `unchecked`: it cannot be told now.
+        `ran`: the call has run, and its result is what was too much.
+        """
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after = retry_after
+        self.unchecked = unchecked
+        self.ran = ran
 
 
 class NoSession(SessionError, LookupError):

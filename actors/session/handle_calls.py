@@ -10,7 +10,7 @@ from typing import Any
 from ...stores import Address
 from ..actor import Access
 from ..envelope import Envelope, FutureReply, Reply
-from ..errors import ActorEnded, ActorNotFound
+from ..errors import ActorEnded, ActorNotFound, Elsewhere, NodeDraining, RegistryFull
 from ..registry import Registry
 from .announcement import Announce, announced
 from .authorization import authorize
@@ -26,6 +26,7 @@ from .handles import (
     unknown_handle,
 )
 from .hosting import HostedServer
+from .limiting import CallLimits
 from .messages import MOVED, Authorize, Call, OpenHandle
 from .session_kind import SESSION, SessionSeed
 from .stateless import learn_tools, serve_stateless
@@ -46,6 +47,7 @@ class HandleCalls:
         timeout: float = 30.0,
         announce: Announce | None = None,
         helpers: TenantHelpers | None = None,
+        limits: CallLimits | None = None,
     ) -> None:
         """`ttl`: seconds a session lives after its last use. `timeout`: seconds to open or close one.
         `helpers`: what tools get from their tenant.
@@ -59,6 +61,7 @@ class HandleCalls:
         self._timeout = timeout
         self._announce = announce
         self._helpers = helpers
+        self._limits = limits
 
     def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
         """Whether `tool` is one of the two session tools, on a server that takes sessions."""
@@ -105,6 +108,21 @@ class HandleCalls:
         return text_result(hosted.lowlevel, "The session is closed.")
 
     async def _open(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
+        limits = self._limits
+        if limits is None:
+            return await self._opened(call, hosted)
+        if (beginning := limits.begin(call, None, read_only=False)) is not None:
+            await beginning
+        if (opening := limits.opening(call.tenant)) is not None:
+            await opening
+        try:
+            return await self._opened(call, hosted)
+        except (RegistryFull, NodeDraining, Elsewhere):
+            # Of what fails otherwise it is not known whether the session is there; the next census tells.
+            limits.not_opened(call.tenant)
+            raise
+
+    async def _opened(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
         assert call.route is not None
         address = Address.new(SESSION)
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -127,7 +145,7 @@ class HandleCalls:
                 return await self.serve(call, hosted, tool)
             if self.declares_handle(hosted, tool):
                 return await self._hand_on(call, hosted)
-        result = await serve_stateless(call, hosted, self._helpers)
+        result = await serve_stateless(call, hosted, self._helpers, self._limits)
         if call.method == "tools/list":
             hosted.note_handles(result["tools"])
             if hosted.offers_sessions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mcp.shared.inbound import InboundModernRoute
 from mcp_types import RequestId
 
-from .errors import HandlerExit, RequestCancelled
+from .errors import HandlerExit, LimitExceeded, RequestCancelled
 from .exchange import Exchange
 from .tenant import TenantContext
 
@@ -60,6 +60,10 @@ class Call:
     """Resources that it asks to hear of, and is not to."""
     audit: Callable[[Call, dict[str, Any] | None], None] | None = None
     """Told once of the outcome, which the exchange has by then, and of the result if there is one."""
+    over: LimitExceeded | None = None
+    """The limit that it was refused by, if it was."""
+    release: Callable[[Call], None] | None = None
+    """Called once when the call has its outcome: it is in flight no more."""
 
     def resolve(self, result: Any) -> None:
         """`Reply`: the turn is over and what it changed is saved."""
@@ -68,19 +72,28 @@ class Call:
         if self.actor is not None:
             self.actor.forget(self)
         self.exchange.resolve(result)
-        self._audited(result)
+        self._ended(result)
 
     def fail(self, error: BaseException) -> None:
         """`Reply`: there was no turn, or it changed nothing."""
         if self.actor is not None:
             self.actor.forget(self)
+        if isinstance(error, LimitExceeded):
+            self.over = error
         self.exchange.fail(error)
-        self._audited(None)
+        self._ended(None)
 
-    def _audited(self, result: dict[str, Any] | None) -> None:
+    def _ended(self, result: dict[str, Any] | None) -> None:
+        self.let_go()
         if self.audit is not None:
             audit, self.audit = self.audit, None
             audit(self, result)
+
+    def let_go(self) -> None:
+        """It is in flight no more."""
+        if self.release is not None:
+            release, self.release = self.release, None
+            release(self)
 
     async def run(self, handler: Awaitable[T]) -> T:
         """Run its handler, or a part of it, in the present task, so that `cancel` reaches it.

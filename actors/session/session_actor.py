@@ -248,6 +248,11 @@ class SessionActor(OutsideCalls):
             return self._move_beside(call)
         if call.cancelled:
             raise RequestCancelled
+        limits = self._kind.limits
+        if limits is not None:
+            beginning = limits.begin(call, self._cell.address, read_only=read_only)
+            if beginning is not None:
+                await call.run(beginning)
         turn = self._begin_turn(call, tool, dispatch, read_only=read_only)
         if access is Access.EXCLUSIVE:
             self._turn = turn
@@ -260,6 +265,8 @@ class SessionActor(OutsideCalls):
                 work = hosted.hiding.ask(call.surface, partial(ask, dispatch, method), method, params)
             # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
             result = await call.run(work)
+            if limits is not None:
+                limits.check_result(call, self._cell.address, result)
             await self.settle()
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
@@ -316,13 +323,17 @@ class SessionActor(OutsideCalls):
             method=call.method,
             tool=tool,
             saved=self.snap.state,
-            max_state=self._kind.max_state,
+            max_state=self._max_state(call.tenant),
             read_only=read_only,
             live=self._live_objects,
             checkpoint=self._checkpoint,
             notify=self.tell,
             dispatch=dispatch,
         )
+
+    def _max_state(self, tenant: TenantContext) -> int:
+        limits, most = self._kind.limits, self._kind.max_state
+        return most if limits is None else limits.max_state(tenant, len(self.snap.state), most)
 
     def _live_objects(self) -> LiveObjects:
         if self._live is None:
@@ -335,6 +346,7 @@ class SessionActor(OutsideCalls):
             return
         saving = replace(self._next or self.snap, state=state)
         await self._cell.save(saving.pack())
+        self._state_saved(saving)
         self.snap = saving
         self._next = None
 
@@ -350,10 +362,15 @@ class SessionActor(OutsideCalls):
 
     def saved(self) -> None:
         if self._next is not None:
+            self._state_saved(self._next)
             before, self.snap = self.snap, self._next
             if self._kind.relay is not None and self.snap.subscriptions != before.subscriptions:
                 self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard)
         self._turn_over()
+
+    def _state_saved(self, saved: SessionSnapshot) -> None:
+        if self._kind.limits is not None and saved.state is not self.snap.state:
+            self._kind.limits.state_changed(saved.tenant, len(saved.state) - len(self.snap.state))
 
     def rollback(self) -> None:
         self._turn_over()

@@ -15,6 +15,7 @@ from .tenant import TenantContext
 
 if TYPE_CHECKING:
     from ..registry import Registry
+    from .limiting import CallLimits
     from .relay import Relay
     from .servers import Servers
     from .tenants.helpers import TenantHelpers
@@ -65,6 +66,8 @@ class SessionKind:
         """The registry that hosts this kind: set by whoever makes both."""
         self.relay: Relay | None = None
         """Told of changed subscriptions; None where nothing is relayed."""
+        self.limits: CallLimits | None = None
+        """Says how much a tenant may use; None: everything."""
 
     async def merge(self, address: Address, before: bytes, after: bytes) -> None:
         """Save what an interleaved turn changed from `before` to `after`, in an exclusive turn of its own.

@@ -12,6 +12,7 @@ from .dispatch import CallDispatch
 from .errors import RequestCancelled
 from .hiding import unheard
 from .hosting import HostedServer
+from .limiting import CallLimits
 from .messages import Call
 from .session import CURRENT
 from .tenants.foreign import refuse_foreign_uris
@@ -46,10 +47,13 @@ def _resources(params: dict[str, Any] | None) -> list[Any]:
     return cast("list[Any]", uris) if isinstance(uris, list) else []
 
 
-async def serve_stateless(call: Call, hosted: HostedServer, helpers: TenantHelpers | None) -> dict[str, Any]:
+async def serve_stateless(
+    call: Call, hosted: HostedServer, helpers: TenantHelpers | None, limits: CallLimits | None = None
+) -> dict[str, Any]:
     """Run one modern-era request on the tenant's surface and return its result.
 
     Raises:
+        LimitExceeded: The tenant has used as much as it may.
         RequestCancelled: `call.cancel()` was called.
         Whatever the handler raises.
     """
@@ -61,6 +65,11 @@ async def serve_stateless(call: Call, hosted: HostedServer, helpers: TenantHelpe
     try:
         if call.cancelled:
             raise RequestCancelled
+        if limits is not None:
+            tool = (call.params or {}).get("name") if call.method == "tools/call" else None
+            beginning = limits.begin(call, None, read_only=hosted.is_read_only(tool))
+            if beginning is not None:
+                await call.run(beginning)
         refuse_foreign_uris(call.method, call.params, call.tenant.tenant)
         ask = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state).on_request
         if call.surface is None:
@@ -69,7 +78,10 @@ async def serve_stateless(call: Call, hosted: HostedServer, helpers: TenantHelpe
             if call.method == "subscriptions/listen":
                 call.unheard = await unheard(hosted, call.surface, _resources(call.params))
             work = hosted.hiding.ask(call.surface, partial(ask, dispatch, call.method), call.method, call.params)
-        return redacted_result(helpers, await call.run(work))
+        result = redacted_result(helpers, await call.run(work))
+        if limits is not None:
+            limits.check_result(call, None, result)
+        return result
     except Exception as error:
         if (told := redacted_error(helpers, error)) is not error:
             raise told from None

@@ -27,7 +27,7 @@ from ..errors import (
     SnapshotError,
     SnapshotTooNew,
 )
-from .errors import DuplicateRequest, ForeignSession, RequestCancelled, SessionError
+from .errors import DuplicateRequest, ForeignSession, LimitExceeded, RequestCancelled, SessionError
 
 __all__ = [
     "OUTCOME_UNKNOWN",
@@ -111,6 +111,9 @@ def refusal_of(error: BaseException, *, modern: bool) -> Refusal:
             return Refusal(INTERNAL_ERROR, "The session's stored state cannot be read", None, 500)
         case DeadlineExceeded():
             return Refusal(SERVER_BUSY, "The request took too long", {"outcome": "unknown"}, 503, 1.0)
+        case LimitExceeded():
+            status = 503 if error.unchecked else 200 if error.ran else 429
+            return Refusal(SERVER_BUSY, str(error), {"limit": error.limit}, status, error.retry_after)
         case SessionError():
             return Refusal(INTERNAL_ERROR, str(error))
         case _:

@@ -22,6 +22,9 @@ __all__ = ["Buckets"]
 SHORTEST_MEMORY: Final = 3600.0
 """Seconds that the directory remembers at least where an address was."""
 
+COUNTED_FOR: Final = 7 * 86_400.0
+"""Seconds after which what nobody has changed counts no more: a stream that is open for longer, and nothing else."""
+
 
 class Buckets:
     """Each is made by the first node that asks for it. On disk, so that a restart of NATS forgets nothing."""
@@ -48,18 +51,28 @@ class Buckets:
         """What all nodes must agree on."""
         return await self._open(self._names.settings_bucket, "what all nodes agree on")
 
-    async def _open(self, bucket: str, description: str, **options: Any) -> KeyValue:
+    async def counters(self) -> KeyValue:
+        """What tenants have used in the last minute, and what they use now. In memory: it is worth nothing later."""
+        return await self._open(
+            self._names.counters_bucket, "what tenants use", storage=StorageType.MEMORY, ttl=COUNTED_FOR
+        )
+
+    async def _open(
+        self, bucket: str, description: str, *, storage: StorageType = StorageType.FILE, **options: Any
+    ) -> KeyValue:
         """
         Raises:
             ClusterError: NATS will not have it.
             NatsUnavailable: It does not answer, or has no room.
         """
         try:
-            return await self._opened_or_made(bucket, description, options)
+            return await self._opened_or_made(bucket, description, storage, options)
         except (NatsError, OSError, TimeoutError) as error:
             raise translated(error, f"opening the bucket {bucket}") from error
 
-    async def _opened_or_made(self, bucket: str, description: str, options: dict[str, Any]) -> KeyValue:
+    async def _opened_or_made(
+        self, bucket: str, description: str, storage: StorageType, options: dict[str, Any]
+    ) -> KeyValue:
         try:
             found = await self._jetstream.key_value(bucket)
         except BucketNotFoundError:
@@ -73,9 +86,9 @@ class Buckets:
             bucket=bucket,
             description=f"understudy cluster {self._names.cluster}: {description}",
             history=1,
-            storage=StorageType.FILE,
             replicas=self._replicas,
             direct=True,
+            storage=storage,
             **options,
         )
         try:

@@ -17,6 +17,7 @@ from ...actors.clock import Clock, SystemClock
 from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, SessionStore
+from ...stores.nats.bucket import Bucket
 from ...stores.nats.connection import close, connect, jetstream, translated
 from ..link import SEALED, Link, Seals
 from ..link.nats_wire import NatsWire
@@ -56,6 +57,7 @@ logger = logging.getLogger("understudy.cluster")
 
 PATIENCE: Final = 10.0
 DIRECTORY_TIMEOUT: Final = 2.0
+COUNTERS_TIMEOUT: Final = 1.0
 
 
 class Cluster:
@@ -172,6 +174,22 @@ class Cluster:
 
     def _writer_alive(self, writer: str) -> bool:
         return self.ownership.peers.believes(writer, self._clock.monotonic())
+
+    async def counters(self) -> Bucket:
+        """The bucket in which the nodes count together, made if it is not there.
+
+        Raises:
+            ClusterError, NatsUnavailable: It cannot be made.
+        """
+        await self._buckets.counters()
+        return Bucket(self.connection, self.names.counters_bucket, COUNTERS_TIMEOUT, replicas=self.options.replicas)
+
+    def lives(self, incarnation: str) -> bool | None:
+        """Whether another node acts as this incarnation; None if it was never heard of."""
+        peers, now = self.ownership.peers, self._clock.monotonic()
+        if peers.believes(incarnation, now):
+            return True
+        return False if peers.is_dead(incarnation, now) else None
 
     # Membership
 

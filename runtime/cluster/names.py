@@ -33,6 +33,7 @@ class Names:
         self.nodes_bucket = f"understudy_{cluster}_nodes"
         self.directory_bucket = f"understudy_{cluster}_directory"
         self.settings_bucket = f"understudy_{cluster}_settings"
+        self.counters_bucket = f"understudy_{cluster}_counters"
         self.leases = f"$KV.{self.nodes_bucket}.*"
         """Each renewal is published here: to hear of it takes no consumer."""
         self.settings = f"$KV.{self.settings_bucket}.>"

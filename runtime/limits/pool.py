@@ -1,0 +1,313 @@
+"""`Pool`: a node's share of one limit. Calls take from it without waiting; it draws ahead of need from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+from ...actors.clock import Clock
+from ...actors.task_owner import TaskOwner
+from .counters import CountersUnavailable
+from .guarded_counters import GuardedCounters
+from .ledger import WINDOW, Ledger, tick_of
+
+__all__ = ["SHARE", "Exhausted", "Pool", "Sharing", "read_ledger"]
+
+logger = logging.getLogger("understudy.limits")
+
+SHARE: Final = 20
+"""A node holds no more than the SHARE-th part of a limit ahead of need; of a limit below that, nothing."""
+AHEAD: Final = 0.5
+"""Seconds that what is drawn ahead should last, going by what has been taken lately."""
+IDLE: Final = 2.0
+"""Seconds after which what is not used goes back, and what was spent is told."""
+LOOK_AGAIN: Final = 1.0
+"""Seconds after which a limit that others hold is looked at again: they may have given some back."""
+LASTING: Final = 2 * WINDOW
+"""Seconds after which nothing in a rate's ledger matters any more."""
+_REPORTS: Final = 4
+
+
+class Exhausted(Exception):
+    """Nothing is left. `retry_after`: seconds until something may be."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+class Sharing(NamedTuple):
+    """What all pools of a node have in common."""
+
+    counters: GuardedCounters
+    clock: Clock
+    wall: Callable[[], float]
+    """Seconds since the Unix epoch."""
+    me: Callable[[], str]
+    """What this node is called in ledgers: another name after it was taken for dead."""
+    alive: Callable[[str], bool | None]
+    """Whether another node lives; None: it was never heard of."""
+    tasks: TaskOwner
+    next_serial: Callable[[], int]
+    """A number for a report, higher than all before it of this node: also than those of a pool made anew."""
+
+
+class Pool:
+    """Tokens in hand, taken one by one. A rate's are spent; a permit is put back.
+
+    What is drawn is held in the ledger until it is told spent, or goes back: so the limit is never exceeded. What
+    is in hand and unused others lack: at most a `SHARE`-th of the limit at each node, for `IDLE` seconds. Of permits,
+    what was just put back comes on top, until that is told.
+    """
+
+    __slots__ = (
+        "_changing",
+        "_former",
+        "_limit",
+        "_low",
+        "_name",
+        "_nothing_until",
+        "_reports",
+        "_returns_at",
+        "_serial",
+        "_sharing",
+        "_spending",
+        "_takes_before",
+        "_takes_since",
+        "_waiting",
+        "drawn",
+        "in_use",
+        "key",
+        "spends",
+        "takes",
+        "tokens",
+    )
+
+    def __init__(self, key: str, sharing: Sharing, *, spends: bool) -> None:
+        """`spends`: it is a rate's."""
+        self.key = key
+        self.spends = spends
+        self.tokens = 0
+        """In hand."""
+        self.in_use = 0
+        """Permits that were taken and not put back."""
+        self.takes = 0
+        """Tokens that were ever taken."""
+        self.drawn = 0
+        """Times that tokens were drawn."""
+        self._sharing = sharing
+        self._limit = 1
+        self._low = -1
+        self._name: str = sharing.me()
+        self._former: str | None = None
+        self._spending: dict[int, int] = {}
+        self._reports: list[tuple[int, dict[int, int]]] = []
+        self._serial = 0
+        self._changing: asyncio.Task[bool] | None = None
+        self._waiting = 0
+        self._nothing_until = 0.0
+        self._returns_at = 0.0
+        self._takes_before = 0
+        self._takes_since = sharing.clock.monotonic()
+
+    # Taking
+
+    def take(self, limit: int) -> bool:
+        """Take a token if one is in hand. Never waits."""
+        self._limit = limit
+        tokens = self.tokens
+        if tokens <= 0:
+            return False
+        self.tokens = tokens - 1
+        self.takes += 1
+        if self.spends:
+            now = tick_of(self._sharing.wall())
+            self._spending[now] = self._spending.get(now, 0) + 1
+        else:
+            self.in_use += 1
+        if tokens - 1 <= self._low and self._changing is None and not self._nothing_until:
+            self._change_soon()
+        return True
+
+    async def draw(self, limit: int) -> None:
+        """Take a token, when one was drawn. Cancellation takes none.
+
+        Raises:
+            Exhausted: There is none.
+            CountersUnavailable: Nobody can say, and this node must not count alone.
+        """
+        self._waiting += 1
+        try:
+            while not self.take(limit):
+                if self._nothing_until:
+                    now = self._sharing.clock.monotonic()
+                    if now < self._nothing_until:
+                        raise Exhausted(max(self._returns_at - now, 0.0))
+                    self._nothing_until = 0.0
+                changing = self._changing or self._change_soon()
+                # The change is not this caller's alone, and goes on without it.
+                if not await asyncio.shield(changing):
+                    raise CountersUnavailable("the counters of the limits are out of reach")
+        finally:
+            self._waiting -= 1
+
+    def put_back(self) -> None:
+        """A permit is no longer in use."""
+        self.in_use -= 1
+        self.tokens += 1
+        self._nothing_until = 0.0
+        if self._has_too_many and self._changing is None:
+            self._change_soon()
+
+    def untake(self) -> None:
+        """A token that was taken a moment ago is not wanted after all."""
+        if not self.spends:
+            self.put_back()
+            return
+        for tick in reversed(self._spending):
+            self._spending[tick] -= 1
+            if not self._spending[tick]:
+                del self._spending[tick]
+            self.tokens += 1
+            return
+
+    # Sharing
+
+    @property
+    def _ahead(self) -> int:
+        """Tokens to have in hand: what is taken in a while, within the share."""
+        if not self._sharing.counters.shared:
+            return self._limit
+        most = self._limit // SHARE
+        if most <= 1:
+            return most
+        now = self._sharing.clock.monotonic()
+        elapsed = now - self._takes_since
+        lately = self.takes - self._takes_before
+        wanted = int(lately * AHEAD / max(elapsed, AHEAD)) + 1
+        if elapsed > 2 * AHEAD:
+            self._takes_before, self._takes_since = self.takes - lately // 2, now - AHEAD
+        return min(most, wanted)
+
+    @property
+    def _has_too_many(self) -> bool:
+        """Whether permits are in hand that others should have. Tokens of a rate go back when they are not used."""
+        return not self.spends and self.tokens > self._ahead + self._waiting
+
+    def _change_soon(self, *, leaving: bool = False) -> asyncio.Task[bool]:
+        self._changing = self._sharing.tasks.spawn(self._change(leaving))
+        return self._changing
+
+    async def _change(self, leaving: bool) -> bool:
+        """Tell what was spent, draw what is wanted, give back what is too much; False if nobody could be told."""
+        try:
+            told = await self._exchange(leaving)
+            while told and self._has_too_many:
+                told = await self._exchange(leaving=False)
+        except Exception:
+            # Its task is one of a group, which an error would end.
+            logger.exception("a change of what is counted at %s failed", self.key)
+            return False
+        finally:
+            self._changing = None
+        return told
+
+    async def _exchange(self, leaving: bool) -> bool:
+        sharing = self._sharing
+        me = sharing.me()
+        if me != self._name:
+            # What the old name held counts as a dead node's: what of it was spent and not told is spent now.
+            self._former = self._name
+            self._name, self._reports, self._spending = me, list[tuple[int, dict[int, int]]](), dict[int, int]()
+        ahead = 0 if leaving else self._ahead
+        self._low = ahead // 2 if ahead else -1
+        wanted = ahead + self._waiting
+        self.tokens = min(self.tokens, wanted)
+        asked = wanted - self.tokens
+        keeping = self.tokens + self.in_use
+        self._report()
+        serial, reports, limit, spends = self._serial, list(self._reports), self._limit, self.spends
+        former = self._former
+
+        def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, _Drawn]:
+            ledger = read_ledger(self.key, packed)
+            now = sharing.wall()
+            known = ledger.held_by(me).serial
+            ledger.leave(me)
+            ledger.settle(now, partial(self._lives, alone, former), spends=spends)
+            for number, spent in reports:
+                if number > known:
+                    for tick, count in spent.items():
+                        ledger.spend(tick, count)
+            granted = max(0, min(asked, ledger.free(limit) - keeping))
+            others = any(holding.tokens for holding in ledger.held.values())
+            holding = keeping + granted
+            # Alone, what was told stays to be told to the others, and must not be entered here twice.
+            if holding or alone or not leaving:
+                ledger.hold(me, holding, now, serial)
+            return ledger.pack(), _Drawn(granted, others, ledger.returns_in(now, limit))
+
+        try:
+            drawn, alone = await sharing.counters.change(self.key, step, LASTING if spends else None)
+        except CountersUnavailable:
+            return False
+        if not alone:
+            self._reports = [report for report in self._reports if report[0] > serial]
+            self._former = None if self._former == former else self._former
+        self.drawn += drawn.tokens > 0
+        self.tokens += drawn.tokens
+        if asked and not drawn.tokens and not self.tokens:
+            now = sharing.clock.monotonic()
+            returns = LOOK_AGAIN if drawn.returns is None else drawn.returns
+            self._returns_at = now + returns
+            self._nothing_until = now + (min(returns, LOOK_AGAIN) if drawn.others_hold else returns)
+        return True
+
+    def _lives(self, alone: bool, former: str | None, holder: str) -> bool | None:
+        return False if alone or holder == former else self._sharing.alive(holder)
+
+    def _report(self) -> None:
+        if self._reports:
+            oldest = tick_of(self._sharing.wall()) - tick_of(WINDOW) - 1
+            self._reports = [report for report in self._reports if max(report[1]) >= oldest]
+        if not self._spending:
+            return
+        self._serial = self._sharing.next_serial()
+        self._reports.append((self._serial, self._spending))
+        self._spending = {}
+        if len(self._reports) > _REPORTS:
+            # Whether the first of them has arrived is not known; entered twice it keeps others waiting, no more.
+            (_, first), (number, second) = self._reports[:2]
+            for tick, count in first.items():
+                second[tick] = second.get(tick, 0) + count
+            self._reports[:2] = [(number, second)]
+
+    @property
+    def resting(self) -> bool:
+        """Nothing is in hand, in use or untold: whoever needs the pool may make it anew."""
+        return not (
+            self.tokens or self.in_use or self._spending or self._reports or self._waiting or self._changing is not None
+        )
+
+    async def tidy(self) -> None:
+        """Give back what is not used, and tell what was spent. Called now and then, and at the end."""
+        if self._changing is None and (self.tokens or self._spending or self._reports):
+            await asyncio.shield(self._change_soon(leaving=True))
+
+
+class _Drawn(NamedTuple):
+    tokens: int
+    others_hold: bool
+    returns: float | None
+
+
+def read_ledger(key: str, packed: bytes | None) -> Ledger:
+    """The ledger in a record. One that cannot be read is begun anew: to refuse everybody for ever would be worse."""
+    try:
+        return Ledger.unpack(packed)
+    except ValueError as error:
+        logger.error("what is counted at %s begins anew: %s", key, error)
+        return Ledger()

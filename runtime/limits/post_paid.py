@@ -1,0 +1,162 @@
+"""`PostPaid`: a rate whose size is known only afterwards, such as bytes of results. Its debt is paid by waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from .counters import CountersUnavailable
+from .ledger import WINDOW, tick_of
+from .pool import LASTING, SHARE, Exhausted, Sharing, read_ledger
+
+__all__ = ["PostPaid"]
+
+logger = logging.getLogger("understudy.limits")
+
+FRESH: Final = 1.0
+"""Seconds that what was read of the ledger is gone by while the limit is in use."""
+STALE: Final = 5.0
+"""Seconds after which it says nothing any more."""
+_REPORTS: Final = 4
+
+
+class PostPaid:
+    """What this node knows of a rate that all nodes share, and what of its own it has yet to tell.
+
+    Whoever begins while less than the limit was spent in the last minute may go on to any size. So a minute may see
+    more
+    than it: by what was under way when it was reached, and by a `SHARE`-th of it for each node.
+    """
+
+    __slots__ = (
+        "_changing",
+        "_known",
+        "_limit",
+        "_name",
+        "_read_at",
+        "_reports",
+        "_returns_at",
+        "_serial",
+        "_sharing",
+        "_spending",
+        "_untold",
+        "key",
+    )
+
+    def __init__(self, key: str, sharing: Sharing) -> None:
+        self.key = key
+        self._sharing = sharing
+        self._limit = 1
+        self._name = sharing.me()
+        self._known = 0
+        self._read_at = float("-inf")
+        self._returns_at = 0.0
+        self._untold = 0
+        self._spending: dict[int, int] = {}
+        self._reports: list[tuple[int, dict[int, int]]] = []
+        self._serial = 0
+        self._changing: asyncio.Task[bool] | None = None
+
+    def may_begin(self, limit: int) -> bool | None:
+        """Whether less than `limit` was spent in the last minute; None if that has to be looked up first."""
+        self._limit = limit
+        now = self._sharing.clock.monotonic()
+        if self._known + self._untold >= limit:
+            return False if now < self._returns_at else None
+        age = now - self._read_at
+        if age > FRESH and self._changing is None:
+            if age > STALE:
+                return None
+            self._change_soon()
+        return True
+
+    async def look(self, limit: int) -> None:
+        """Look up whether anything may begin.
+
+        Raises:
+            Exhausted: Nothing may.
+            CountersUnavailable: Nobody can say, and this node must not count alone.
+        """
+        may = self.may_begin(limit)
+        if may is None:
+            if not await asyncio.shield(self._changing or self._change_soon()):
+                raise CountersUnavailable("the counters of the limits are out of reach")
+            may = self._known + self._untold < limit
+        if not may:
+            raise Exhausted(max(self._returns_at - self._sharing.clock.monotonic(), 0.0))
+
+    def spend(self, count: int) -> None:
+        """So much was spent just now."""
+        tick = tick_of(self._sharing.wall())
+        self._spending[tick] = self._spending.get(tick, 0) + count
+        self._untold += count
+        if self._untold > self._limit // SHARE and self._changing is None:
+            self._change_soon()
+
+    def _change_soon(self) -> asyncio.Task[bool]:
+        self._changing = self._sharing.tasks.spawn(self._change())
+        return self._changing
+
+    async def _change(self) -> bool:
+        try:
+            return await self._exchange()
+        except Exception:
+            logger.exception("a change of what is counted at %s failed", self.key)
+            return False
+        finally:
+            self._changing = None
+
+    async def _exchange(self) -> bool:
+        sharing = self._sharing
+        me = sharing.me()
+        self._report()
+        serial, reports, limit = self._serial, list(self._reports), self._limit
+        telling = self._untold
+
+        def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, tuple[int, float | None]]:
+            ledger = read_ledger(self.key, packed)
+            now = sharing.wall()
+            known = ledger.held_by(me).serial
+            ledger.settle(now, sharing.alive, spends=True)
+            for number, spent in reports:
+                if number > known:
+                    for tick, count in spent.items():
+                        ledger.spend(tick, count)
+            if serial:
+                ledger.hold(me, 0, now, serial)
+            return ledger.pack(), (ledger.used, ledger.returns_in(now, limit))
+
+        try:
+            (used, returns), alone = await sharing.counters.change(self.key, step, LASTING)
+        except CountersUnavailable:
+            return False
+        if not alone:
+            self._reports = [report for report in self._reports if report[0] > serial]
+        self._known, self._untold = used, self._untold - telling
+        now = self._read_at = sharing.clock.monotonic()
+        self._returns_at = now + (FRESH if returns is None else returns)
+        return True
+
+    def _report(self) -> None:
+        oldest = tick_of(self._sharing.wall()) - tick_of(WINDOW) - 1
+        self._reports = [report for report in self._reports if max(report[1]) >= oldest]
+        if self._spending:
+            self._serial = self._sharing.next_serial()
+            self._reports.append((self._serial, self._spending))
+            self._spending = {}
+        if len(self._reports) > _REPORTS:
+            (_, first), (number, second) = self._reports[:2]
+            for tick, count in first.items():
+                second[tick] = second.get(tick, 0) + count
+            self._reports[:2] = [(number, second)]
+
+    @property
+    def resting(self) -> bool:
+        """Everything is told: whoever needs the account may make it anew."""
+        return not (self._untold or self._reports or self._spending or self._changing is not None)
+
+    async def tidy(self) -> None:
+        """Tell what was spent."""
+        if self._changing is None and (self._spending or self._reports):
+            await asyncio.shield(self._change_soon())

@@ -1,0 +1,92 @@
+"""`SessionUse`: what one session uses, at the node that has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from ...actors.session import TenantContext
+from ...stores import Address
+from .local_rate import LocalRate
+
+__all__ = ["MAX_SESSIONS", "SessionUse", "SessionUses"]
+
+MAX_SESSIONS: Final = 100_000
+"""Sessions of which it is known what they used; beyond it those go that use nothing now, least recently used first."""
+_LOOK_AT: Final = 64
+_Key = tuple[Address, str, str]
+
+
+class SessionUse:
+    """Counted by this node alone. A session that moves to another node, or is forgotten, begins anew."""
+
+    __slots__ = ("calls", "in_flight", "reads", "results", "streams")
+
+    def __init__(self) -> None:
+        self.calls = LocalRate()
+        self.reads = LocalRate()
+        self.results = LocalRate()
+        self.in_flight = 0
+        self.streams: dict[str, OpenStream] = {}
+        """By the name of the stream: of two connections to one, the newer takes over from the older."""
+
+    def resting(self, now: float) -> bool:
+        """Whether nothing is lost if it is made anew when it is needed."""
+        if self.in_flight or self.streams:
+            return False
+        return self.calls.resting(now) and self.reads.resting(now) and self.results.resting(now)
+
+
+class OpenStream:
+    """Connections that share a permit."""
+
+    __slots__ = ("connections", "counted", "opening")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.counted = False
+        """Whether it has its permit."""
+        self.opening = asyncio.Lock()
+
+
+class SessionUses:
+    """Those of all sessions of a node. For a principal that the session does not answer to it is another one, as it
+    would be if there were none: what its owner uses must not show.
+    """
+
+    def __init__(self, most: int = MAX_SESSIONS) -> None:
+        self._most = most
+        self._uses: OrderedDict[_Key, SessionUse] = OrderedDict()
+
+    def of(self, session: Address, tenant: TenantContext) -> SessionUse:
+        """What is known of a session, as `tenant` uses it."""
+        uses = self._uses
+        key = (session, tenant.tenant, tenant.principal)
+        use = uses.get(key)
+        if use is None:
+            use = uses[key] = SessionUse()
+            if len(uses) > self._most:
+                self._make_room()
+        else:
+            uses.move_to_end(key)
+        return use
+
+    def _make_room(self) -> None:
+        """What is in flight is bounded by mailboxes and connections, and is never forgotten."""
+        for _ in range(min(_LOOK_AT, len(self._uses))):
+            key, use = self._uses.popitem(last=False)
+            if not (use.in_flight or use.streams):
+                return
+            self._uses[key] = use
+
+    def forget_resting(self, now: float) -> None:
+        """Drop some of those that nothing is known of any more."""
+        for _ in range(min(_LOOK_AT, len(self._uses))):
+            key = next(iter(self._uses))
+            if not self._uses[key].resting(now):
+                return
+            del self._uses[key]
+
+    def __len__(self) -> int:
+        return len(self._uses)

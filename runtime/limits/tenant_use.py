@@ -1,0 +1,84 @@
+"""`TenantUse`: what a node knows of what one tenant uses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from .pool import Pool, Sharing
+from .post_paid import PostPaid
+from .stock import Stock
+
+__all__ = ["Census", "TenantUse", "Tidy"]
+
+Census = Callable[[str], Awaitable[int]]
+"""Counts what a tenant has in the store."""
+
+Tidy = Callable[[], Awaitable[None]]
+
+KEPT: Final = 60
+"""Looks at a tenant that does nothing before it is forgotten: its last minute is then over."""
+
+
+class TenantUse:
+    """The tenant's shares of all limits that all nodes count together."""
+
+    __slots__ = ("_idle", "_takes", "calls", "in_flight", "reads", "results", "sessions", "state", "streams")
+
+    def __init__(self, tenant: str, sharing: Sharing, *, sessions: Census, state: Census) -> None:
+        """`sessions` counts sessions, `state` bytes of their snapshots."""
+        key = _digest(tenant)
+        self.calls = Pool(f"calls.{key}", sharing, spends=True)
+        self.reads = Pool(f"reads.{key}", sharing, spends=True)
+        self.in_flight = Pool(f"in-flight.{key}", sharing, spends=False)
+        self.streams = Pool(f"streams.{key}", sharing, spends=False)
+        self.results = PostPaid(f"results.{key}", sharing)
+        self.sessions = Stock(f"sessions.{key}", sharing, lambda: sessions(tenant))
+        self.state = Stock(f"state.{key}", sharing, lambda: state(tenant))
+        self._takes = [0, 0, 0, 0]
+        self._idle = 0
+
+    def due(self) -> list[Tidy]:
+        """What is to be tidied: of the pools, those from which nothing was taken since this was last asked."""
+        pools = (self.calls, self.reads, self.in_flight, self.streams)
+        due: list[Tidy] = []
+        idle = True
+        for index, pool in enumerate(pools):
+            if self._takes[index] != pool.takes:
+                self._takes[index] = pool.takes
+                idle = False
+            elif not pool.resting:
+                due.append(pool.tidy)
+                idle = False
+        for part in (self.results, self.sessions, self.state):
+            if not part.resting:
+                due.append(part.tidy)
+                idle = False
+        self._idle = self._idle + 1 if idle else 0
+        return due
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing is lost if it is made anew when it is needed."""
+        return self._idle > KEPT
+
+    def leaving(self) -> list[Tidy]:
+        """Everything that others should have back, or hear of, when the node stops."""
+        parts = (self.calls, self.reads, self.in_flight, self.streams, self.results, self.sessions, self.state)
+        return [part.tidy for part in parts if not part.resting]
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is in hand, in use, or untold."""
+        return not self.leaving()
+
+    @property
+    def drawn(self) -> int:
+        """Times that tokens were drawn."""
+        return self.calls.drawn + self.reads.drawn + self.in_flight.drawn + self.streams.drawn
+
+
+def _digest(tenant: str) -> str:
+    """A tenant's id may be any text, of which a key can be made only so."""
+    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
