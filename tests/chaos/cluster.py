@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,7 @@ from chaos.proxy import Proxy
 from support import ServerProcess
 from support.nats import fresh_name
 from support.ports import free_port
+from support.server import UNDERSTUDY
 from understudy.runtime.nats_server import NatsServer, NatsServerOptions
 
 __all__ = ["TARGET", "ChaosCluster", "ChaosNode"]
@@ -24,8 +26,16 @@ TARGET = "tests/chaos/server.py:server"
 class ChaosNode(ServerProcess):
     """One node. Beside what `ServerProcess` can: it hangs (`pause`), and it loses NATS alone (`proxy.cut`)."""
 
-    def __init__(self, name: str, proxy: Proxy | None, target: str, *args: str) -> None:
-        super().__init__(target, *args, start_timeout=40, stop_timeout=40)
+    def __init__(
+        self,
+        name: str,
+        proxy: Proxy | None,
+        target: str,
+        *args: str,
+        command: Sequence[str] = UNDERSTUDY,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(target, *args, command=command, env=env, start_timeout=40, stop_timeout=40)
         self.name = name
         self.proxy = proxy
         self.killed_at: list[float] = []
@@ -65,6 +75,7 @@ class ChaosCluster:
         nats: Of another cluster: use its nats-server.
         name: The cluster's name; None: a fresh one.
         target: What the nodes serve.
+        command: What runs it, in place of `understudy serve`; `env` is added to its environment.
     """
 
     def __init__(
@@ -81,6 +92,8 @@ class ChaosCluster:
         nats_options: NatsServerOptions | None = None,
         name: str | None = None,
         target: str = TARGET,
+        command: Sequence[str] = UNDERSTUDY,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name or fresh_name("chaos")
         self.lease = float(lease.removesuffix("s"))
@@ -97,6 +110,8 @@ class ChaosCluster:
         self._proxied = proxied
         self._serve = serve
         self._target = target
+        self._command = command
+        self._env = env
         self._per_node = per_node or {}
         self._stack = AsyncExitStack()
 
@@ -122,7 +137,8 @@ class ChaosCluster:
             stack.push_async_callback(asyncio.to_thread, proxy.stop)
         args = ["--cluster", self.name, "--nats", f"nats://127.0.0.1:{proxy.port if proxy else self.nats.port}"]
         args += ["--node", name, "--lease", self._lease, *self.store_arguments]
-        node = ChaosNode(name, proxy, self._target, *args, *self._serve, *self._per_node.get(name, ()))
+        args += [*self._serve, *self._per_node.get(name, ())]
+        node = ChaosNode(name, proxy, self._target, *args, command=self._command, env=self._env)
         stack.push_async_callback(asyncio.to_thread, node.leave)
         return node
 

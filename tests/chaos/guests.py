@@ -105,8 +105,10 @@ class Guest:
         self.session = answer.headers["mcp-session-id"]
 
 
-def make_guests(tenants: int, sessions: int, key_file: Path) -> list[Guest]:
-    """So many sessions to be opened, of all tenants, principals and eras in turn; their keys are in `key_file` then."""
+def make_guests(tenants: int, sessions: int, key_file: Path, secret_file: Path) -> list[Guest]:
+    """So many sessions to be opened, of all tenants, principals and eras in turn; their keys and secrets are in the
+    files then.
+    """
     lines: list[str] = []
     keys: dict[tuple[str, str], tuple[str, ...]] = {}
     for number in range(tenants):
@@ -115,6 +117,8 @@ def make_guests(tenants: int, sessions: int, key_file: Path) -> list[Guest]:
             keys[party] = tuple(new_api_key() for _ in range(KEYS))
             lines += [key_line(ApiKey.of(key, TenantContext(*party))) for key in keys[party]]
     key_file.write_text("\n".join(lines) + "\n")
+    secret_file.write_text("".join(_secrets_of(f"tenant-{number}") for number in range(tenants)))
+    secret_file.chmod(0o600)
     guests: list[Guest] = []
     for number in range(sessions):
         tenant, turn = number % tenants, number // tenants
@@ -122,3 +126,7 @@ def make_guests(tenants: int, sessions: int, key_file: Path) -> list[Guest]:
         era = (HANDSHAKE, MODERN)[turn // 2 % 2]
         guests.append(Guest(f"tenant-{tenant}", principal, era, keys[f"tenant-{tenant}", principal]))
     return guests
+
+
+def _secrets_of(tenant: str) -> str:
+    return f'[tenants."{tenant}"]\nTOKEN = "token of {mark_of(tenant)}"\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,13 +20,17 @@ from chaos.http import Answer, Broken, Connection, NotConnected
 from chaos.load import HANDSHAKE, MODERN, PATIENCE, Fate, read
 from chaos.scale import Scale
 from chaos.sse import EventStream, Refusal
+from chaos.tenants_host import FOLDER
 from chaos.tenants_server import NEWS
 from chaos.watch import Watch
 
 __all__ = ["TARGET", "ManyTenants", "play_tenants"]
 
 TARGET = "tests/chaos/tenants_server.py:server_for"
+HOST = (sys.executable, "-P", "tests/chaos/tenants_host.py", "serve")
 WORKERS = 24
+TELL_EVERY = 5000
+"""Calls."""
 AGAIN_AFTER = 0.05
 _VOLATILE = ("date", "x-request-id")
 
@@ -102,12 +107,15 @@ class ManyTenants:
     async def work(self, goal: int) -> None:
         """Calls, until all have been made."""
         deeds: dict[Callable[[Guest], Awaitable[None]], int] = {
-            self._keep: 30, self._recall: 18, self._recite: 8, self._learn: 4, self._whoami: 6, self._secret: 6,
-            self._note: 6, self._list: 6, self._brief: 4, self._probe: 12,
+            self._keep: 30, self._recall: 18, self._recite: 8, self._learn: 4, self._whoami: 5, self._stash: 7,
+            self._secret: 5, self._note: 6, self._list: 6, self._brief: 4, self._probe: 12,
         }  # fmt: skip
         ways, weights = list(deeds), list(deeds.values())
         while self.done < goal:
             self.done += 1
+            if self.done % TELL_EVERY == 0:
+                faults = len(self.faults) + len(self.watch.faults)
+                print(f"    {self.done} calls, {self.numbers['kills']} kills, {faults} faults", flush=True)
             await self._random.choices(ways, weights)[0](self._random.choice(self._guests))
 
     async def _tool(self, guest: Guest, name: str, session: bool = True, **arguments: Any) -> tuple[Fate, Any]:
@@ -124,7 +132,7 @@ class ManyTenants:
 
     def _check(self, guest: Guest, what: str, texts: list[str]) -> None:
         for text in texts:
-            if guest.mark not in text or (what != "learn" and guest.principal not in text):
+            if guest.mark not in text or (what not in ("learn", "stash") and guest.principal not in text):
                 self.faults.append(f"{what} of {guest.principal} of {guest.tenant}: {text!r}")
 
     async def _keep(self, guest: Guest) -> None:
@@ -153,6 +161,11 @@ class ManyTenants:
         fate, value = await self._tool(guest, "whoami", session=False)
         if fate is Fate.ACKNOWLEDGED:
             self._check(guest, "whoami", [value])
+
+    async def _stash(self, guest: Guest) -> None:
+        fate, value = await self._tool(guest, "stash", session=False, text=f"{guest.mark}-{self.done}")
+        if fate is Fate.ACKNOWLEDGED:
+            self._check(guest, "stash", value)
 
     async def _secret(self, guest: Guest) -> None:
         await self._read(guest, "resources/read", {"uri": "vault://secret"})
@@ -312,8 +325,11 @@ def _seen(answer: Answer, session: str) -> tuple[int, dict[str, str], bytes]:
 async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple[dict[str, Any], list[str]]:
     """Numbers and faults."""
     keys = directory / "keys.toml"
-    guests = make_guests(scale.tenants, scale.tenant_sessions, keys)
-    async with ChaosCluster(directory, target=TARGET, serve=("--api-keys", str(keys))) as cluster:
+    guests = make_guests(scale.tenants, scale.tenant_sessions, keys, directory / "secrets.toml")
+    (directory / "files").mkdir()
+    async with ChaosCluster(
+        directory, target=TARGET, serve=("--api-keys", str(keys)), command=HOST, env={FOLDER: str(directory)}
+    ) as cluster:
         many = ManyTenants(cluster, guests, seed=seed)
         began = time.monotonic()
         try:
@@ -333,7 +349,7 @@ async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple
         finally:
             many.close()
         faults = many.faults + many.watch.faults + cluster.complaints()
-    for where in ("keep", "recall", "recite", "whoami", "resources/read", "prompts/get", "standing", "listen"):
+    for where in ("keep", "recall", "recite", "whoami", "stash", "resources/read", "prompts/get", "standing", "listen"):
         if not many.watch.own[where]:
             faults.append(f"nobody got a secret of his own by {where}: the scene proves nothing of it")
     numbers = {

@@ -69,6 +69,21 @@ def server_for(tenant: TenantContext) -> MCPServer:
         """Without a session."""
         return f"{current_tenant().principal} {mark()}"
 
+    @server.tool()
+    async def stash(text: str) -> list[str]:
+        """Put the secret where the tenant keeps things, under names that all tenants use; what was there, and is."""
+        us = current_tenant()
+        before = us.cache.get("latest", mark())
+        us.cache.set("latest", f"{text} {mark()}")
+        made = await us.cache.get_or_make("made", make)
+        await us.files.write("notes/latest.txt", f"{text} {mark()}")
+        read = await us.files.read_text("notes/latest.txt")
+        assert [entry.name for entry in await us.files.list()] == ["notes"]
+        return [before, made, read, await us.secrets.reveal("TOKEN"), us.uri("notes", mark())]
+
+    async def make() -> str:
+        return f"made for {mark()}"
+
     @server.resource("vault://secret")
     async def secret() -> str:
         """The same address for all tenants."""
