@@ -60,6 +60,8 @@ _OWN_HANDLERS = ("fastmcp",)
 _SECRETS = (
     (re.compile(r"\b(bearer|basic|dpop)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b((?:session|handle|task)/[A-Za-z0-9_-]{8})[A-Za-z0-9_-]{16,}"), r"\1..."),
+    (re.compile(r"\bunderstudy_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), "understudy_***"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), "***"),
     (re.compile(r"://[^/\s:@'\"]*:[^/\s@'\"]+@"), "://***@"),
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")

@@ -91,6 +91,8 @@ def test_an_exception_comes_with_its_traceback_and_without_credentials(formatter
         "b'authorization', b'Basic s3cr3tczNjcjN0'",
         "cannot reach redis://user:s3cr3t@db.internal:6379/0",
         "postgres://:s3cr3t@db/x",
+        "the key understudy_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAs3cr3tAAAAA was refused",
+        "token=eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhZGEifQ.s3cr3tAAAA",
     ],
 )
 def test_credentials_are_blotted_out(text: str) -> None:
@@ -104,6 +106,7 @@ def test_an_actors_id_is_cut_short_where_its_address_is_logged() -> None:
 
 def test_what_is_no_credential_stays() -> None:
     text = "actors/session/session_actor.py; the basic idea; http://127.0.0.1:8000/mcp; 12:30:01 a@b"
+    text += "; understudy_shop-of-the-emperor-of-half-the-world-and-more_directory"
     assert without_secrets(text) == text
 
 

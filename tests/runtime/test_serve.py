@@ -218,6 +218,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         allowed_hosts=("a.example",),
         allowed_origins=("https://a.example",),
         tenant_labels=7,
+        credential_check=9.0,
     )
     made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 8000)
     assert made == (
@@ -234,6 +235,7 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "allowed_hosts": ("a.example",),
             "allowed_origins": ("https://a.example",),
             "tenant_labels": 7,
+            "credential_check": 9.0,
         },
     )
     localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions(), 8000)
