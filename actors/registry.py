@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import anyio
 
-from ..stores import Address, RecordExists, SessionStore, StoreUnavailable
+from ..stores import Address, Record, RecordExists, SessionStore, StoreUnavailable
 from .actor import Access, Actor, ActorKind
 from .cell import LiveCell
 from .clock import Clock, SystemClock, within
@@ -282,6 +282,23 @@ class Registry:
         """
         cell = self._cells.get(address)
         return None if cell is None or cell.departing or cell.state is State.ACTIVATING else cell.actor
+
+    async def peek(self, address: Address) -> Record | None:
+        """The record at `address` as it was last saved; None if there is none, or the kind has none. Nothing is claimed
+        and nobody is woken: for whoever must know of an actor before it may be disturbed.
+
+        Raises:
+            ActorUnavailable: The store is out of reach.
+            UnknownKind: This node hosts no such actors.
+        """
+        if not self._kind(address).durable:
+            return None
+        try:
+            return await self._storage.bounded(self._storage.store.load(address))
+        except StoreUnavailable as error:
+            raise ActorUnavailable(
+                f"{address} cannot be activated for now: {error}", address, retry_after=error.retry_after
+            ) from error
 
     def touch_use(self, address: Address) -> None:
         """Count this moment as a use of the actor, if it is live: it stays in memory, and its record's expiry moves."""

@@ -27,6 +27,7 @@ from starlette.requests import Request as HTTPRequest
 
 from ..actors import Access, ActorError, Elsewhere, Envelope, Registry
 from ..actors.session import SessionActor
+from ..actors.session.authorization import screen
 from ..actors.session.errors import DuplicateRequest, LimitExceeded
 from ..actors.session.exchange import Exchange
 from ..actors.session.handle_calls import HandleCalls
@@ -152,7 +153,7 @@ class ModernLeg:
             if mismatch is not None:
                 raise Refused(_refusal(mismatch), message.id)
             if await self._entered(call):
-                self._start(call, hosted)
+                await self._start(call, hosted)
         await self._respond(call, inbound)
         self._observe_call(perf_counter() - inbound.started, tally)
 
@@ -233,14 +234,14 @@ class ModernLeg:
 
     # Running
 
-    def _start(self, call: Call, hosted: HostedServer) -> None:
+    async def _start(self, call: Call, hosted: HostedServer) -> None:
         if call.method == "tools/call" and call.params is not None:
             name = call.params.get("name")
             if self._handles.is_reserved(hosted, name):
                 self._own(call, self._handles.serve(call, hosted, cast("str", name)))
                 return
             if hosted.takes_session(name) or self._handles.declares_handle(hosted, name):
-                self._deliver(call, hosted)
+                await self._deliver(call, hosted)
                 return
         self._own(call, self._handles.serve_plain(call, hosted))
 
@@ -268,7 +269,7 @@ class ModernLeg:
 
         self._tasks.spawn(run())
 
-    def _deliver(self, call: Call, hosted: HostedServer) -> None:
+    async def _deliver(self, call: Call, hosted: HostedServer) -> None:
         """Hand the call to the actor that its handle names."""
         address = self._handles.address(call)
         if address is None:
@@ -279,11 +280,18 @@ class ModernLeg:
         call.envelope = envelope
         try:
             actor = self._registry.live(address)
+            if not isinstance(actor, SessionActor):
+                await screen(self._registry, address, call.tenant)
+                actor = self._registry.live(address)
             if isinstance(actor, SessionActor):
                 envelope.access = actor.accept(call)
             self._registry.deliver(address, envelope)
         except (ActorError, DuplicateRequest, Elsewhere) as error:
             reply.fail(error)
+        except BaseException:
+            # As when the HTTP server cancels the request meanwhile: nobody else knows of the call.
+            call.let_go()
+            raise
 
     def end_listening(self) -> None:
         """End every `subscriptions/listen` stream: the node is draining, and they would never end by themselves."""

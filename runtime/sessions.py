@@ -6,7 +6,7 @@ import asyncio
 
 from ..actors import Access, Envelope, FutureReply, Registry
 from ..actors.session import SESSION, ForeignSession, SessionActor, TenantContext
-from ..actors.session.authorization import authorize
+from ..actors.session.authorization import authorize, screen
 from ..actors.session.messages import Authorize
 from ..stores import Address, AddressError
 
@@ -43,6 +43,7 @@ class Sessions:
         """
         actor = self.present(address)
         if actor is None:
+            await screen(self._registry, address, tenant)
             await self._wake(address, tenant)
             actor = self.present(address)
         return actor

@@ -13,7 +13,7 @@ from ..envelope import Envelope, FutureReply, Reply
 from ..errors import ActorEnded, ActorNotFound, Elsewhere, NodeDraining, RegistryFull
 from ..registry import Registry
 from .announcement import Announce, announced
-from .authorization import authorize
+from .authorization import authorize, screen
 from .errors import ForeignSession
 from .handle_schema import declares_handle
 from .handles import (
@@ -159,6 +159,7 @@ class HandleCalls:
         outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call.envelope = Envelope(call, Access.EXCLUSIVE, _HandedOn(outcome), None, copy_context())
         try:
+            await screen(self._registry, address, call.tenant)
             self._registry.deliver(address, call.envelope)
             return await outcome
         except (ActorNotFound, ActorEnded, ForeignSession):

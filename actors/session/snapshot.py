@@ -54,6 +54,16 @@ class SessionSnapshot:
             }
         )
 
+    @staticmethod
+    def principal_of(packed: bytes) -> str | None:
+        """Whose session it is, without reading more of it; None if that cannot be told, as `unpack` would say why."""
+        try:
+            raw: Any = unpack(packed)
+        except Exception:
+            return None
+        principal: Any = cast("dict[str, Any]", raw).get("principal") if isinstance(raw, dict) else None
+        return principal if isinstance(principal, str) else None
+
     @classmethod
     def unpack(cls, packed: bytes) -> SessionSnapshot:
         """The inverse of `pack`, for every version up to this code's.
