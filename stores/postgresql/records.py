@@ -80,7 +80,7 @@ class Records:
         self.claim = Kind("claim", True, self._claim, _MOST)
         self.load = Kind("load", False, self._load, _MOST)
         self.save = Kind("save", True, self._save, _MOST)
-        self.touch = Kind("touch", True, self._touch)
+        self.touch = Kind("touch", True, self._touch, _MOST)
         self.delete = Kind("delete", True, self._delete)
         self.page = Kind("list", False, self._page)
         self.expire = Kind("expire", True, self._expire)
@@ -172,17 +172,31 @@ class Records:
         raise _contended(save.address)
 
     async def _touch(self, connection: Connection, asked: Sequence[Touch]) -> list[Any]:
-        [(address, epoch, now, expires)] = asked
+        if len(asked) == 1:
+            return [await self._touch_one(connection, asked[0])]
+        rows = await connection.fetch(
+            self._sql.touch_many,
+            [touch.address.kind for touch in asked],
+            [touch.address.id for touch in asked],
+            [_int8(touch.epoch) for touch in asked],
+            [touch.now for touch in asked],
+            [touch.expires for touch in asked],
+            writing=True,
+        )
+        found = _by_key(rows)
+        return [_touched(touch, *found[touch.address]) if touch.address in found else ALONE for touch in asked]
+
+    async def _touch_one(self, connection: Connection, touch: Touch) -> Any:
         for _ in range(_ATTEMPTS):
-            rows = await connection.fetch(self._sql.touch, *address, _int8(epoch), now, expires, writing=True)
+            rows = await connection.fetch(
+                self._sql.touch, *touch.address, _int8(touch.epoch), touch.now, touch.expires, writing=True
+            )
             if not rows:
-                return [RecordNotFound(address)]
-            [(stored, written)] = rows
-            if written:
-                return [None]
-            if stored != epoch:
-                return [StaleEpoch(address, held=epoch, stored=stored)]
-        raise _contended(address)
+                return RecordNotFound(touch.address)
+            verdict = _touched(touch, *rows[0])
+            if verdict is not ALONE:
+                return verdict
+        raise _contended(touch.address)
 
     async def _delete(self, connection: Connection, asked: Sequence[Delete]) -> list[Any]:
         [(address, epoch, now)] = asked
@@ -227,6 +241,12 @@ def _judged(save: Save, epoch: int, version: int, written: bool) -> Any:
         if version == save.version - 1:
             return ALONE
     return StaleEpoch(save.address, held=save.epoch, stored=epoch)
+
+
+def _touched(touch: Touch, epoch: int, written: bool) -> Any:
+    if written:
+        return None
+    return ALONE if epoch == touch.epoch else StaleEpoch(touch.address, held=touch.epoch, stored=epoch)
 
 
 def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:

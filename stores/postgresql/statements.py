@@ -95,6 +95,22 @@ class RecordStatements:
             )
             SELECT epoch, EXISTS (SELECT FROM written) FROM {records} WHERE {_KEY} AND expires > $4
         """
+        self.touch_many = f"""
+            WITH found AS MATERIALIZED (
+                SELECT i.*, r.epoch AS stored_epoch
+                FROM unnest($1::text[], $2::text[], $3::int8[], $4::float8[], $5::float8[])
+                    AS i(kind, id, epoch, now, expires)
+                CROSS JOIN LATERAL (
+                    SELECT r.epoch FROM {records} r
+                    WHERE r.kind = i.kind AND r.id = i.id AND r.expires > i.now FOR UPDATE SKIP LOCKED
+                ) r
+            ), written AS (
+                UPDATE {records} r SET expires = found.expires, sweep = least(r.sweep, found.expires)
+                FROM found WHERE r.kind = found.kind AND r.id = found.id AND r.epoch = found.epoch
+                RETURNING r.kind, r.id
+            )
+            SELECT kind, id, stored_epoch, written.id IS NOT NULL FROM found LEFT JOIN written USING (kind, id)
+        """
         self.delete = f"""
             WITH gone AS (
                 DELETE FROM {records} WHERE {_KEY} AND ($3::int8 IS NULL OR epoch = $3) AND expires > $4 RETURNING 1

@@ -166,7 +166,8 @@ class PostgresStore:
     async def touch(self, address: Address, *, epoch: int, ttl: float) -> None:
         """See `SessionStore.touch`."""
         now = self._clock()
-        await self._lanes.submit(self._records.touch, records.Touch(address, epoch, now, now + checked_ttl(ttl)))
+        asked = records.Touch(address, epoch, now, now + checked_ttl(ttl))
+        await self._lanes.submit(self._records.touch, asked, key=address)
 
     async def delete(self, address: Address, *, epoch: int | None = None) -> bool:
         """See `SessionStore.delete`."""

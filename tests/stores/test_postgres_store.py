@@ -45,7 +45,7 @@ async def _open_anywhere(clock: ManualTime) -> SessionStore:
     return await PostgresStore.from_url(fresh(_machine_server), clock=clock)
 
 
-TestPostgresStoreAgainstTheModel = store_machine(_open_anywhere, settings=settings(max_examples=10, deadline=None))
+TestPostgresStoreAgainstTheModel = store_machine(_open_anywhere, settings=settings(max_examples=5, deadline=None))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,6 +71,7 @@ async def test_fifty_calls_at_once_share_a_statement(postgres_server: PostgresSe
         for calls in (
             [store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0) for address in addresses],
             [store.claim(address, owner="node-2") for address in addresses],
+            [store.touch(address, epoch=2, ttl=90.0) for address in addresses],
         ):
             before = store.stats()["write_commits"]
             await asyncio.gather(*calls)
@@ -164,6 +165,19 @@ async def test_one_bad_snapshot_takes_no_neighbour_along(postgres_server: Postgr
         )
         assert [outcome is None for outcome in outcomes] == [place != 3 for place in range(10)]
         await store.ping()
+
+
+async def test_of_many_touches_at_once_each_refusal_stands_alone(postgres_server: PostgresServer) -> None:
+    clock = ManualTime()
+    async with opened(fresh(postgres_server), clock=clock) as store:
+        addresses = [await new(store) for _ in range(20)]
+        outcomes = await asyncio.gather(
+            *(_outcome(store.touch(address, epoch=1 + n % 2, ttl=9000.0)) for n, address in enumerate(addresses)),
+            _outcome(store.touch(Address.new("session"), epoch=1, ttl=9000.0)),
+        )
+        assert [type(outcome).__name__ for outcome in outcomes] == ["NoneType", "StaleEpoch"] * 10 + ["RecordNotFound"]
+        clock.advance(5000)
+        assert [(await store.load(address)) is not None for address in addresses] == [True, False] * 10
 
 
 async def test_saves_do_not_touch_an_index_and_sweeping_still_finds_what_expired(
