@@ -1,4 +1,4 @@
-"""The scenes at full size: `python -m chaos [--small] [--runs N] [--seed N] [SCENE ...]`; all where none is named."""
+"""The scenes at full size: `python -m chaos [--small] [--runs N] [--seed N] [--store NAME] [SCENE ...]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from chaos.scale import FULL, SMALL
 from chaos.scenes import SCENES
+from chaos.store_servers import STORES, store_missing
 
 
 def main() -> int:
@@ -22,9 +23,19 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="as small as the tests have them")
     parser.add_argument("--runs", type=int, help="how many seeded runs `streams` and `standing` have")
     parser.add_argument("--seed", type=int, help="the first of their seeds")
+    parser.add_argument(
+        "--store", choices=STORES, default="nats", help="where sessions are kept; the cluster's own NATS"
+    )
     given = parser.parse_args()
     scale = SMALL if given.small else FULL
-    scale = replace(scale, stream_runs=given.runs or scale.stream_runs, stream_seed=given.seed or scale.stream_seed)
+    if (missing := store_missing(given.store)) is not None:
+        parser.error(missing)
+    scale = replace(
+        scale,
+        store=given.store,
+        stream_runs=given.runs or scale.stream_runs,
+        stream_seed=given.seed or scale.stream_seed,
+    )
     unknown = sorted(set(given.scenes) - set(SCENES))
     if unknown:
         parser.error(f"no scene is called {', '.join(unknown)}; there are {', '.join(SCENES)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from chaos.proxy import Proxy
+from chaos.store_servers import STORE_SERVERS
 from support import ServerProcess
 from support.nats import fresh_name
 from support.ports import free_port
@@ -68,8 +69,8 @@ class ChaosCluster:
     Args:
         directory: For the nats-servers and the store.
         nodes: How many, named `node-1`, `node-2`, ...
-        store: `nats` (the cluster's own NATS, as is the default of `serve`), `nats-apart` (a nats-server of its own, so
-            that the store can be judged while NATS is away), or `sqlite` (one file of this machine).
+        store: `nats` (the cluster's own NATS, as is the default of `serve`), `sqlite` (one file of this machine), or a
+            server of its own, so that the store can be judged while NATS is away: one of `STORE_SERVERS`.
         proxied: Each node reaches NATS through a proxy of its own.
         serve: Further options of `serve`, for each node; `per_node` those of one of them.
         nats: Of another cluster: use its nats-server.
@@ -102,7 +103,7 @@ class ChaosCluster:
         options = nats_options or NatsServerOptions(more={"http": f"127.0.0.1:{self.monitoring}"})
         self.nats = nats or NatsServer(directory / "nats", options)
         self.nodes: list[ChaosNode] = []
-        self.store_server = NatsServer(directory / "store") if store == "nats-apart" else None
+        self.store_server = STORE_SERVERS[store][0](directory) if store in STORE_SERVERS else None
         self._directory = directory
         self._count = nodes
         self._store = store
@@ -120,7 +121,8 @@ class ChaosCluster:
             if not self.nats.running:
                 await stack.enter_async_context(self.nats)
             if self.store_server is not None:
-                await stack.enter_async_context(self.store_server)
+                stack.push_async_callback(self.store_server.stop)
+                await self.store_server.start()
             for number in range(1, self._count + 1):
                 self.nodes.append(self._node(f"node-{number}", stack))
             await asyncio.gather(*(node.astart() for node in self.nodes))
@@ -145,7 +147,7 @@ class ChaosCluster:
     @property
     def store_arguments(self) -> list[str]:
         if self.store_server is not None:
-            return ["--store", f"{self.store_server.url}/chaos-sessions"]
+            return ["--store", self.store_server.url]
         return ["--store", f"sqlite:///{self._directory}/sessions.db"] if self._store == "sqlite" else []
 
     def node(self, name: str) -> ChaosNode:
@@ -163,6 +165,15 @@ class ChaosCluster:
             await asyncio.sleep(seconds)
         finally:
             server.resume()
+
+    async def crash_store(self, away: float = 0.0) -> None:
+        """The store ends as in a crash, and starts again with what it had kept after so many seconds."""
+        if self.store_server is None:
+            await self.crash_nats(away)
+            return
+        self.store_server.kill()
+        await asyncio.sleep(away)
+        await self.store_server.start()
 
     async def crash_nats(self, away: float = 0.0) -> None:
         """kill -9 nats-server, and start it again on the same port and data after so many seconds."""

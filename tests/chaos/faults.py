@@ -63,10 +63,17 @@ async def freeze_the_store(storm: Storm, number: int) -> None:
     await storm.more(BETWEEN)
 
 
+async def crash_the_store(storm: Storm, number: int) -> None:
+    """The store ends as in a crash, and starts again."""
+    await storm.cluster.crash_store(away=(0.0, 0.5, storm.cluster.lease * 1.5)[number % 3])
+    await storm.more(BETWEEN)
+
+
 FAULTS: dict[str, Fault] = {
     "kill": kill_a_node,
     "hang": hang_a_node,
     "nats": crash_nats,
     "cut": cut_a_node_off,
     "freeze": freeze_the_store,
+    "store": crash_the_store,
 }

@@ -34,6 +34,8 @@ class Scale:
     """Of owners, while the calls last."""
     stream_seed: int = 1
     """The first of their seeds."""
+    store: str = "nats"
+    """Where sessions are kept, unless a scene is about a store of its own."""
 
 
 SMALL = Scale(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,21 @@ async def exact(cluster: ChaosCluster, scale: Scale) -> Verdict:
 
 async def same_instant(directory: Path, scale: Scale) -> Verdict:
     """Two nodes asked for the same sleeping session at the same instant: one owner, and no call fails."""
-    async with ChaosCluster(directory, serve=("--idle-after", "0.2s")) as cluster:
+    async with ChaosCluster(directory, store=scale.store, serve=("--idle-after", "0.2s")) as cluster:
         sessions = min(scale.sessions, scale.races // 2)
         found = await races(cluster, sessions=sessions, rounds=-(-scale.races // sessions))
         numbers = {"races": found.races, "faults": len(found.faults), "slowest_ms": round(found.slowest * 1000, 1)}
         return Verdict(numbers, found.faults + cluster.complaints())
 
 
-async def storm(directory: Path, scale: Scale, store: str = "nats") -> Verdict:
+async def storm(directory: Path, scale: Scale) -> Verdict:
     """Every sort of fault under load: acknowledged increments are there exactly once, every call gets an answer."""
     numbers: dict[str, Any] = {}
     faults: list[str] = []
-    async with ChaosCluster(directory, lease=scale.storm_lease, store=store, proxied=True) as cluster:
-        for name, times in scale.faults.items():
+    async with ChaosCluster(directory, lease=scale.storm_lease, store=scale.store, proxied=True) as cluster:
+        # Where the store is the cluster's NATS, it has crashed with that.
+        apart = {"store": scale.faults.get("nats", 1)} if cluster.store_server is not None else {}
+        for name, times in (scale.faults | apart).items():
             async with Storm(cluster, sessions=scale.sessions, workers=24) as raging:
 
                 async def strike(name: str = name, times: int = times, raging: Storm = raging) -> None:
@@ -78,7 +80,7 @@ async def storm(directory: Path, scale: Scale, store: str = "nats") -> Verdict:
 
 async def storm_with_store_apart(directory: Path, scale: Scale) -> Verdict:
     """The same where the store is not the NATS that is lost: nodes go on while their lease lasts."""
-    return await storm(directory, scale, store="nats-apart")
+    return await storm(directory, replace(scale, store="nats-apart"))
 
 
 async def failover(cluster: ChaosCluster, scale: Scale) -> Verdict:
@@ -97,7 +99,7 @@ async def failover(cluster: ChaosCluster, scale: Scale) -> Verdict:
 
 async def failover_long_lease(directory: Path, scale: Scale) -> Verdict:
     """The same where the lease is ten times as long: it has no part in it."""
-    async with ChaosCluster(directory, lease="30s") as cluster:
+    async with ChaosCluster(directory, store=scale.store, lease="30s") as cluster:
         verdict = await failover(cluster, scale)
         return Verdict(verdict.numbers, verdict.faults + cluster.complaints())
 
@@ -114,7 +116,7 @@ async def hung_owner(cluster: ChaosCluster, scale: Scale) -> Verdict:
 async def rolling(directory: Path, scale: Scale, **options: Any) -> Verdict:
     """Rolling restart under load, behind a balancer that follows `/readyz`: no call fails."""
     lame_duck = () if scale.rolling_calls >= 10_000 else ("--lame-duck", "0.7s")
-    async with ChaosCluster(directory, serve=lame_duck, **options) as cluster:
+    async with ChaosCluster(directory, store=scale.store, serve=lame_duck, **options) as cluster:
         reckoning = await rolling_restart(cluster, calls=scale.rolling_calls)
         return Verdict(reckoning.numbers(), reckoning.faults + reckoning.complaints)
 
@@ -150,13 +152,13 @@ async def large(cluster: ChaosCluster, scale: Scale) -> Verdict:
 
 async def streams(directory: Path, scale: Scale) -> Verdict:
     """1,000 numbers on one stream while connections, owners and edges go: each exactly once, and one clear end."""
-    runs = await play_recitals(directory, _seeds(scale))
+    runs = await play_recitals(directory, _seeds(scale), store=scale.store)
     return Verdict(runs.shown(), runs.faults)
 
 
 async def standing(directory: Path, scale: Scale) -> Verdict:
     """Numbered updates on standalone streams in the same weather: each once, in order, or the client is told."""
-    runs = await play_standing(directory, _seeds(scale))
+    runs = await play_standing(directory, _seeds(scale), store=scale.store)
     return Verdict(runs.shown(), runs.faults)
 
 
@@ -167,7 +169,8 @@ async def tenants(directory: Path, scale: Scale) -> Verdict:
 
 async def deaf(directory: Path, scale: Scale) -> Verdict:
     """Ten clients that never read what they asked for: the nodes' memory stays within bounds, and others are served."""
-    async with ChaosCluster(directory, store="sqlite") as cluster:
+    store = "sqlite" if scale.store == "nats" else scale.store
+    async with ChaosCluster(directory, store=store) as cluster:
         found = await ten_deaf_readers(cluster)
         faults = found.faults + cluster.complaints()
     # 8 MiB are kept of each stream, and as much again may be on its way into the log or in the heap's holes.
@@ -194,7 +197,7 @@ CALM: dict[str, CalmScene] = {
 
 def _on_its_own(scene: CalmScene) -> Scene:
     async def play(directory: Path, scale: Scale) -> Verdict:
-        async with calm_cluster(directory) as cluster:
+        async with calm_cluster(directory, store=scale.store) as cluster:
             verdict = await scene(cluster, scale)
             return Verdict(verdict.numbers, verdict.faults + cluster.complaints())
 
@@ -202,9 +205,9 @@ def _on_its_own(scene: CalmScene) -> Scene:
     return play
 
 
-def calm_cluster(directory: Path) -> ChaosCluster:
+def calm_cluster(directory: Path, store: str = "nats") -> ChaosCluster:
     """For `CALM`."""
-    return ChaosCluster(directory, serve=MAX_BODY)
+    return ChaosCluster(directory, store=store, serve=MAX_BODY)
 
 
 SCENES: dict[str, Scene] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,18 @@ class Runs:
         }
 
 
-async def play_recitals(directory: Path, seeds: Sequence[int]) -> Runs:
-    """One run of a tool that sends 1,000 numbers for each seed; those of one store in one cluster."""
+async def play_recitals(directory: Path, seeds: Sequence[int], *, store: str = "nats") -> Runs:
+    """One run of a tool that sends 1,000 numbers for each seed; those of one store in one cluster. `store` takes the
+    place of NATS as a store."""
     runs = Runs()
-    for store in ("nats", "sqlite"):
-        scripts = [script for script in map(Script.of, seeds) if script.store == store]
+    written = [Script.of(seed) for seed in seeds]
+    written = [replace(script, store=store) if script.store == "nats" else script for script in written]
+    for place_kept in dict.fromkeys((store, "sqlite")):
+        scripts = [script for script in written if script.store == place_kept]
         if not scripts:
             continue
-        (place := directory / store).mkdir(parents=True)
-        async with _cluster(place, store) as cluster, Troupe(cluster) as troupe:
+        (place := directory / place_kept).mkdir(parents=True)
+        async with _cluster(place, place_kept) as cluster, Troupe(cluster) as troupe:
             for script in scripts:
                 began = time.monotonic()
                 recital = await play(troupe, script)
@@ -68,10 +71,10 @@ async def play_recitals(directory: Path, seeds: Sequence[int]) -> Runs:
     return runs
 
 
-async def play_standing(directory: Path, seeds: Sequence[int]) -> Runs:
+async def play_standing(directory: Path, seeds: Sequence[int], *, store: str = "nats") -> Runs:
     """One run of a client that listens to numbered updates for each seed."""
     runs = Runs()
-    async with _cluster(directory, "nats") as cluster, Troupe(cluster) as troupe:
+    async with _cluster(directory, store) as cluster, Troupe(cluster) as troupe:
         for seed in seeds:
             began = time.monotonic()
             script = StandingScript.of(seed)

@@ -328,7 +328,12 @@ async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple
     guests = make_guests(scale.tenants, scale.tenant_sessions, keys, directory / "secrets.toml")
     (directory / "files").mkdir()
     async with ChaosCluster(
-        directory, target=TARGET, serve=("--api-keys", str(keys)), command=HOST, env={FOLDER: str(directory)}
+        directory,
+        target=TARGET,
+        store=scale.store,
+        serve=("--api-keys", str(keys)),
+        command=HOST,
+        env={FOLDER: str(directory)},
     ) as cluster:
         many = ManyTenants(cluster, guests, seed=seed)
         began = time.monotonic()

@@ -135,3 +135,12 @@ async def clients(url: str, *, handshake: int, modern: int) -> AsyncIterator[lis
         for client in made:
             await client.open()
         yield made
+
+
+async def more(sessions: list[Client], number: int) -> None:
+    """Return when each session has had `number` more increments acknowledged."""
+    goals = [len(session.acknowledged) + number for session in sessions]
+    async with asyncio.timeout(30):
+        for session, goal in zip(sessions, goals, strict=True):
+            while len(session.acknowledged) < goal:
+                await asyncio.sleep(0.01)

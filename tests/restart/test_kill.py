@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from restart.load import HANDSHAKE, Client, clients
+from restart.load import HANDSHAKE, Client, clients, more
 from support import ServerProcess
 
 DEMO = "understudy.runtime.demo:server"
@@ -22,15 +22,6 @@ def store(tmp_path: Path) -> str:
 
 def done(sessions: list[Client]) -> int:
     return sum(len(session.acknowledged) for session in sessions)
-
-
-async def more(sessions: list[Client], number: int) -> None:
-    """Return when each session has had `number` more increments acknowledged."""
-    goals = [len(session.acknowledged) + number for session in sessions]
-    async with asyncio.timeout(30):
-        for session, goal in zip(sessions, goals, strict=True):
-            while len(session.acknowledged) < goal:
-                await asyncio.sleep(0.01)
 
 
 async def test_nothing_acknowledged_is_lost_when_the_process_is_killed_under_load(serve: Serve, store: str):
