@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
+from support.fault_proxy import FaultProxy
 from support.postgres import (
     PgBouncer,
     PostgresServer,
@@ -16,7 +17,6 @@ from support.postgres import (
     pgbouncer_missing,
     postgres_missing,
 )
-from support.tcp_proxy import TcpProxy
 from understudy.stores import Address, EventLogBounds, StaleEpoch, StoreUnavailable
 from understudy.stores.postgresql.errors import PostgresReadOnly, PostgresRefused, PostgresUnavailable
 from understudy.stores.postgresql.settings import PostgresSettings
@@ -66,7 +66,7 @@ async def opened(url: str, schema: str, *, options: str = "", **more: object) ->
         await store.aclose()
 
 
-def through(proxy: TcpProxy, server: PostgresServer) -> str:
+def through(proxy: FaultProxy, server: PostgresServer) -> str:
     return server.url().replace(f":{server.port}/", f":{proxy.port}/")
 
 
@@ -91,7 +91,7 @@ async def test_a_write_whose_connection_is_cut_is_in_doubt_and_a_look_settles_it
 ) -> None:
     async with (
         opened(server.url(), schema) as other,
-        TcpProxy(server.port) as proxy,
+        FaultProxy(server.port) as proxy,
         opened(through(proxy, server), schema, options="&connections=1") as store,
     ):
         for done in (False, True):
@@ -99,24 +99,11 @@ async def test_a_write_whose_connection_is_cut_is_in_doubt_and_a_look_settles_it
             await WRITES[name](store, await new(store))
             address = await new(store)
             before = await _state(other, address)
-            if done:
-                proxy.hold_answers()
-            else:
-                proxy.hold_requests()
-            asked = proxy.requests
-            async with asyncio.TaskGroup() as tasks:
-                call = tasks.create_task(_outcome(WRITES[name](store, address)))
-                async with asyncio.timeout(5):
-                    if done:
-                        await proxy.answers_held.wait()
-                    while proxy.requests == asked:
-                        await asyncio.sleep(0.005)
-                proxy.cut()
-            error = call.result()
+            proxy.cut_after(1, "down" if done else "up")
+            error = await _outcome(WRITES[name](store, address))
             assert isinstance(error, StoreUnavailable), error
             assert error.outcome_unknown
             assert ((await _state(other, address)) != before) is done
-            proxy.restore()
             await well_again(store)
             assert (await _state(store, address) != before) is done
             if name in ("save", "touch", "append"):
@@ -125,19 +112,13 @@ async def test_a_write_whose_connection_is_cut_is_in_doubt_and_a_look_settles_it
 
 @pytest.mark.parametrize("name", READS)
 async def test_a_read_whose_connection_is_cut_is_not_in_doubt(server: PostgresServer, schema: str, name: str) -> None:
-    async with TcpProxy(server.port) as proxy, opened(through(proxy, server), schema) as store:
+    async with FaultProxy(server.port) as proxy, opened(through(proxy, server), schema) as store:
         address = await new(store)
         await READS[name](store, address)
-        proxy.hold_answers()
-        async with asyncio.TaskGroup() as tasks:
-            call = tasks.create_task(_outcome(READS[name](store, address)))
-            async with asyncio.timeout(5):
-                await proxy.answers_held.wait()
-            proxy.cut()
-        error = call.result()
+        proxy.cut_after(1, "down")
+        error = await _outcome(READS[name](store, address))
         assert isinstance(error, StoreUnavailable)
         assert not error.outcome_unknown
-        proxy.restore()
         await well_again(store)
         await READS[name](store, address)
 
@@ -421,19 +402,14 @@ async def test_an_append_whose_answer_is_lost_is_settled_by_repeating_it_with_wh
     server: PostgresServer, schema: str
 ) -> None:
     bounds = EventLogBounds(max_events=100)
-    async with TcpProxy(server.port) as proxy, opened(through(proxy, server), schema, event_bounds=bounds) as store:
+    async with FaultProxy(server.port) as proxy, opened(through(proxy, server), schema, event_bounds=bounds) as store:
         address = Address.new("session")
         log = store.events
         await log.append(address, "s", 1, [b"1", b"2"], head=b"h", writer="w")
-        proxy.hold_answers()
-        async with asyncio.TaskGroup() as tasks:
-            call = tasks.create_task(_outcome(log.append(address, "s", 3, [b"3"], head=b"", writer="w")))
-            await proxy.answers_held.wait()
-            proxy.cut()
-        error = call.result()
+        proxy.cut_after(1, "down")
+        error = await _outcome(log.append(address, "s", 3, [b"3"], head=b"", writer="w"))
         assert isinstance(error, PostgresUnavailable)
         assert error.outcome_unknown
-        proxy.restore()
         await well_again(store)
         await log.append(address, "s", 3, [b"3", b"4"], head=b"", writer="w", ends=True)
         logged = await log.read(address, "s")
