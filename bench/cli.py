@@ -109,6 +109,12 @@ def _scale() -> Measure:
     return bench_scale
 
 
+def _noisy() -> Measure:
+    from .noisy import bench_noisy
+
+    return bench_noisy
+
+
 def _streams() -> Measure:
     with _needs_cluster("streams"):
         from .streams import bench_streams
@@ -141,3 +147,4 @@ _command("failover", "How long a call waits when its node dies or hangs.", _fail
 _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)
 _command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)
 _command("tenants", "What a call pays to be known, by API key or token, and named in logs and metrics.", _tenants)
+_command("noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, rounds=3)

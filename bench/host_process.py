@@ -14,7 +14,7 @@ from .asgi import Refused
 from .event_stream import EventStream
 from .http_client import HttpConnection
 
-__all__ = ["HOST", "HostProcess", "host_process"]
+__all__ = ["HOST", "HostProcess", "child_process", "host_process"]
 
 HOST = "127.0.0.1"
 ANSWER_DEADLINE = 60.0
@@ -27,22 +27,24 @@ class HostProcess:
         self._process = process
         self._said = said
         self.port = 0
+        self.began: Any = None
+        """What it said when it was ready."""
 
     async def ready(self) -> None:
-        """Return when it serves. Raises `Refused` if it does not start."""
-        self.port = int(await self._answer())
+        """Return when it has begun. Raises `Refused` if it does not start."""
+        self.began = await self._answer()
 
     async def cpu(self) -> float:
         """Seconds of processor time that it has used."""
-        return await self._ask("cpu")
+        return await self.ask("cpu")
 
     async def resident(self) -> float:
         """Its resident size in bytes, garbage collected first."""
-        return await self._ask("resident")
+        return await self.ask("resident")
 
     async def collect(self) -> None:
         """Collect its garbage now, so that nobody pays for what another measurement left behind."""
-        await self._ask("collect")
+        await self.ask("collect")
 
     async def connect(self) -> HttpConnection:
         """A new connection for requests and their answers."""
@@ -52,7 +54,8 @@ class HostProcess:
         """A new connection for one stream."""
         return await EventStream.open(HOST, self.port)
 
-    async def _ask(self, command: str) -> Any:
+    async def ask(self, command: str) -> Any:
+        """What it answers to one line."""
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
         return await self._answer()
@@ -89,12 +92,24 @@ async def host_process(side: str, http: str, **options: Any) -> AsyncGenerator[H
     Raises:
         Refused: It does not start.
     """
+    async with child_process("understudy.bench.stream_host", {"side": side, "http": http, **options}) as host:
+        host.port = int(host.began)
+        yield host
+
+
+@asynccontextmanager
+async def child_process(module: str, options: dict[str, Any]) -> AsyncGenerator[HostProcess]:
+    """A process of a module that takes its options as JSON, says a line when it is ready, and answers lines.
+
+    Raises:
+        Refused: It does not start.
+    """
     with tempfile.TemporaryFile(prefix="understudy-bench-host-") as said:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "understudy.bench.stream_host",
-            json.dumps({"side": side, "http": http, **options}),
+            module,
+            json.dumps(options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=said,

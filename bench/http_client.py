@@ -162,9 +162,11 @@ class RemoteSession:
 
     __slots__ = ("_head", "session_id")
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, headers: dict[str, str] | None = None) -> None:
+        """`headers`: further ones, a credential say."""
         self.session_id = session_id
-        self._head = _head({"mcp-session-id": session_id, "mcp-protocol-version": HANDSHAKE_VERSION})
+        named = {"mcp-session-id": session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
+        self._head = _head({**named, **(headers or {})})
 
     def request(self, body: bytes) -> bytes:
         """A POST of `body` as it goes over the wire."""
@@ -183,17 +185,21 @@ class RemoteSession:
         return answer
 
 
-async def open_session(connection: HttpConnection) -> RemoteSession:
+async def open_session(connection: HttpConnection, headers: dict[str, str] | None = None) -> RemoteSession:
     """`initialize`, then `notifications/initialized`, at the node that the connection leads to.
+
+    `headers`: further ones of each request, a credential say.
 
     Raises:
         Refused: It did not open a session.
     """
-    answer = await connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (_head({}), len(INITIALIZE), INITIALIZE))
+    answer = await connection.send(
+        b"%bcontent-length: %d\r\n\r\n%b" % (_head(headers or {}), len(INITIALIZE), INITIALIZE)
+    )
     session_id = answer.header(b"mcp-session-id")
     if answer.status != 200 or session_id is None or "result" not in answer.reply():
         raise Refused(f"initialize: status {answer.status}, {answer.body[:300]!r}")
-    session = RemoteSession(session_id)
+    session = RemoteSession(session_id, headers)
     accepted = await connection.send(session.request(INITIALIZED))
     if accepted.status != 202:
         raise Refused(f"notifications/initialized: status {accepted.status}, {accepted.body[:300]!r}")

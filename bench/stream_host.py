@@ -1,4 +1,5 @@
-"""One side of `understudy bench streams` behind a real HTTP server: `python -m understudy.bench.stream_host JSON`.
+"""One side of `understudy bench streams` or `noisy`, behind a real HTTP server: `python -m
+understudy.bench.stream_host JSON`.
 
 It says on its standard output which port it serves, and then answers each line of its standard input with one of JSON:
 `cpu` with the processor time it has used, `resident` with its resident size. It ends when its standard input does.
@@ -14,21 +15,25 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from ..runtime import Runtime, sse
 from ..runtime.http import SSE_HEADERS, disconnected
 from ..runtime.http_servers import HTTP_SERVERS
 from ..runtime.serve import bind
 from .asgi import ASGIApp
+from .noisy_loop import by_name
 from .probe import resident_bytes
 from .sdk_event_store import InMemoryEventStore
+from .servers import ten_tools
 from .sides import sdk_app
 from .talkative import talkative_server
 
-__all__ = ["BARE", "SDK", "UNDERSTUDY", "open_side"]
+__all__ = ["BARE", "FAIR", "SDK", "UNDERSTUDY", "UNFAIR", "open_side"]
 
 UNDERSTUDY, SDK, BARE = "understudy", "sdk", "bare"
+FAIR, UNFAIR = "fair", "unfair"
+"""understudy with tenants, who are what their credential says, with and without fair queues."""
 HOST = "127.0.0.1"
 _PLENTY = 1_000_000
 
@@ -72,10 +77,23 @@ async def _wait_for_the_end(
     await disconnected(receive)
 
 
+def _tenants(fairness: Literal["equal", "off"]) -> Callable[[str], AbstractAsyncContextManager[ASGIApp]]:
+    @asynccontextmanager
+    async def side(store: str) -> AsyncGenerator[ASGIApp]:
+        server = ten_tools(sessions=True)
+        runtime = Runtime(server, store=store, max_sessions=_PLENTY, tenants=by_name, fairness=fairness)
+        async with runtime:
+            yield runtime.app
+
+    return side
+
+
 _SIDES: dict[str, Callable[[str], AbstractAsyncContextManager[ASGIApp]]] = {
     UNDERSTUDY: _understudy,
     SDK: _sdk,
     BARE: _bare,
+    FAIR: _tenants("equal"),
+    UNFAIR: _tenants("off"),
 }
 
 

@@ -23,7 +23,7 @@ def run(name: str) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants"])
+@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return run(request.param)
 
@@ -68,6 +68,15 @@ def test_edge_judges_the_targets_of_the_issue() -> None:
         ("modern era, 50 in flight", 1.4),
         ("durable state, 50 sessions incrementing", 0.5),
     }
+
+
+def test_noisy_judges_the_p99_of_fair_queues_within_a_process_and_over_http() -> None:
+    scenarios = run("noisy")["scenarios"]
+    assert [scenario["name"].partition(" ")[0] for scenario in scenarios] == ["bare", "uvicorn,", "uvicorn,"]
+    for scenario in scenarios:
+        (judged,) = (versus for versus in scenario["comparisons"] if versus["target"])
+        assert judged["name"] == "fair queues, p99 beside / alone"
+        assert judged["target"] == {"bound": "at most", "value": 2}
 
 
 async def test_hosts_that_answer_differently_are_not_compared() -> None:
