@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .api_keys import ApiKeys
     from .audit import Audit
     from .audit_entry import AuditEntry
+    from .by_host import ByHost, by_host
     from .claims import ClaimNames, ClaimsRefused
     from .cluster import ClusterOptions
     from .errors import ConfigurationError, NotStarted
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from .session_errors import SessionNotFound, SessionUnavailable
     from .session_reference import SessionReference
     from .signing_keys import SigningKeyError
-    from .tenants import CredentialUnchecked, Forbidden, TenantResolver, Unauthenticated
+    from .tenants import CredentialUnchecked, Forbidden, RemembersTenants, TenantResolver, Unauthenticated
     from .token_verifier import from_token_verifier
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "ApiKeys",
     "Audit",
     "AuditEntry",
+    "ByHost",
     "CacheBounds",
     "ClaimNames",
     "ClaimsRefused",
@@ -89,6 +91,7 @@ __all__ = [
     "PathRefused",
     "ProtectedResource",
     "QuotaExceeded",
+    "RemembersTenants",
     "Runtime",
     "Secret",
     "SecretMissing",
@@ -108,6 +111,7 @@ __all__ = [
     "Unauthenticated",
     "UnderstudyError",
     "WrongTenant",
+    "by_host",
     "current_session",
     "current_tenant",
     "from_token_verifier",
@@ -135,6 +139,7 @@ _ELSEWHERE = {
     "ApiKeys": ".api_keys",
     "Audit": ".audit",
     "AuditEntry": ".audit_entry",
+    "ByHost": ".by_host",
     "ClaimNames": ".claims",
     "ClaimsRefused": ".claims",
     "ClusterOptions": ".cluster",
@@ -147,6 +152,7 @@ _ELSEWHERE = {
     "Limits": ".limits",
     "NotStarted": ".errors",
     "ProtectedResource": ".protected_resource",
+    "RemembersTenants": ".tenants",
     "Runtime": ".runtime",
     "SessionLimits": ".limits",
     "SessionNotFound": ".session_errors",
@@ -156,6 +162,7 @@ _ELSEWHERE = {
     "TenantResolver": ".tenants",
     "Unauthenticated": ".tenants",
     "UnderstudyError": "..stores",
+    "by_host": ".by_host",
     "from_token_verifier": ".token_verifier",
     "new_api_key": ".api_key",
 }

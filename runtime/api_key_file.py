@@ -160,6 +160,10 @@ class KeyFile(Generic[T]):
         assert found is not None
         return found
 
+    def look_soon(self) -> None:
+        """Another look is due."""
+        self._next = float("-inf")
+
     def is_due(self) -> bool:
         """Whether it is time for another look."""
         return not self._looking and self._clock() >= self._next

@@ -144,6 +144,11 @@ class ApiKeys:
         self._refused += 1
         return self._header.refusal(message)
 
+    def forget(self, tenant: str | None) -> None:
+        """Look at the file, where there is one, with the next request: nothing else is remembered."""
+        if self._file is not None:
+            self._file.look_soon()
+
     def stats(self) -> dict[str, int | float]:
         """Plain numbers, for `/metrics`."""
         numbers: dict[str, int | float] = {"keys": len(self._keys), "refused_total": self._refused}

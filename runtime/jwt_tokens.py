@@ -322,6 +322,11 @@ class JwtTokens:
         if revoked:
             raise self._header.refusal("the token has been revoked")
 
+    def forget(self, tenant: str | None) -> None:
+        """Check the tokens of `tenant`, or of all, anew when they come again. The issuer's keys stay."""
+        for digest in [key for key, known in self._cached.items() if tenant is None or known[0].tenant == tenant]:
+            del self._cached[digest]
+
     def stats(self) -> dict[str, int | float]:
         """Plain numbers, for `/metrics`."""
         numbers: dict[str, int | float] = {

@@ -16,7 +16,7 @@ from ..actors.session import TenantContext
 from .challenges import checked_scopes, require_scopes, with_parameter
 from .errors import ConfigurationError
 from .http import Send, answer
-from .tenants import Forbidden, TenantResolver, Unauthenticated, unexpired
+from .tenants import Forbidden, TenantResolver, Unauthenticated, forget_tenant, unexpired
 
 __all__ = ["ProtectedResource"]
 
@@ -123,6 +123,10 @@ class ProtectedResource:
         if self._required and isinstance(error, Unauthenticated):
             challenge = with_parameter(challenge, "scope", " ".join(self._required))
         error.challenge = with_parameter(challenge, "resource_metadata", self.metadata_url)
+
+    def forget(self, tenant: str | None) -> None:
+        """As `RemembersTenants`, where the inner resolver is one."""
+        forget_tenant(self._tenants, tenant)
 
     async def serve(self, method: str, send: Send) -> None:
         """Answer a request for the metadata."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 __all__ = ["HostGuard"]
@@ -13,14 +14,15 @@ _REMEMBERED = 256
 class HostGuard:
     """Decides by the `Host` and `Origin` headers whether a request is answered at all.
 
-    Hosts: `name` allows any port, `name:8000` only that one, `*` everything. Origins: `https://name` with the same
-    rules. None allows localhost only. A request without an Origin comes from no browser and passes.
+    Hosts: `name` allows any port, `name:8000` only that one, `*.name` any one label in front, `*` everything. Origins:
+    `https://name` with the same rules. None allows localhost only. A request without an Origin comes from no browser
+    and passes.
     """
 
     def __init__(self, hosts: Sequence[str] | None, origins: Sequence[str] | None) -> None:
-        self._hosts = _patterns(hosts if hosts is not None else _LOCAL_HOSTS)
+        self._hosts = _Patterns(hosts if hosts is not None else _LOCAL_HOSTS)
         local = [f"{scheme}://{host}" for scheme in ("http", "https") for host in _LOCAL_HOSTS]
-        self._origins = _patterns(origins if origins is not None else local)
+        self._origins = _Patterns(origins if origins is not None else local)
         # The same few header values come with every request: what passed once passes without a second look.
         self._passed_hosts: set[bytes] = set()
         self._passed_origins: set[bytes] = set()
@@ -32,17 +34,29 @@ class HostGuard:
         return origin is None or _allows(origin, self._origins, self._passed_origins)
 
 
-def _patterns(allowed: Sequence[str]) -> frozenset[str]:
-    return frozenset(pattern.lower().rstrip("/").removesuffix(":*") for pattern in allowed)
+class _Patterns:
+    """What is allowed: texts that are compared as they are, and some with a star for any letters of one label."""
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        spelled = [pattern.lower().rstrip("/").removesuffix(":*") for pattern in allowed]
+        self.everything = "*" in spelled
+        self._exact = frozenset(pattern for pattern in spelled if "*" not in pattern)
+        starred = ["[a-z0-9_-]+".join(map(re.escape, pattern.split("*"))) for pattern in spelled if "*" in pattern]
+        self._starred = re.compile("|".join(starred)) if starred else None
+
+    def match(self, *texts: str) -> bool:
+        if self.everything or not self._exact.isdisjoint(texts):
+            return True
+        starred = self._starred
+        return starred is not None and any(starred.fullmatch(text) for text in texts)
 
 
-def _allows(value: bytes, patterns: frozenset[str], passed: set[bytes]) -> bool:
+def _allows(value: bytes, patterns: _Patterns, passed: set[bytes]) -> bool:
     if value in passed:
         return True
     text = value.decode("latin-1").lower()
     name, colon, port = text.rpartition(":")
-    without_port = name if colon and port.isdecimal() else text
-    if "*" not in patterns and text not in patterns and without_port not in patterns:
+    if not patterns.match(text, name if colon and port.isdecimal() else text):
         return False
     if len(passed) < _REMEMBERED:
         passed.add(value)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.requests import Request
 
 from ..actors.session import TenantContext
 from ..stores import UnderstudyError
 
-__all__ = ["CredentialUnchecked", "Forbidden", "TenantResolver", "Unauthenticated", "resolve_tenant", "unexpired"]
+__all__ = [
+    "CredentialUnchecked",
+    "Forbidden",
+    "RemembersTenants",
+    "TenantResolver",
+    "Unauthenticated",
+    "forget_tenant",
+    "resolve_tenant",
+    "unexpired",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class Unauthenticated(UnderstudyError):
@@ -54,6 +66,25 @@ class TenantResolver(Protocol):
     """
 
     def __call__(self, request: Request, /) -> TenantContext | Awaitable[TenantContext]: ...
+
+
+@runtime_checkable
+class RemembersTenants(Protocol):
+    """A resolver that keeps what it has found out, and can be asked to find it out anew."""
+
+    def forget(self, tenant: str | None, /) -> None:
+        """Keep nothing of `tenant` any more; None: of anybody. Quick, and no refusal."""
+        ...
+
+
+def forget_tenant(resolver: object, tenant: str | None) -> None:
+    """Have `resolver`, if it remembers anything, forget `tenant`; None: everybody."""
+    if not isinstance(resolver, RemembersTenants):
+        return
+    try:
+        resolver.forget(tenant)
+    except Exception:
+        logger.exception("a tenant resolver could not forget")
 
 
 async def resolve_tenant(resolver: TenantResolver, request: Request, timeout: float | None = None) -> TenantContext:

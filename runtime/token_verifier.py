@@ -14,6 +14,7 @@ from .challenges import checked_scopes, require_scopes
 from .claims import ClaimNames, ClaimsRefused
 from .credential_header import CredentialHeader
 from .errors import ConfigurationError
+from .tenants import forget_tenant
 
 __all__ = ["from_token_verifier"]
 
@@ -37,6 +38,8 @@ def from_token_verifier(
             none, the client itself (`client:<client_id>`), as the SDK tells them apart.
         resource: What `AccessToken.resource` must be, a slash at the end aside. None: the verifier sees to it.
         required_scopes: What each token must have been given.
+
+    Nothing is remembered here; a `verifier` that remembers can have a method `forget(tenant)` (`RemembersTenants`).
 
     Raises:
         ConfigurationError: `verifier` is none, or a scope is none.
@@ -63,6 +66,11 @@ def from_token_verifier(
             raise header.refusal("the claims of the token cannot be used") from None
         return require_scopes(context, required)
 
+    def forget(tenant: str | None) -> None:
+        forget_tenant(verifier, tenant)
+
+    # It is a function, which can carry what `RemembersTenants` asks for.
+    setattr(resolve, "forget", forget)  # noqa: B010
     return resolve
 
 
