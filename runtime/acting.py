@@ -1,4 +1,4 @@
-"""What `understudy session end`, `understudy drain` and `understudy rotate-keys` do."""
+"""What `understudy session end`, `understudy drain`, `understudy rotate-keys` and `understudy tenant changed` do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .looking import find_session
 from .operator import Operator
 from .operator_errors import OperatorError
 
-__all__ = ["drain_node", "end_session", "rotate_keys"]
+__all__ = ["drain_node", "end_session", "rotate_keys", "tell_tenant_changed"]
 
 TRIES: Final = 10
 PAUSE: Final = 0.3
@@ -123,6 +123,27 @@ async def rotate_keys(found: Found, *, as_json: bool) -> None:
         else f"requestState is sealed with a new key ({keys['seals']}); the old one opens for one more hour"
     )
     _tell(as_json, {**keys, "begun": begun}, words if begun else f"a change was under way already: {words}")
+
+
+async def tell_tenant_changed(found: Found, tenant: str, *, as_json: bool) -> None:
+    """Have the nodes of a cluster resolve a tenant anew.
+
+    Raises:
+        NoCluster, NatsUnavailable, OperatorError: There is none, or no node of it takes the order.
+    """
+    async with Operator.reach(found) as operator:
+        error: OperatorError | None = None
+        for seen in (await operator.living())[:TRIES]:
+            try:
+                answer = await operator.ask(seen.news.node, "tenant_changed", tenant=tenant)
+                break
+            except OperatorError as failed:
+                # It may have died just now, or be of a version that does not know of this.
+                error = failed
+        else:
+            raise error or OperatorError("no node of the cluster is alive")
+    nodes = [str(node) for node in answer["nodes"]]
+    _tell(as_json, answer, f"tenant {tenant!r} is resolved anew at {', '.join(nodes)}")
 
 
 def _tell(as_json: bool, value: dict[str, Any], words: str) -> None:

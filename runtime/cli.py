@@ -18,7 +18,7 @@ from ..stores import StoreError, StoreURLError, UnderstudyError
 from .child import LIFELINE, LISTEN
 from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster.errors import ClusterError, StoreNotShared
-from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, top
+from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, tenant, top
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
 from .key_command import key
 from .nats_options import LOGIN_VARIABLES
@@ -209,7 +209,7 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
 
 
-for command in (cluster, nodes, sessions, session, drain, rotate_keys, top, key):
+for command in (cluster, nodes, sessions, session, drain, tenant, rotate_keys, top, key):
     main.add_command(command)
 
 

@@ -19,7 +19,7 @@ from .nats_options import NatsOptions, require_nats
 if TYPE_CHECKING:
     from .finding import Found
 
-__all__ = ["cluster", "drain", "nodes", "rotate_keys", "session", "sessions", "top"]
+__all__ = ["cluster", "drain", "nodes", "rotate_keys", "session", "sessions", "tenant", "top"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -258,6 +258,29 @@ def rotate_keys(as_json: bool, **given: Any) -> None:
     from .acting import rotate_keys as rotate
 
     asyncio.run(rotate(_found(given), as_json=as_json))
+
+
+@click.group(short_help="Say that a tenant has changed.")
+def tenant() -> None:
+    """Say that a tenant has changed."""
+
+
+@tenant.command("changed")
+@click.argument("id")
+@_finding
+@_as_json
+def changed(id: str, as_json: bool, **given: Any) -> None:
+    """Say that what tenant ID is allowed, or is served, may be another from now on: plan, scopes, keys, secrets.
+
+    Every node forgets what it remembers of the tenant, makes the servers of its sessions anew when they are next
+    called, ends streams whose credential is worth nothing any more, and tells clients that all lists have changed. A
+    node that is cut off does so when it is back.
+    """
+    from .acting import tell_tenant_changed
+
+    if not id:
+        raise click.UsageError("ID is empty; name the tenant")
+    asyncio.run(tell_tenant_changed(_found(given), id, as_json=as_json))
 
 
 @click.command(short_help="Watch a cluster at work.")

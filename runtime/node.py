@@ -16,6 +16,7 @@ from ..actors.session import SessionKind
 from ..actors.session.handle_calls import HandleCalls
 from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
+from ..actors.session.tenant_changes import TenantChanges
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
 from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
@@ -39,6 +40,7 @@ from .pressure import memory_pressure
 from .resumable import ResumableStreams
 from .routing import Placement
 from .security import HostGuard
+from .tenant_news import TenantHook, TenantNews
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import TenantTally
 
@@ -66,6 +68,7 @@ class Node:
     relay: Relay
     notices: Notices
     edge: Edge
+    news: TenantNews
     audit: AuditTrail | None = None
     open_streams: OpenStreams | None = None
     admission: Admission | None = None
@@ -85,6 +88,8 @@ class Node:
         guard: HostGuard,
         observe_call: Callable[[float, TenantTally | None], None],
         numbers: TenantNumbers,
+        changes: TenantChanges,
+        hooks: list[TenantHook],
     ) -> None:
         """`servers`: not entered yet. `commons`: what a cluster's nodes share; None without a cluster.
         `observe_call`: told of the seconds that each call took.
@@ -96,6 +101,8 @@ class Node:
         self._guard = guard
         self._observe_call = observe_call
         self._numbers = numbers
+        self._changes = changes
+        self._hooks = hooks
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -146,6 +153,7 @@ class Node:
         self._open_edge(stack, placement, tasks)
         if cluster is not None:
             cluster.router.serve_here = self.edge.serve_inbound
+            cluster.journal.changed = self.news.heard
             await cluster.join(self.registry, self.resumable.table)
             stack.push_async_callback(cluster.leave)
             self.cluster = cluster
@@ -265,6 +273,16 @@ class Node:
         if options.tenants is not None:
             self.open_streams = OpenStreams(options.tenants, check_every=options.credential_check)
             stack.callback(tasks.spawn(self.open_streams.run()).cancel)
+        self.news = TenantNews(
+            self._changes,
+            self._hooks,
+            resolver=options.tenants,
+            servers=self.servers,
+            relay=self.relay,
+            open_streams=self.open_streams,
+            helpers=self.helpers,
+        )
+        stack.callback(tasks.spawn(self.news.run()).cancel)
         self.notices = Notices(self.registry, placement.router)
         self.edge = Edge(
             guard=self._guard,
@@ -280,6 +298,12 @@ class Node:
             open_streams=self.open_streams,
             threads=self.threads,
         )
+
+    async def tenant_changed(self, tenant: str) -> None:
+        """See `Runtime.tenant_changed`."""
+        await self.news.apply(tenant)
+        if self.cluster is not None:
+            await self.cluster.tenant_changed(tenant)
 
     async def drain(self, timeout: float) -> None:
         """Hand sessions to other nodes, close standing streams, finish the turns that run or wait, and save.
@@ -319,6 +343,7 @@ class Node:
         numbers: dict[str, int | float] = {f"sessions_{name}": value for name, value in self.registry.stats().items()}
         numbers |= self.resumable.stats()
         numbers |= self.relay.stats()
+        numbers |= self.news.stats()
         if self.modern is not None:
             numbers["stateless_calls_running"] = len(self.modern.running)
             numbers["listening_streams"] = len(self.modern.listening)

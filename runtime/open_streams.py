@@ -49,12 +49,13 @@ _OF_A_REQUEST: Final = frozenset(
 class _Credential:
     """One that streams are open with: whatever of a request a resolver may look at."""
 
-    __slots__ = ("check_at", "expires", "key", "party", "scope", "streams")
+    __slots__ = ("allows", "check_at", "expires", "key", "party", "scope", "streams")
 
     def __init__(self, key: _Key, scope: Scope, tenant: TenantContext, check_at: float) -> None:
         self.key = key
         self.scope = scope
         self.party = (tenant.tenant, tenant.principal)
+        self.allows = (tenant.plan, tenant.scopes)
         self.expires = tenant.expires
         self.check_at = check_at
         self.streams: set[WatchedStream] = set()
@@ -102,6 +103,10 @@ class OpenStreams:
         else:
             # The resolver has been asked a moment ago.
             credential.expires = tenant.expires
+            if (tenant.plan, tenant.scopes) != credential.allows:
+                # What the older streams may tell was decided by what the credential allowed as they began.
+                self._end_lasting(credential)
+                credential.allows = (tenant.plan, tenant.scopes)
         credential.streams.add(stream)
         stream.of = credential
         self.streams += 1
@@ -189,7 +194,17 @@ class OpenStreams:
                 self._revoke(credential)
             else:
                 credential.expires = tenant.expires
+                if (tenant.plan, tenant.scopes) != credential.allows:
+                    credential.allows = (tenant.plan, tenant.scopes)
+                    self._end_lasting(credential)
         credential.check_at = self._clock.monotonic() + self._check_every
+
+    def _end_lasting(self, credential: _Credential) -> None:
+        """End the streams with which nothing is lost."""
+        for stream in credential.streams:
+            if stream.lasts and not stream.ended:
+                self.revoked += 1
+                stream.end()
 
     def _revoke(self, credential: _Credential) -> None:
         for stream in credential.streams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -41,6 +41,7 @@ from .security import HostGuard
 from .session_reference import SessionReference
 from .tenant_helpers import HelperOptions
 from .tenant_label import DEFAULT_LABELS
+from .tenant_news import TenantHook
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import TenantTally
 from .tenants import TenantResolver
@@ -211,6 +212,7 @@ class Runtime:
         self.node_id: str = node_id or f"{socket.gethostname()}-{token_hex(3)}"
         self._server = server
         self._tenant_changes = TenantChanges()
+        self._tenant_hooks: list[TenantHook] = []
         self._guard = HostGuard(allowed_hosts, allowed_origins)
         self._latency = Latency()
         self._numbers = TenantNumbers(tenant_labels)
@@ -252,6 +254,8 @@ class Runtime:
             guard=self._guard,
             observe_call=self._observe_call,
             numbers=self._numbers,
+            changes=self._tenant_changes,
+            hooks=self._tenant_hooks,
         )
         self._node = await node.__aenter__()
         self._draining = False
@@ -342,6 +346,38 @@ class Runtime:
         if tenant is None and self._options.tenants is None:
             tenant = ANONYMOUS.tenant if servers.one is None else None
         await publish(servers, event, tenant)
+
+    async def tenant_changed(self, tenant: str) -> None:
+        """Tell all nodes that what a tenant is allowed, or is served, may be another from now on.
+
+        Every node forgets what it remembers of the tenant (verdicts of resolvers, `tools_for`, whatever was added with
+        `on_tenant_changed`), makes the servers of its sessions anew when they are next called, asks again about the
+        credentials of its open streams, and tells its clients that all lists have changed. Here that is so when this
+        returns; at other nodes a moment later, and at one that is cut off as soon as it is back.
+
+        Raises:
+            ConfigurationError: `tenant` is empty, or no text.
+            ClusterError: It is so at this node, but the others may not hear of it.
+            NotStarted: The runtime is not running.
+        """
+        if self._node is None:
+            raise NotStarted
+        if not isinstance(tenant, str) or not tenant:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"tenant is {tenant!r}; name the tenant that has changed")
+        await self._node.tenant_changed(tenant)
+
+    def on_tenant_changed(self, hook: TenantHook) -> Callable[[], None]:
+        """Have `hook`, sync or async, called at this node with each tenant that changes; None: any may have changed.
+
+        For caches of your own. It may take 5 s; what it raises is logged. Returns what takes it out again.
+        """
+        self._tenant_hooks.append(hook)
+
+        def remove() -> None:
+            if hook in self._tenant_hooks:
+                self._tenant_hooks.remove(hook)
+
+        return remove
 
     # Looking inside
 

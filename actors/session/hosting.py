@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.context import ServerMiddleware
@@ -15,7 +15,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary
 from mcp.server.runner import ServerRunner
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, SubscriptionBus
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ServerEvent, SubscriptionBus
 from mcp.shared.dispatcher import DispatchContext
 from mcp_types import EmptyResult, SubscribeRequestParams, SubscriptionsListenRequestParams, UnsubscribeRequestParams
 
@@ -30,7 +30,7 @@ from .requirement import any_declared
 from .sharing import share_equal_parts
 from .surface import SURFACE
 from .telemetry import TelemetryIfInstalled
-from .tenant_bus import TenantBus
+from .tenant_bus import ALL_LISTS, TenantBus
 from .tenant_shared import TenantShared
 from .tool_calls import shorten_tool_calls
 
@@ -175,6 +175,11 @@ class HostedServer:
             # What the modern era subscribes to by `subscriptions/listen`. The session keeps what it is subscribed to.
             self.lowlevel.add_request_handler("resources/subscribe", SubscribeRequestParams, _accept)
             self.lowlevel.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, _accept)
+
+    @property
+    def lists(self) -> tuple[ServerEvent, ...]:
+        """What says that each list has changed that it serves."""
+        return tuple(event for event, method in _LISTS if self.lowlevel.get_request_handler(method) is not None)
 
     @property
     def filtered(self) -> bool:
@@ -332,6 +337,9 @@ def _hiding_of(server: object, filtering: Filtering) -> Hiding:
 
     filtering.active = True
     return FastMCPHiding(cast("Any", server), filtering)
+
+
+_LISTS: Final = tuple(zip(ALL_LISTS, ("tools/list", "prompts/list", "resources/list"), strict=True))
 
 
 def _bus_of(server: MCPServer[Any]) -> TenantBus | None:

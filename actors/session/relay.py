@@ -18,12 +18,12 @@ from mcp.server.subscriptions import (
 
 from ...stores import Address
 from .tenant_bus import ALL_LISTS
+from .tenant_shared import TenantShared
 
 if TYPE_CHECKING:
     from .servers import Servers
     from .session_kind import StandaloneStreams
     from .snapshot import SessionSnapshot
-    from .tenant_shared import TenantShared
 
 __all__ = ["Relay", "message_of", "reread_messages"]
 
@@ -68,6 +68,7 @@ class Relay:
         self._streams = streams
         self._sessions: dict[Address, _Relayed] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._apart = TenantShared()
         self._latest: tuple[ServerEvent, dict[str, Any]] | None = None
         self.relayed = 0
 
@@ -85,6 +86,8 @@ class Relay:
         asked = frozenset(snapshot.subscriptions)
         known = self._sessions.get(address)
         if known is not None:
+            if known.shared is self._apart:
+                return False
             if known.asked == asked:
                 self._change(known, asked, asked - unheard)
                 # Whatever was published since went to its stream, or has removed it from here.
@@ -93,14 +96,29 @@ class Relay:
             self._drop(known)
         shared = self.servers.shared_by(snapshot.tenant)
         if shared is None:
+            # Nothing is published where it could be heard; only what understudy itself has to say.
+            apart = self._sessions[address] = _Relayed(
+                self, address, snapshot.tenant, self._apart, frozenset(), frozenset()
+            )
+            self._apart.bus.add(apart)
+            self._look_later()
             return False
         session = self._sessions[address] = _Relayed(self, address, snapshot.tenant, shared, asked, asked - unheard)
         shared.bus.add(session)
         for message in reread_messages(snapshot.subscriptions, lists=continued):
             self._streams.publish(address, message)
+        self._look_later()
+        return True
+
+    def _look_later(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
-        return True
+
+    async def tell_lists(self, tenant: str | None) -> None:
+        """Tell the sessions of `tenant`, or all, that their lists have changed, where that is published nowhere."""
+        one = self.servers.one
+        if one is not None and len(self._apart.bus):
+            await self._apart.bus.deliver_lists(tenant, one.lists)
 
     def subscribed(
         self,
@@ -115,7 +133,7 @@ class Relay:
         `unheard` tells of which it must not hear; it is asked about new ones, or, `anew`, about all.
         """
         session = self._sessions.get(address)
-        if session is None:
+        if session is None or session.shared is self._apart:
             return
         asked = frozenset(subscriptions)
         if unheard is None:

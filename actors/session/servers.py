@@ -24,6 +24,7 @@ from .server_factory import ServerFactory, make_server
 from .surface import SURFACE
 from .surfaces import Surfaces, ToolsFor
 from .tenant import TenantContext
+from .tenant_bus import ALL_LISTS
 from .tenant_changes import TenantChanges
 from .tenant_shared import TenantShared
 from .tenants.helpers import TenantHelpers
@@ -177,6 +178,20 @@ class Servers:
         None where one object serves everybody and its author has given it a bus of his own.
         """
         return self._one.relayed if self._one is not None else self._shared_by(tenant)
+
+    async def tell_lists(self, tenant: str | None) -> None:
+        """Have those of `tenant` who listen here, or all, hear that every list has changed."""
+        if self._one is not None:
+            if self._one.relayed is not None:
+                await self._one.relayed.bus.deliver_lists(tenant)
+            elif self._one.bus is not None:
+                # The author's own: it has no tenants, and may carry it to other nodes as well. Once too often is right.
+                for event in ALL_LISTS:
+                    await self._one.bus.publish(event)
+            return
+        for shared in [self._shared.get(tenant)] if tenant is not None else list(self._shared.values()):
+            if shared is not None:
+                await shared.bus.deliver_lists(tenant)
 
     async def for_session(self, tenant: TenantContext) -> HostedServer:
         """A server for one session; give it back with `release`.

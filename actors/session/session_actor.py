@@ -30,7 +30,6 @@ from .snapshot import SessionSnapshot
 from .state import merge_states
 from .surface import SURFACE, Surface
 from .tenant import TenantContext
-from .tenant_bus import ALL_LISTS
 from .tenants.foreign import refuse_foreign_uris
 from .tenants.redacting import redacted_error, redacted_result
 from .tenants.running import RUNNING, Running
@@ -198,7 +197,7 @@ class SessionActor(OutsideCalls):
         self._surface = surface
         if self._kind.relay is not None:
             self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard, anew=True)
-        for event in ALL_LISTS:
+        for event in self._hosted.lists if self._hosted is not None else ():
             await self.notify(message_of(event)["method"], None)
 
     @property

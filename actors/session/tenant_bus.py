@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -138,12 +138,12 @@ class TenantBus:
                 for listener in listeners:
                     yield listener.hear
 
-    async def deliver_lists(self, tenant: str) -> None:
-        """Have the listeners here of one tenant hear that all lists have changed. Lets others have their turn."""
+    async def deliver_lists(self, tenant: str | None, events: Iterable[ServerEvent] = ALL_LISTS) -> None:
+        """Have the listeners here of one tenant, or of all, hear that lists have changed. Lets others take turns."""
         for listeners in list(self._by_kinds.values()):
             for listener in list(listeners):
-                if listener.tenant == tenant:
-                    for event in ALL_LISTS:
+                if tenant is None or listener.tenant == tenant:
+                    for event in events:
                         if type(event) in listener.kinds:
                             self._call(listener.hear, event)
             await anyio.lowlevel.checkpoint()

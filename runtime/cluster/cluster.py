@@ -41,6 +41,7 @@ from .options import ClusterOptions
 from .ownership import Ownership
 from .peers import NodeNews
 from .router import ClusterRouter
+from .tenant_journal import TENANTS, TenantJournal
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -87,6 +88,7 @@ class Cluster:
         self.commons = commons
         self.counts = Counts()
         self.failover = Latency()
+        self.journal = TenantJournal()
         self.ownership = Ownership(f"{node_id}.none", lease=options.lease)
         self.registry: Registry
         self.streams: StreamTable
@@ -246,6 +248,11 @@ class Cluster:
             self.membership.renew_soon()
             changes = await subscribe(self.connection, self.names.settings, self._settings_changed)
             stack.push_async_callback(self._stop_hearing, changes)
+            try:
+                async with asyncio.timeout(DIRECTORY_TIMEOUT):
+                    await self.journal.learn(self.settings)
+            except (NatsError, OSError, TimeoutError) as error:
+                raise translated(error, "reading which tenants have changed") from error
             renewal = self.options.lease / RENEWALS
             tasks = await stack.enter_async_context(TaskOwner())
             for work in (
@@ -253,6 +260,7 @@ class Cluster:
                 self.membership.watch_forever(),
                 self.holdings.sweep_forever(),
                 self.commons.hub.watch_forever(self._told, renewal),
+                self.journal.watch_forever(self.settings),
                 self.commons.keep_keys_forever(
                     self.settings,
                     self.keys_of_others,
@@ -323,8 +331,19 @@ class Cluster:
         """Fingerprints of the keys with which each living node opens `requestState`, by its id."""
         return {peer.news.node: peer.news.keys for peer in self.ownership.peers.alive(self._clock.monotonic())}
 
+    async def tenant_changed(self, tenant: str) -> None:
+        """Have all other nodes hear that a tenant has changed.
+
+        Raises:
+            ClusterError: They may not.
+        """
+        await self.journal.record(self.settings, tenant)
+
     async def _settings_changed(self, message: Msg) -> None:
-        self.commons.look_at_keys()
+        if message.subject.endswith(f".{TENANTS}"):
+            self.journal.look_soon()
+        else:
+            self.commons.look_at_keys()
 
     async def _stop_hearing(self, subscription: Subscription) -> None:
         try:
@@ -380,6 +399,7 @@ class Cluster:
         self.membership.renew_soon()
         self.commons.hub.reconnected()
         self.commons.look_at_keys()
+        self.journal.look_soon()
 
     # What is where
 

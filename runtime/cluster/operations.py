@@ -52,6 +52,7 @@ def operations(cluster: Cluster) -> dict[str, Operation]:
         "undrain": node.undrain,
         "keys": node.keys,
         "rotate_keys": node.rotate_keys,
+        "tenant_changed": node.tenant_changed,
     }
 
 
@@ -210,6 +211,16 @@ class _Operations:
         commons.look_at_keys()
         self._cluster.membership.renew_soon()
         return {"begun": begun, **await self.keys(question)}
+
+    async def tenant_changed(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Have all nodes resolve a tenant anew. It is so here when this answers, and written for the others."""
+        tenant = _text_or_none(question, "tenant")
+        if not tenant:
+            raise ValueError("tenant must be the id of a tenant, as text that is not empty")
+        cluster = self._cluster
+        await cluster.runtime.tenant_changed(tenant)
+        alive = cluster.ownership.peers.alive(time.monotonic())
+        return {"tenant": tenant, "nodes": sorted({cluster.node_id, *(peer.news.node for peer in alive)})[:MOST_ROWS]}
 
     def _left(self) -> int:
         cluster = self._cluster

@@ -135,6 +135,18 @@ def test_the_key_of_request_state_is_changed_on_command(three: Cluster) -> None:
     assert any(key in first.stdout for key in second["opens"][1:])
 
 
+def test_a_tenant_that_has_changed_is_resolved_anew_at_every_node(three: Cluster) -> None:
+    told = three.run("tenant", "changed", "acme")
+    assert (told.exit_code, told.stdout) == (0, "tenant 'acme' is resolved anew at node-1, node-2, node-3\n"), (
+        told.output
+    )
+    assert three.said("tenant", "changed", "acme") == {"tenant": "acme", "nodes": ["node-1", "node-2", "node-3"]}
+    for id, said in (("", "ID is empty"), ("x" * 1025, "the id of a tenant may have 1024 bytes")):
+        refused = three.run("tenant", "changed", id)
+        assert (refused.exit_code != 0, refused.stdout) == (True, "")
+        assert said in refused.stderr
+
+
 def test_a_node_that_is_not_there_is_told_with_those_that_are(three: Cluster) -> None:
     for args in (("drain", "node-9"), ("sessions", "--node", "node-9")):
         refused = three.run(*args)

@@ -66,13 +66,16 @@ class TenantHelpers:
         """Knows the secrets that tools here may have seen; None where there are none."""
         return self.secrets.redactor if self.secrets is not None else None
 
-    def forget(self, tenant: str) -> None:
+    def forget(self, tenant: str | None) -> None:
         """What is known of `tenant` may be stale: its cache is empty, its secrets are read again, its idle database
-        connections are closed."""
-        self.caches.forget(tenant)
+        connections are closed. None: of any tenant; connections then stay until they have been idle for long."""
+        if tenant is None:
+            self.caches.clear()
+        else:
+            self.caches.forget(tenant)
         if self.secrets is not None:
             self.secrets.forget(tenant)
-        if self.database is not None:
+        if self.database is not None and tenant is not None:
             self.database.forget(tenant)
 
     def stats(self) -> dict[str, int | float]:

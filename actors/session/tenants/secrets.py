@@ -156,11 +156,11 @@ class SecretKeeper:
         logger.error("the source of secrets %s%s", how, "" if error is None else f": {type(error).__name__}")
         return SecretsUnavailable(f"the source of this tenant's secrets {how}; try again in a moment")
 
-    def forget(self, tenant: str) -> None:
-        """Ask the source anew for all principals of `tenant`."""
-        for party in [party for party in self._known if party[0] == tenant]:
+    def forget(self, tenant: str | None) -> None:
+        """Ask the source anew for all principals of `tenant`; None: for everybody."""
+        for party in [party for party in self._known if tenant in (party[0], None)]:
             del self._known[party]
-        for party in [party for party in self._loading if party[0] == tenant]:
+        for party in [party for party in self._loading if tenant in (party[0], None)]:
             del self._loading[party]
 
     def stats(self) -> dict[str, int | float]:
