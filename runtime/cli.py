@@ -98,7 +98,8 @@ def main() -> None:
 @option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for all (then see --allowed-host).")
 @option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
 @option("--path", default="/mcp", help="Path of the MCP endpoint.")
-@option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket. "
+@option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket, "
+        "redis://host, postgresql://host/database. "
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
 @option("--event-log", type=click.Choice(["store", "off"]), default="store",
          help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip

@@ -67,8 +67,9 @@ def short_id(id: str, *, full: bool = False) -> str:
 
 
 def shown_url(url: str) -> str:
-    """A URL without what is secret in it: a token alone before the @ is that too."""
-    return re.sub(r"://[^/@]*@", "://***@", url)
+    """A URL without what is secret in it: a token alone before the @ is that too, and so are options."""
+    shown = re.sub(r"://[^/@]*@", "://***@", url)
+    return re.sub(r"([?&](?:\w*_)?(?:password|token)=)[^&]*", r"\1***", shown)
 
 
 def plural(count: int, word: str) -> str:

@@ -48,6 +48,8 @@ class ClusterRoute:
         self._stale = True
         self._closed = False
         self._left_connections = 0
+        self._timeout = timeout
+        self._next_reading = 0.0
 
     async def open(self, deadline: float) -> None:
         """See `Route.open`. All primaries are connected, so that one that refuses us is found at the start."""
@@ -159,21 +161,35 @@ class ClusterRoute:
             raise
 
     async def _read_map(self, known: int) -> None:
+        """Read the map, unless it has been since it was the `known`-th; once a moment, however many calls want it."""
         async with self._reading:
             if self._read != known:
                 return
             if self._closed:
                 raise RedisUnavailable("the Redis store is closed")
-            failures: list[RedisUnavailable] = []
-            # Those that we know now first, then those that the URL names.
-            for place in dict.fromkeys([*self._servers, *self._settings.servers]):
-                try:
-                    self._take(await self._slots(place), place[0])
-                    return
-                except RedisUnavailable as error:
-                    failures.append(error)
-            kind = RedisRefused if all(isinstance(error, RedisRefused) for error in failures) else RedisUnavailable
-            raise kind("no node of the Redis cluster answers: " + "; ".join(dict.fromkeys(map(str, failures))))
+            loop = asyncio.get_running_loop()
+            if self._owners and loop.time() < self._next_reading:
+                return
+            self._next_reading = loop.time() + _PAUSE
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._read_anywhere()
+            except TimeoutError as error:
+                raise RedisUnavailable(
+                    f"no node of the Redis cluster ({self._settings.where}) answers within {self._timeout:g} s"
+                ) from error
+
+    async def _read_anywhere(self) -> None:
+        failures: list[RedisUnavailable] = []
+        # Those that we know now first, then those that the URL names.
+        for place in dict.fromkeys([*self._servers, *self._settings.servers]):
+            try:
+                self._take(await self._slots(place), place[0])
+                return
+            except RedisUnavailable as error:
+                failures.append(error)
+        kind = RedisRefused if all(isinstance(error, RedisRefused) for error in failures) else RedisUnavailable
+        raise kind("no node of the Redis cluster answers: " + "; ".join(dict.fromkeys(map(str, failures))))
 
     async def _slots(self, place: Place) -> list[Any]:
         from .connecting import connect, tls_context

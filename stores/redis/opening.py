@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ FORMAT = 1
 """What the keys look like. A newer understudy that writes them otherwise raises it."""
 
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "min-replicas-to-write")
+
+_SECTIONS = ("persistence", "replication", "memory")
 
 
 async def open_schema(route: Route, keys: Keys, prefix: str) -> str:
@@ -63,21 +66,22 @@ async def look_around(route: Route, settings: RedisSettings) -> tuple[str, ...]:
 
     What a server does not let us see is passed over.
     """
-    found: dict[str, None] = {}
-    for where, server in await route.info():
-        for warning in await _warnings(where, server, settings):
-            found[warning] = None
-    return tuple(found)
+    servers = await route.info()
+    found = await asyncio.gather(*(_warnings(where, server, settings) for where, server in servers))
+    return tuple(dict.fromkeys(warning for warnings in found for warning in warnings))
 
 
 async def _warnings(where: str, server: Server, settings: RedisSettings) -> list[str]:
-    config: dict[str, str] = {}
-    for name in _SETTINGS:
-        reply = await server.ask(b"CONFIG", b"GET", name)
-        if not isinstance(reply, hiredis.ReplyError) and len(reply) == 2:
-            config[name] = reply[1].decode(errors="replace")
-    info = _parsed(await server.ask(b"INFO", b"persistence")) | _parsed(await server.ask(b"INFO", b"replication"))
-    info |= _parsed(await server.ask(b"INFO", b"memory"))
+    # One by one, as a server may let us see some of them only; all in one round trip.
+    values = await asyncio.gather(*(server.ask(b"CONFIG", b"GET", name) for name in _SETTINGS))
+    config = {
+        name: value[1].decode(errors="replace")
+        for name, value in zip(_SETTINGS, values, strict=True)
+        if not isinstance(value, hiredis.ReplyError) and len(value) == 2
+    }
+    info: dict[str, str] = {}
+    for section in await asyncio.gather(*(server.ask(b"INFO", name) for name in _SECTIONS)):
+        info |= _parsed(section)
     return [f"Redis at {where}: {text}" for text in _judged(config, info, settings)]
 
 

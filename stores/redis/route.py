@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from .connecting import connect, tls_context
 from .errors import RedisNotPrimary, RedisRefused, RedisUnavailable
 from .scripts import Script
 from .sentinel import primary_of
-from .server import Server
+from .server import Outage, Server
 from .settings import RedisSettings
 from .wire import Wire
 
@@ -85,7 +86,8 @@ class OneServer:
         make = partial(wire_to, settings=settings, scripts=scripts, name=name, timeout=timeout)
         self._make = make
         self._timeout = timeout
-        self._servers = [Server(self._find) for _ in range(CONNECTIONS)]
+        outage = Outage()
+        self._servers = [Server(self._find, outage) for _ in range(CONNECTIONS)]
 
     async def open(self, deadline: float) -> None:
         """See `Route.open`."""
@@ -123,6 +125,12 @@ class OneServer:
             except RedisNotPrimary as error:
                 raise RedisRefused(str(error)) from error
         try:
-            return await self._make(await primary_of(self._settings, timeout=self._timeout))
+            async with asyncio.timeout(self._timeout):
+                primary = await primary_of(self._settings, timeout=self._timeout)
+            return await self._make(primary)
+        except TimeoutError as error:
+            raise RedisUnavailable(
+                f"no sentinel ({self._settings.where}) names the primary within {self._timeout:g} s"
+            ) from error
         except RedisNotPrimary as error:
             raise RedisUnavailable(f"{error}; the sentinels have not agreed on a new primary yet") from error

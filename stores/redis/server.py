@@ -10,18 +10,50 @@ from typing import Any
 import hiredis
 
 from ..errors import StoreError
-from .errors import RedisNotPrimary, RedisRefused, RedisUnavailable
+from .errors import RedisNotPrimary, RedisRefused, RedisSettingsError, RedisUnavailable
 from .replies import code_of, refusal
 from .scripts import Script
 from .wire import Wire, packed
 
-__all__ = ["Server"]
+__all__ = ["Outage", "Server"]
 
 Reply = Any
 
 SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts to connect."""
+
+
+class Outage:
+    """Why no connection can be made, and when it is time to try again; over for all who share it as soon as one has
+    been made."""
+
+    def __init__(self) -> None:
+        self._failure: RedisUnavailable | None = None
+        self._pause = SHORTEST_PAUSE
+        self.not_before = 0.0
+        """By the event loop's clock."""
+
+    def check(self, now: float) -> None:
+        """Raises `RedisUnavailable` while it is not yet time to try again."""
+        if self._failure is not None and now < self.not_before:
+            kind = RedisRefused if isinstance(self._failure, RedisRefused) else RedisUnavailable
+            raise kind(str(self._failure), retry_after=self._failure.retry_after)
+
+    def failed(self, failure: RedisUnavailable, now: float) -> None:
+        """An attempt has failed."""
+        known = self._failure is not None and now < self.not_before
+        self._failure = failure
+        if known:
+            # Attempts of several connections at one moment are one.
+            return
+        self.not_before = now + self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def over(self) -> None:
+        """An attempt has succeeded."""
+        self._failure = None
+        self._pause = SHORTEST_PAUSE
 
 
 class Server:
@@ -31,16 +63,15 @@ class Server:
 
     Args:
         find: Makes a connection to whatever is the primary now.
+        outage: Shared with other connections to the same server.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[Wire]]) -> None:
+    def __init__(self, find: Callable[[], Awaitable[Wire]], outage: Outage | None = None) -> None:
         self._find = find
         self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
-        self._failure: RedisUnavailable | None = None
-        self._not_before = 0.0
-        self._pause = SHORTEST_PAUSE
+        self._outage = outage or Outage()
         self.connections = 0
         """Made so far."""
 
@@ -108,23 +139,28 @@ class Server:
                 raise RedisUnavailable("the Redis store is closed")
             if self._wire is not None and self._wire.open:
                 return self._wire
-            if self._failure is not None and loop.time() < self._not_before:
-                raise type(self._failure)(str(self._failure), retry_after=self._failure.retry_after)
+            self._outage.check(loop.time())
             try:
-                wire = await self._find()
+                wire = await self._found()
             except RedisUnavailable as error:
-                self._failure = error
-                self._not_before = loop.time() + self._pause * random.uniform(0.5, 1.0)
-                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+                self._outage.failed(error, loop.time())
                 raise
             if self._closed:
                 wire.close()
                 raise RedisUnavailable("the Redis store is closed")
-            self._failure = None
-            self._pause = SHORTEST_PAUSE
+            self._outage.over()
             self._wire = wire
             self.connections += 1
             return wire
+
+    async def _found(self) -> Wire:
+        try:
+            return await self._find()
+        except RedisSettingsError as error:
+            if not self.connections:
+                raise
+            # A file that was there at the start: it may come back, and the call is nobody's mistake.
+            raise RedisRefused(str(error)) from error
 
     async def connect_first(self, deadline: float) -> Wire:
         """As `connect`, at a start: a server that is not there yet, or is loading, is tried until `deadline` seconds
@@ -137,7 +173,7 @@ class Server:
             except RedisRefused:
                 raise
             except RedisUnavailable:
-                pause = max(self._not_before - loop.time(), 0.0) + 0.01
+                pause = max(self._outage.not_before - loop.time(), 0.0) + 0.01
                 if loop.time() + pause >= until:
                     raise
                 await asyncio.sleep(pause)

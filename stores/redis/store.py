@@ -61,11 +61,12 @@ class RedisStore:
         clock: Callable[[], float],
         *,
         id: str,
-        warnings: tuple[str, ...] = (),
         max_calls: int = 10_000,
         close_timeout: float = 5.0,
         event_bounds: EventLogBounds | None = None,
     ) -> None:
+        if max_calls < 16:
+            raise ValueError(f"max_calls {max_calls} must be at least 16")
         self._route = route
         self._keys = Keys(settings.prefix)
         self._listing = Listing(route, self._keys)
@@ -87,7 +88,7 @@ class RedisStore:
         )
         self.identity = f"Redis store {settings.prefix} made {id}"
         """What tells this store from others, whatever URLs lead to it."""
-        self.warnings = warnings
+        self.warnings: tuple[str, ...] = ()
         """What of the servers' settings may lose acknowledged writes."""
 
     @property
@@ -112,7 +113,7 @@ class RedisStore:
             clock: Seconds since the Unix epoch; `time.time` stands for the clock of Redis.
             name: What Redis shows as the name of the connection; without spaces.
             timeout: Seconds that Redis has for each answer, and for the first connection.
-            max_calls: At this many calls under way the next raises `StoreUnavailable`.
+            max_calls: At this many calls under way the next raises `StoreUnavailable`; at least 16.
             event_bounds: What `events` keeps.
 
         Raises:
@@ -125,15 +126,12 @@ class RedisStore:
         try:
             await route.open(timeout)
             id = await open_schema(route, Keys(settings.prefix), settings.prefix)
-            warnings = await look_around(route, settings)
-            store = cls(
-                route, settings, clock, id=id, warnings=warnings, max_calls=max_calls, event_bounds=event_bounds
-            )
-            await store.try_out()
+            store = cls(route, settings, clock, id=id, max_calls=max_calls, event_bounds=event_bounds)
+            store.warnings, _ = await asyncio.gather(look_around(route, settings), store.try_out())
         except BaseException:
             route.close()
             raise
-        for warning in warnings:
+        for warning in store.warnings:
             logger.warning("%s", warning)
         return store
 

@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
         """
         if not self.open:
             raise RedisUnavailable(f"not connected to Redis at {self.where}")
-        if self._unsent_bytes > MAX_UNSENT or self._left > MAX_UNSENT:
+        if self._unsent_bytes + self._left > MAX_UNSENT:
             self._left = self._backlog()
             if self._unsent_bytes + self._left > MAX_UNSENT:
                 raise RedisUnavailable(f"{MAX_UNSENT} bytes wait to be sent to Redis at {self.where}: it is too slow")
@@ -135,9 +135,9 @@ class Wire(asyncio.Protocol):
             self._sent.append((None, False))
             self._waiting = True
         self._unsent.clear()
-        self._left = self._unsent_bytes
         self._unsent_bytes = 0
         self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._left = self._backlog()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look)
 

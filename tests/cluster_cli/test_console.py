@@ -59,3 +59,8 @@ def test_a_url_is_shown_without_its_secret(login: str) -> None:
     shown = shown_url(f"nats://{login}host:4222/bucket?creds=/a@b")
     assert "secret" not in shown
     assert shown.endswith("host:4222/bucket?creds=/a@b")
+
+
+def test_a_url_is_shown_without_the_secrets_among_its_options() -> None:
+    shown = shown_url("redis://host/0?password=secret&prefix=shop&sentinel_password=secret&replicas=1")
+    assert shown == "redis://host/0?password=***&prefix=shop&sentinel_password=***&replicas=1"

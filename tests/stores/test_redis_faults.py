@@ -63,6 +63,17 @@ async def _save(store: SessionStore, address: Address, version: int = 2, snapsho
     await store.save(address, epoch=1, version=version, snapshot=snapshot, ttl=600.0)
 
 
+async def _back(store: RedisStore) -> None:
+    """Return when Redis is within reach again."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await store.ping()
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
 # Faults of the network
 
 
@@ -201,16 +212,38 @@ async def test_a_call_that_is_cancelled_leaves_the_answers_of_others_in_their_or
 
 
 async def test_no_more_calls_than_the_bound_are_under_way(redis_server: RedisServer) -> None:
-    async with _proxied(redis_server, max_calls=10) as (store, proxy, _):
+    async with _proxied(redis_server, max_calls=16) as (store, proxy, _):
         address = await _new(store)
         proxy.stall()
-        tasks = [asyncio.ensure_future(store.load(address)) for _ in range(10)]  # noqa: TID251
+        tasks = [asyncio.ensure_future(store.load(address)) for _ in range(16)]  # noqa: TID251
         await asyncio.sleep(0.02)
-        with pytest.raises(StoreUnavailable, match="10 calls") as caught:
+        with pytest.raises(StoreUnavailable, match="16 calls") as caught:
             await store.load(address)
         assert not caught.value.outcome_unknown
         proxy.restore()
         assert all(await asyncio.gather(*tasks))
+
+
+async def test_no_more_bytes_than_the_bound_wait_for_the_network(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("understudy.stores.redis.wire.MAX_UNSENT", 2 * 2**20)
+    async with _proxied(redis_server) as (store, proxy, _):
+        addresses = [await _new(store) for _ in range(60)]
+        proxy.stall()
+        tasks = []
+        for address in addresses:
+            tasks.append(asyncio.ensure_future(_save(store, address, snapshot=bytes(2**20))))  # noqa: TID251
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        proxy.restore()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
+        assert 0 < len(refused) < 60
+        for outcome in refused:
+            assert "wait to be sent" in str(outcome)
+            assert not outcome.outcome_unknown
+        assert [outcome for outcome in outcomes if outcome not in refused] == [None] * (60 - len(refused))
 
 
 # Faults of the server
@@ -240,7 +273,7 @@ async def test_acknowledged_saves_are_there_after_a_crash_of_the_server(redis_se
             with pytest.raises(StoreUnavailable, match="no Redis at"):
                 await asyncio.gather(*(store.load(address) for address in addresses))
             server.start()
-            await asyncio.sleep(0.3)
+            await _back(store)
             for address in addresses:
                 record = await store.claim(address, owner="node-2")
                 assert acknowledged[address] <= record.version <= acknowledged[address] + in_doubt[address]
@@ -262,13 +295,7 @@ async def test_while_redis_is_away_calls_fail_at_once_and_it_comes_back_by_itsel
             assert time.monotonic() - began < 1
             assert store.stats()["connected"] == 0
             server.start()
-            async with asyncio.timeout(5):
-                while True:
-                    try:
-                        await store.ping()
-                        break
-                    except StoreUnavailable:
-                        await asyncio.sleep(0.02)
+            await _back(store)
             assert (await store.claim(address, owner="node-2")).epoch == 2
 
 
@@ -445,6 +472,25 @@ async def test_tls_is_spoken_with_who_is_trusted_and_a_mismatch_is_said(redis_se
                 await RedisStore.open(RedisSettings.from_url(url), timeout=1.0)
         with redis_servers() as plain, pytest.raises(RedisUnavailable, match="does not speak TLS"):
             await RedisStore.open(RedisSettings.from_url(f"rediss://127.0.0.1:{plain.port}?{ca}"), timeout=0.5)
+
+
+async def test_a_file_that_is_gone_when_the_connection_is_made_anew_is_an_outage(
+    redis_servers: Servers, tmp_path: Path
+) -> None:
+    cert, key = self_signed(tmp_path / "tls")
+    with redis_servers(certificate=(cert, key)) as server:
+        async with _opened(f"{server.url}?ca={cert}") as store:
+            address = await _new(store)
+            away = cert.rename(tmp_path / "away.pem")
+            assert isinstance(store._route, OneServer)
+            for connection in store._route._servers:
+                if connection._wire is not None:
+                    connection._wire.close()
+            with pytest.raises(RedisRefused, match="no certificate that can be read"):
+                await store.load(address)
+            away.rename(cert)
+            await asyncio.sleep(0.15)
+            assert await store.load(address) is not None
 
 
 async def test_a_server_that_asks_for_a_certificate_gets_ours(redis_servers: Servers, tmp_path: Path) -> None:
