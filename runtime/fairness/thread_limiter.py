@@ -12,9 +12,9 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import anyio
@@ -107,8 +107,11 @@ class _ByTenant(anyio.CapacityLimiter):
         # A thread cannot be stopped, and still counts while it runs: who cancels his calls would have any number of
         # them otherwise. It has ended when nothing refers to the context that it ran in any more.
         held.threads.running_on += 1
-        gone = _ended_soon(asyncio.get_running_loop(), held.threads, held.tenant)
-        weakref.finalize(held, gone).atexit = False
+        loop = asyncio.get_running_loop()
+        weakref.finalize(held, _ended_soon(loop, held.threads, held.tenant)).atexit = False
+        if exc_tb is not None:
+            # The frame that waits for the thread refers to the context too, and who keeps the error keeps the frame.
+            loop.call_soon(_empty, exc_tb.tb_frame)
 
     # The rest is what code of no tenant asks for.
 
@@ -148,6 +151,11 @@ class _ByTenant(anyio.CapacityLimiter):
 
     def statistics(self) -> Any:
         return self.others.statistics()
+
+
+def _empty(frame: FrameType) -> None:
+    with suppress(RuntimeError):  # it runs still
+        frame.clear()
 
 
 def _ended_soon(loop: asyncio.AbstractEventLoop, threads: BlockingThreads, tenant: str) -> Callable[[], None]:
