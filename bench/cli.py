@@ -128,6 +128,12 @@ def _tenants() -> Measure:
     return bench_tenants
 
 
+def _limits() -> Measure:
+    from .limits import bench_limits
+
+    return bench_limits
+
+
 @contextmanager
 def _needs_cluster(name: str) -> Generator[None]:
     try:
@@ -148,3 +154,4 @@ _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions
 _command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)
 _command("tenants", "What a call pays to be known, by API key or token, and named in logs and metrics.", _tenants)
 _command("noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, rounds=3)
+_command("limits", "A local call with and without limits of its tenant.", _limits)

@@ -112,6 +112,11 @@ def main() -> None:
          "encrypts, all decrypt; read anew while it runs. [default: not encrypted]")  # fmt: skip
 @option("--encryption-allow-plain/--no-encryption-allow-plain", default=False,
          help="Read also what was stored before it was encrypted; its next save encrypts it.")  # fmt: skip
+@option("--limits", type=click.Path(path_type=Path), metavar="FILE",
+        help="How much a tenant may use, by its plan: TOML or JSON with the tables default and plans.NAME. "
+        "[default: no limits]")  # fmt: skip
+@option("--when-counters-fail", type=click.Choice(["open", "closed"]), default="open",
+        help="Cluster, while its nodes cannot count together: each applies the limits alone, or refuses.")  # fmt: skip
 @option("--audit", metavar="FILE",
          help="Write who opened, called, was refused and ended, a line of JSON each; - for stderr.")  # fmt: skip
 @option("--audit-when-full", type=click.Choice(["drop", "block"]), default="drop",

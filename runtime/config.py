@@ -111,6 +111,9 @@ class ServeOptions:
     encryption_keys: Path | None = None
     """A file of keys that sessions and streams are encrypted with in the store; None: they are kept as they are."""
     encryption_allow_plain: bool = False
+    limits: Path | None = None
+    """A file of limits by plan; None: there are none."""
+    when_counters_fail: Literal["open", "closed"] = "open"
     audit: str | None = None
     """The file of the audit trail, `-` for standard error; None: there is none."""
     audit_when_full: Literal["drop", "block"] = "drop"
@@ -165,6 +168,7 @@ class ServeOptions:
 
         Raises:
             ConfigError: A path, host, origin, TLS pair, or mixture of cluster options, that cannot be used.
+            ConfigurationError: No file of limits.
             KeyRingError: No file of encryption keys.
             ConfigurationError, NatsSettingsError: A cluster's name, a node's id or a NATS URL that is none.
         """
@@ -184,6 +188,13 @@ class ServeOptions:
             _check_host(host)
         for origin in self.allowed_origins:
             _check_origin(origin)
+        if self.limits is not None:
+            # Here and not above: `understudy --help` should not wait for the SDK.
+            from .limits.limits_file import read_limits
+
+            read_limits(self.limits)
+        elif self.when_counters_fail != "open":
+            raise ConfigError("--when-counters-fail is for limits: name --limits FILE")
         if self.encryption_keys is not None:
             KeyRing.from_file(self.encryption_keys)
         elif self.encryption_allow_plain:

@@ -95,6 +95,11 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
     if options.encryption_keys is not None:
         encryption["encryption"] = KeyRing.from_file(options.encryption_keys)
         encryption["encryption_allows_plain"] = options.encryption_allow_plain
+    limits: dict[str, Any] = {}
+    if options.limits is not None:
+        from .limits.limits_file import read_limits
+
+        limits = {"limits": read_limits(options.limits), "when_counters_fail": options.when_counters_fail}
     audit: dict[str, Any] = {}
     if options.audit is not None:
         audit["audit"] = Audit(options.audit, options.audit_when_full)
@@ -114,6 +119,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         tenant_labels=options.tenant_labels,
         **tenants_of(options),
         **encryption,
+        **limits,
         **audit,
         **cluster,
     )

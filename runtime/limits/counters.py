@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ...stores import UnderstudyError
 
-__all__ = ["Counters", "CountersUnavailable", "MemoryCounters", "Step"]
+__all__ = ["Counters", "CountersBusy", "CountersUnavailable", "MemoryCounters", "Step"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,10 @@ MAX_RECORDS: Final = 100_000
 
 class CountersUnavailable(UnderstudyError):
     """The counters do not answer. Whether the change was made is not known."""
+
+
+class CountersBusy(CountersUnavailable):
+    """Others change the same record all the time: it was not changed, and another try may go well."""
 
 
 class Counters(Protocol):
@@ -40,7 +44,8 @@ class Counters(Protocol):
         leaves it open whether the change was made.
 
         Raises:
-            CountersUnavailable: It cannot be done, or too many others change the same record.
+            CountersBusy: Others have been faster some times over.
+            CountersUnavailable: It cannot be done.
         """
         ...
 

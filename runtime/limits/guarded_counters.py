@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
-from ...actors.clock import Clock, within
+from ...actors.clock import Clock
 from ...actors.task_owner import TaskOwner
-from .counters import Counters, CountersUnavailable, MemoryCounters
+from .awake import within_awake
+from .counters import Counters, CountersBusy, CountersUnavailable, MemoryCounters
 
 __all__ = ["GuardedCounters", "WhenCountersFail"]
 
@@ -21,10 +23,15 @@ WhenCountersFail = Literal["open", "closed"]
 """`open`: each node applies the limits by itself, alone. `closed`: what would need the counters is refused."""
 
 DEADLINE: Final = 0.25
-"""Seconds that the counters may take; longer than any change of theirs that goes well."""
+"""Seconds that the counters may take, while the event loop is not held up: more than any change that goes well."""
 FIRST_LOOK: Final = 0.5
 LONGEST_LOOK: Final = 4.0
 """Seconds between two looks whether counters that were out of reach are back, at first and at most."""
+TRIES: Final = 6
+PAUSE: Final = 0.002
+"""Seconds: up to so long is waited, twice as long each time, when other nodes were faster at every try."""
+LOOK_TIMEOUT: Final = 2.0
+"""Seconds that such a look may take: what they need to count may have to be made anew."""
 _LOOKED_AT: Final = "look"
 
 
@@ -68,16 +75,25 @@ class GuardedCounters:
         Raises:
             CountersUnavailable: They are out of reach, and this node must not count alone.
         """
-        if not self.away:
+        pause = PAUSE
+        for _ in range(TRIES):
+            if self.away:
+                break
             try:
-                record, result = await within(
+                record, result = await within_awake(
                     self._clock, self._deadline, self._inner.change(key, lambda record: step(record, False), lasting)
                 )
+            except CountersBusy:
+                # They answer, and that is what the deadline is about.
+                await asyncio.sleep(pause * random.random())
+                pause *= 2
             except (CountersUnavailable, TimeoutError) as error:
                 self._failed(error)
             else:
                 self._seen.put(key, record)
                 return result, False
+        if not self.away:
+            self.failures += 1
         if self.when_failing == "closed":
             raise CountersUnavailable("the counters of the limits are out of reach")
         return self._seen.change_now(key, lambda record: step(record, True))[1], True
@@ -107,7 +123,9 @@ class GuardedCounters:
             await self._clock.sleep(pause)
             pause = min(pause * 2, LONGEST_LOOK)
             try:
-                await within(self._clock, self._deadline, self._inner.change(_LOOKED_AT, _touch, LONGEST_LOOK))
+                await within_awake(self._clock, LOOK_TIMEOUT, self._inner.change(_LOOKED_AT, _touch, LONGEST_LOOK))
+            except CountersBusy:
+                break
             except (CountersUnavailable, TimeoutError):
                 self.failures += 1
             except Exception:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ...stores.nats.bucket import Bucket, Entry, WrongRevision
 from ...stores.nats.errors import NatsUnavailable
-from .counters import CountersUnavailable, Step
+from .counters import CountersBusy, CountersUnavailable, Step
 
 __all__ = ["NatsCounters"]
 
@@ -18,9 +16,7 @@ T = TypeVar("T")
 
 MAX_SEEN: Final = 4096
 """Records that are remembered as they were last seen, so that to change one that nobody else has is one request."""
-TRIES: Final = 12
-PAUSE: Final = 0.001
-"""Seconds: about so long is waited, twice as long each time, after another node was faster."""
+TRIES: Final = 3
 REMOVED: Final = 10.0
 """Seconds after which NATS forgets a record that is none: such buckets have nothing deleted out of them."""
 _NOTHING: Final = Entry(0, None)
@@ -49,7 +45,7 @@ class NatsCounters:
     async def change(self, key: str, step: Step[T], lasting: float | None = None) -> tuple[bytes | None, T]:
         """See `Counters.change`."""
         try:
-            bucket = self._bucket or await self._opened()
+            bucket = self._bucket or await self.open()
             connections = bucket.client.stats["reconnects"]
             if connections != self._connections:
                 # Another bucket may be there by now, which counts its revisions from the beginning.
@@ -60,7 +56,12 @@ class NatsCounters:
             self._bucket = None
             raise CountersUnavailable(str(error)) from error
 
-    async def _opened(self) -> Bucket:
+    async def open(self) -> Bucket:
+        """Open the bucket, which takes longer than a change may.
+
+        Raises:
+            NatsUnavailable, ClusterError: It cannot be opened, or made.
+        """
         bucket = await self._open_bucket()
         self._seen.clear()
         self._bucket = bucket
@@ -69,7 +70,7 @@ class NatsCounters:
     async def _change(self, bucket: Bucket, key: str, step: Step[T], lasting: float | None) -> tuple[bytes | None, T]:
         # Whatever goes wrong below, what was seen before proves nothing any more.
         entry = self._seen.pop(key, None)
-        for attempt in range(TRIES):
+        for _ in range(TRIES):
             fresh = entry is None
             if entry is None:
                 entry = await bucket.get(key) or _NOTHING
@@ -88,9 +89,7 @@ class NatsCounters:
                 return record, result
             self.conflicts += 1
             entry = None
-            if attempt:
-                await asyncio.sleep(PAUSE * 2 ** min(attempt, 5) * random.random())
-        raise CountersUnavailable(f"{TRIES} times others have changed {key} first")
+        raise CountersBusy(f"{TRIES} times others have changed {key} first")
 
     def _remember(self, key: str, entry: Entry) -> None:
         self._seen[key] = entry

@@ -74,6 +74,7 @@ class LimitOptions:
                 from .nats_counters import NatsCounters
 
                 counters = NatsCounters(cluster.counters)
+                await counters.open()
         guarded = GuardedCounters(counters, when_failing=self.when_counters_fail, clock=self.clock, tasks=tasks)
         sharing = Sharing(
             guarded,

@@ -23,7 +23,7 @@ def run(name: str) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy"])
+@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy", "limits"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return run(request.param)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from limits.nodes import Shared, node, nodes
 from limits.test_shares import Cluster, play
+from understudy.actors.clock import SystemClock
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.limits import Counters, CountersUnavailable, Limits, MemoryCounters
+from understudy.runtime.limits.awake import within_awake
 from understudy.runtime.limits.guarded_counters import DEADLINE, FIRST_LOOK
 from understudy.runtime.limits.ledger import WINDOW
 from understudy.runtime.limits.pool import SHARE
@@ -212,3 +215,26 @@ def test_memory_counters_forget_what_was_changed_least_recently() -> None:
     for key in ("a", "b", "c"):
         counters.change_now(key, lambda record: (b"x", None))
     assert [counters.change_now(key, lambda record: (record, record))[1] for key in "abc"] == [None, b"x", b"x"]
+
+
+async def test_an_answer_that_lies_unread_while_the_loop_is_held_up_is_no_outage() -> None:
+    """Real time: a call that computes for longer than the deadline, while the counters' answer is there."""
+    loop = asyncio.get_running_loop()
+
+    async def answer_soon(seconds: float) -> str:
+        answered: asyncio.Future[str] = loop.create_future()
+        loop.call_later(seconds, answered.set_result, "answer")
+        for _ in range(3):
+            # As many turns of the loop as a client library takes to hand an answer over.
+            await asyncio.sleep(0)
+        return await answered
+
+    loop.call_later(0.001, time.sleep, 0.06)
+    assert await within_awake(SystemClock(), 0.05, answer_soon(0.03)) == "answer"
+    with pytest.raises(TimeoutError):
+        await within_awake(SystemClock(), 0.05, answer_soon(10.0))
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(within_awake(SystemClock(), 60.0, answer_soon(10.0)))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+    assert waiting.cancelled()
