@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -18,7 +22,7 @@ from support.postgres import (
     postgres_missing,
 )
 from understudy.stores import Address, EventLogBounds, StaleEpoch, StoreUnavailable
-from understudy.stores.postgresql.errors import PostgresReadOnly, PostgresRefused, PostgresUnavailable
+from understudy.stores.postgresql.errors import PostgresFull, PostgresReadOnly, PostgresRefused, PostgresUnavailable
 from understudy.stores.postgresql.settings import PostgresSettings
 from understudy.stores.postgresql.store import PostgresStore
 
@@ -377,6 +381,64 @@ async def test_a_database_that_isolates_strictly_is_served_all_the_same(server: 
         assert outcomes.count(None) > 30
         epochs = [(await first.claim(address, owner="x")).epoch for address in addresses]
         assert max(epochs) == 12
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A directory of 8 MiB."""
+    directory = Path(tempfile.mkdtemp(prefix="understudy-small-"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0777", "tmpfs", directory], capture_output=True, check=False
+    )
+    try:
+        if mounted.returncode != 0:
+            pytest.skip("needs the right to mount a small file system")
+        yield directory
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+        directory.rmdir()
+
+
+async def test_a_full_disk_refuses_what_needs_room_writes_none_of_it_and_heals(
+    server: PostgresServer, schema: str, small_disk: Path
+) -> None:
+    name, place = fresh_database_name("disk"), small_disk / "tables"
+    place.mkdir()
+    server._hand_over(place)
+    admin = await asyncpg.connect(server.url())
+    await admin.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+    await admin.execute(f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD 'x'")
+    await admin.execute(f"ALTER ROLE {name} SET default_tablespace = {name}")
+    async with opened(server.url(user=name, password="x"), schema) as store:
+        big = os.urandom(2**20)
+        made: list[Address] = []
+        error: object = None
+        for number in range(30):
+            address = Address("session", f"{number}")
+            error = await _outcome(store.create(address, tenant="", owner="", snapshot=big, ttl=1000.0))
+            if error is not None:
+                break
+            made.append(address)
+        assert isinstance(error, PostgresFull), error
+        assert not error.outcome_unknown
+        assert "No space left" in str(error)
+        assert "53100" in str(error)
+        assert len(made) >= 3
+        assert await store.load(address) is None
+        # What needs no room goes on.
+        assert (await store.claim(made[0], owner="node-2")).snapshot == big
+        error = await _outcome(store.save(made[0], epoch=2, version=2, snapshot=big[::-1], ttl=1000.0))
+        assert isinstance(error, PostgresFull)
+        record = await store.load(made[0])
+        assert record is not None
+        assert (record.version, record.snapshot) == (1, big)
+        assert await store.delete(made[1])
+        await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=64m", small_disk], check=True)
+        await store.save(made[0], epoch=2, version=2, snapshot=big[::-1], ttl=1000.0)
+    await admin.execute(f"DROP SCHEMA {schema} CASCADE")
+    await admin.execute(f"DROP TABLESPACE {name}")
+    await admin.close()
 
 
 async def test_behind_a_pooler_a_crash_of_the_server_is_over_when_it_is_over(
