@@ -47,6 +47,19 @@ if TYPE_CHECKING:
     from .by_host import ByHost, by_host
     from .claims import ClaimNames, ClaimsRefused
     from .cluster import ClusterOptions
+    from .databases.database_per_tenant import DatabasePerTenant
+    from .databases.errors import (
+        DatabaseBusy,
+        DatabaseError,
+        DatabaseMisconfigured,
+        DatabaseUnavailable,
+        StatementRefused,
+        TenantNotProvisioned,
+    )
+    from .databases.limits import DatabaseLimits
+    from .databases.row_level_security import RowLevelSecurity
+    from .databases.schema_per_tenant import SchemaPerTenant
+    from .databases.tenant_connection import TenantConnection
     from .errors import ConfigurationError, NotStarted
     from .fairness import Fairness
     from .jwt_tokens import JwtTokens
@@ -73,6 +86,12 @@ __all__ = [
     "ClusterOptions",
     "ConfigurationError",
     "CredentialUnchecked",
+    "DatabaseBusy",
+    "DatabaseError",
+    "DatabaseLimits",
+    "DatabaseMisconfigured",
+    "DatabasePerTenant",
+    "DatabaseUnavailable",
     "Era",
     "Fairness",
     "FileMissing",
@@ -92,7 +111,9 @@ __all__ = [
     "ProtectedResource",
     "QuotaExceeded",
     "RemembersTenants",
+    "RowLevelSecurity",
     "Runtime",
+    "SchemaPerTenant",
     "Secret",
     "SecretMissing",
     "SecretsFile",
@@ -104,8 +125,11 @@ __all__ = [
     "SessionUnavailable",
     "SigningKeyError",
     "StateError",
+    "StatementRefused",
+    "TenantConnection",
     "TenantContext",
     "TenantHelperError",
+    "TenantNotProvisioned",
     "TenantResolver",
     "TurnSession",
     "Unauthenticated",
@@ -122,6 +146,17 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "DatabaseBusy": ".databases.errors",
+    "DatabaseError": ".databases.errors",
+    "DatabaseLimits": ".databases.limits",
+    "DatabaseMisconfigured": ".databases.errors",
+    "DatabasePerTenant": ".databases.database_per_tenant",
+    "DatabaseUnavailable": ".databases.errors",
+    "RowLevelSecurity": ".databases.row_level_security",
+    "SchemaPerTenant": ".databases.schema_per_tenant",
+    "StatementRefused": ".databases.errors",
+    "TenantConnection": ".databases.tenant_connection",
+    "TenantNotProvisioned": ".databases.errors",
     "CacheBounds": "..actors.session.tenants.cache",
     "FileMissing": "..actors.session.tenants.errors",
     "Files": "..actors.session.tenants.files",
