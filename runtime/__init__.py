@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from .api_keys import ApiKeys
     from .audit import Audit
     from .audit_entry import AuditEntry
-    from .by_host import ByHost, by_host
     from .claims import ClaimNames, ClaimsRefused
     from .cluster import ClusterOptions
     from .databases.database_per_tenant import DatabasePerTenant
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from .session_errors import SessionNotFound, SessionUnavailable
     from .session_reference import SessionReference
     from .signing_keys import SigningKeyError
+    from .tenant_hosts import ByHost, by_host
     from .tenants import CredentialUnchecked, Forbidden, RemembersTenants, TenantResolver, Unauthenticated
     from .token_verifier import from_token_verifier
 
@@ -174,7 +174,7 @@ _ELSEWHERE = {
     "ApiKeys": ".api_keys",
     "Audit": ".audit",
     "AuditEntry": ".audit_entry",
-    "ByHost": ".by_host",
+    "ByHost": ".tenant_hosts",
     "ClaimNames": ".claims",
     "ClaimsRefused": ".claims",
     "ClusterOptions": ".cluster",
@@ -197,7 +197,7 @@ _ELSEWHERE = {
     "TenantResolver": ".tenants",
     "Unauthenticated": ".tenants",
     "UnderstudyError": "..stores",
-    "by_host": ".by_host",
+    "by_host": ".tenant_hosts",
     "from_token_verifier": ".token_verifier",
     "new_api_key": ".api_key",
 }

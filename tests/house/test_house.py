@@ -102,6 +102,13 @@ def promised() -> set[str]:
     return found
 
 
+def test_no_name_of_the_runtime_is_that_of_a_file_beside_it() -> None:
+    # Names are looked up when they are first used. Whoever has imported such a file by then would get that.
+    home = ROOT / "runtime"
+    files = {path.stem for path in home.glob("*.py")} | {path.name for path in home.iterdir() if path.is_dir()}
+    assert not files & set(importlib.import_module("understudy.runtime").__all__)
+
+
 def test_the_demo_server_is_the_one_that_is_documented() -> None:
     demo = importlib.import_module("understudy.runtime.demo")
     assert demo.server.name == "understudy-demo"

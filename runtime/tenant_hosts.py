@@ -1,4 +1,4 @@
-"""`by_host`: a tenant for each host name, as `acme.example.com`."""
+"""`by_host` and `ByHost`: a tenant for each host name, as `acme.example.com`."""
 
 from __future__ import annotations
 
