@@ -48,7 +48,7 @@ class Components(dict[str, T]):
         super().__init__(components)
         self.filtering = filtering
         self.tools = tools
-        self._views: OrderedDict[Surface, dict[str, T]] = OrderedDict()
+        self._views: OrderedDict[Surface, dict[str, T]] | None = None
         self._last: Surface | None = None
         self._view: dict[str, T] = _NOTHING
         if any(requirement_of(component) is not None for component in components.values()):
@@ -71,21 +71,25 @@ class Components(dict[str, T]):
         """Those that `surface` has; None: all. Not to be changed."""
         if surface is None:
             return dict(dict[str, T].items(self))
-        view = self._views.get(surface)
+        views = self._views
+        if views is None:
+            # Made on first use: a session that has a server of its own has four of these.
+            views = self._views = OrderedDict()
+        view = views.get(surface)
         if view is None:
-            view = self._views[surface] = {
+            view = views[surface] = {
                 name: component
                 for name, component in dict[str, T].items(self)
                 if (not self.tools or surface.names_tool(name)) and surface.meets(requirement_of(component))
             }
-            if len(self._views) > MAX_VIEWS:
-                self._views.popitem(last=False)
+            if len(views) > MAX_VIEWS:
+                views.popitem(last=False)
         else:
-            self._views.move_to_end(surface)
+            views.move_to_end(surface)
         return view
 
     def _changed(self) -> None:
-        self._views.clear()
+        self._views = None
         self._last, self._view = None, _NOTHING
         # A requirement may be declared above the decorator that adds: it is looked for when it is asked for.
         self.filtering.active = True
@@ -99,7 +103,7 @@ class Components(dict[str, T]):
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        self._views.clear()
+        self._views = None
         self._last, self._view = None, _NOTHING
 
     def __ior__(self, other: Any) -> Any:
@@ -124,7 +128,7 @@ class Components(dict[str, T]):
 
     def clear(self) -> None:
         super().clear()
-        self._views.clear()
+        self._views = None
         self._last, self._view = None, _NOTHING
 
 
