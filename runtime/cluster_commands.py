@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ from click.core import ParameterSource
 
 from .cli_options import Parsed, nats_options, option
 from .config import ConfigError, ServeOptions, parse_duration
+from .key_file import read_keys
 from .nats_options import NatsOptions, require_nats
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ _HYPHENED_ID = re.compile(r"(?!--[a-z-]+\Z)-[A-Za-z0-9_-]{4,}", re.ASCII)
 
 def _finding(command: F) -> F:
     """The options that say which cluster is meant."""
+    command = option(
+        "--request-state-keys",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The cluster's keys, if its nodes are given them. [default: those that it keeps in NATS]",
+    )(command)
     command = option("--cluster", metavar="NAME", help="The cluster's name. [default: the only one at that NATS]")(
         command
     )
@@ -58,7 +66,9 @@ def _found(given: dict[str, Any]) -> Found:
     """Takes the options of `_finding` out of `given`."""
     from .finding import find_cluster
 
-    return find_cluster(_nats(given), given.pop("cluster"))
+    keys = given.pop("request_state_keys")
+    found = find_cluster(_nats(given), given.pop("cluster"))
+    return found if keys is None else replace(found, keys=tuple(read_keys(keys)))
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -37,6 +37,8 @@ class Found:
     pid: int = 0
     """Of the `understudy cluster` that runs it; 0 if it was named."""
     started: float = 0.0
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Those that the cluster's operator gives; none: the cluster keeps its own in NATS."""
 
 
 def find_cluster(options: NatsOptions, name: str | None, environment: Mapping[str, str] = os.environ) -> Found:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,10 +17,13 @@ from nats.js.errors import NotFoundError
 
 from ..stores.nats.connection import close, connect, jetstream, translated
 from .cluster.control import ControlError, NobodyThere, ask
+from .cluster.errors import ClusterError
+from .cluster.key_ring import keys_in
 from .cluster.names import Names
 from .cluster.node_news import unpack_news
 from .cluster.peers import NodeNews
 from .finding import Found, NoCluster
+from .link.seals import Seals
 from .operator_errors import OperatorError
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ __all__ = ["NodeSeen", "Operator"]
 
 TIMEOUT: Final = 5.0
 AT_ONCE: Final = 32
+LEARN_EVERY: Final = 60.0
+"""Seconds between two looks at the keys, which a command that lasts may outlive."""
 _NODES_STREAM: Final = re.compile(r"KV_understudy_([A-Za-z0-9_-]+)_nodes")
 
 
@@ -56,10 +62,16 @@ class NodeSeen:
 class Operator:
     """One command's connection to one cluster. Whatever goes wrong is an `OperatorError`, or one of NATS'."""
 
-    def __init__(self, connection: NatsClient, jetstream: JetStreamContext, names: Names) -> None:
+    def __init__(
+        self, connection: NatsClient, jetstream: JetStreamContext, names: Names, keys: Sequence[bytes]
+    ) -> None:
+        """`keys`: those that the cluster was given; none: it keeps its own in NATS, and changes them now and then."""
         self._connection = connection
         self._jetstream = jetstream
         self.names = names
+        self._seals = Seals(names.cluster, keys)
+        self._given = bool(keys)
+        self._learned_at = -LEARN_EVERY
 
     @classmethod
     @asynccontextmanager
@@ -73,7 +85,7 @@ class Operator:
         connection = await connect(found.settings, name="understudy operator", deadline=TIMEOUT)
         try:
             name = found.name if found.name is not None else await _only_cluster(connection)
-            yield cls(connection, await jetstream(connection, timeout=TIMEOUT), Names(name))
+            yield cls(connection, await jetstream(connection, timeout=TIMEOUT), Names(name), found.keys)
         finally:
             await close(connection)
 
@@ -137,8 +149,9 @@ class Operator:
         Raises:
             OperatorError: It refuses, nobody of this name is there, or it does not answer in time.
         """
+        await self._learn_keys()
         try:
-            answer = await ask(self._connection, self.names, node, op, timeout=timeout, **fields)
+            answer = await ask(self._connection, self.names, node, op, timeout=timeout, seals=self._seals, **fields)
         except NobodyThere as error:
             known = ", ".join(seen.news.node for seen in await self.nodes()) or "none"
             raise OperatorError(
@@ -149,6 +162,12 @@ class Operator:
         if not isinstance(answer, dict):
             raise OperatorError(f"node {node!r} answers {op!r} in a way that this version cannot read")
         return cast("dict[str, Any]", answer)
+
+    async def _learn_keys(self) -> None:
+        if self._given or time.monotonic() - self._learned_at < LEARN_EVERY:
+            return
+        self._seals.use(await _keys_of(self._jetstream, self.names))
+        self._learned_at = time.monotonic()
 
     async def ask_all(
         self, nodes: Iterable[str], op: str, *, timeout: float = TIMEOUT, **fields: Any
@@ -166,6 +185,18 @@ class Operator:
             for node in nodes:
                 tasks.create_task(one(node))
         return answers
+
+
+async def _keys_of(jetstream: JetStreamContext, names: Names) -> list[bytes]:
+    """The keys that the cluster keeps in NATS, if it does."""
+    try:
+        return await keys_in(await jetstream.key_value(names.settings_bucket))
+    except NotFoundError:
+        return []
+    except ClusterError as error:
+        raise OperatorError(str(error)) from error
+    except (NatsError, OSError, TimeoutError) as error:
+        raise translated(error, "reading the cluster's keys") from error
 
 
 async def _only_cluster(connection: NatsClient) -> str:

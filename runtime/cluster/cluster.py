@@ -38,6 +38,7 @@ from .names import Names, checked_node
 from .nats_api import subscribe
 from .operations import operations
 from .options import ClusterOptions
+from .orders import Orders
 from .ownership import Ownership
 from .peers import NodeNews
 from .router import ClusterRouter
@@ -99,8 +100,8 @@ class Cluster:
         self._fair = fair
         self._clock = clock or SystemClock()
         self._versions = options.versions
-        self._seals = Seals(options.name)
-        commons.keys.tell(self._seals.use)
+        self.seals = Seals(options.name)
+        commons.keys.tell(self.seals.use)
         self._store_identity = _identity(store)
         self._stack = AsyncExitStack()
         self._left = True
@@ -234,7 +235,7 @@ class Cluster:
                     wire,
                     me=f"{self.node_id}.{secrets.token_hex(4)}",
                     serve=self.router.serve,
-                    seals=self._seals,
+                    seals=self.seals,
                     versions=self._versions,
                     fair=self._fair,
                 )
@@ -242,7 +243,16 @@ class Cluster:
             self.router.link = self.link
             self.router.strike = self.membership.strike
             await self.membership.join(self._check_others)
-            await stack.enter_async_context(Control(self.connection, self.names, self.node_id, operations(self)))
+            self.control = await stack.enter_async_context(
+                Control(
+                    self.connection,
+                    self.names,
+                    self.node_id,
+                    operations(self),
+                    Orders(self.seals, self.node_id),
+                    takes_plain=self._versions[0] < SEALED,
+                )
+            )
             await self.commons.hub.attach(self.connection, self.names.bus, self._told())
             # Its numbers can be checked as soon as the others know under what name they are.
             self.membership.renew_soon()
@@ -463,6 +473,7 @@ class Cluster:
             "cluster_bus_gaps": self.commons.hub.gaps,
             "cluster_bus_rereads": self.commons.hub.rereads,
             "cluster_key_rotations": self.commons.keys.rotations,
+            "cluster_orders_refused": self.control.refused,
             "cluster_keys": len(self.commons.keys.fingerprints),
         }
 

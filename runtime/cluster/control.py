@@ -1,6 +1,7 @@
 """`Control`: what operators ask a node, over NATS: request and reply, msgpack maps.
 
-A request is `{"op": name, ...}`; a reply `{"ok": value}` or `{"error": text}`.
+A request is `{"op": name, ...}`; a reply `{"ok": value}` or `{"error": text}`. Both are sealed (`Orders`): whoever can
+ask a node can end and move sessions, and read their ids. Only what tells nothing is not: whether somebody is there.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from ...actors.task_owner import TaskOwner
 from ...stores import UnderstudyError
 from .names import Names
 from .nats_api import subscribe
+from .orders import BadOrder, Orders, is_sealed
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+
+    from ..link.seals import Seals
 
 __all__ = ["Control", "ControlError", "NobodyThere", "Operation", "ask"]
 
@@ -28,6 +32,7 @@ logger = logging.getLogger("understudy.cluster")
 Operation = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 AT_ONCE: Final = 16
+_FOR_ANYBODY: Final = "ping"
 TIMEOUT: Final = 5.0
 
 
@@ -38,8 +43,22 @@ class ControlError(UnderstudyError):
 class Control:
     """Answers on the node's control subject, at most `AT_ONCE` questions at a time."""
 
-    def __init__(self, connection: Client, names: Names, node: str, operations: Mapping[str, Operation]) -> None:
+    def __init__(
+        self,
+        connection: Client,
+        names: Names,
+        node: str,
+        operations: Mapping[str, Operation],
+        orders: Orders,
+        *,
+        takes_plain: bool = False,
+    ) -> None:
+        """`takes_plain`: questions that are not sealed too, as those of earlier versions are."""
         self._connection = connection
+        self._orders = orders
+        self._takes_plain = takes_plain
+        self.refused = 0
+        """Questions that were not sealed as they must be."""
         self._subject = names.control(node)
         self._operations = dict(operations)
         self._tasks = TaskOwner()
@@ -74,16 +93,37 @@ class Control:
 
     async def _answer(self, message: Msg) -> None:
         try:
-            await self._reply(message, await self._outcome(message.data))
+            if is_sealed(message.data):
+                question, mark = self._orders.read(message.data)
+                answer = await self._outcome(question)
+                await self._connection.publish(message.reply, self._orders.answer(answer, mark))
+            else:
+                await self._reply(message, await self._outcome(self._plain(message.data)))
+        except BadOrder as error:
+            self.refused += 1
+            await self._reply(message, {"error": str(error)})
         except Exception:
             logger.debug("an operator's question could not be answered", exc_info=True)
 
-    async def _outcome(self, packed: bytes) -> dict[str, Any]:
+    def _plain(self, packed: bytes) -> dict[Any, Any]:
+        """
+        Raises:
+            BadOrder: It must be sealed.
+        """
         try:
             question: Any = unpack(packed)
         except ValueError:
-            return {"error": "the question is not msgpack"}
-        name: Any = cast("dict[Any, Any]", question).get("op") if isinstance(question, dict) else None
+            raise BadOrder("the question is not msgpack") from None
+        asked = cast("dict[Any, Any]", question) if isinstance(question, dict) else {}
+        if not self._takes_plain and asked.get("op") != _FOR_ANYBODY:
+            raise BadOrder(
+                "this node takes questions only that are sealed with a key of the cluster: ask with this version of "
+                "understudy, and name the keys with --request-state-keys if the cluster's are given"
+            )
+        return asked
+
+    async def _outcome(self, question: Mapping[Any, Any]) -> dict[str, Any]:
+        name: Any = question.get("op")
         operation = self._operations.get(name) if isinstance(name, str) else None
         if operation is None:
             known = ", ".join(sorted(self._operations))
@@ -100,8 +140,17 @@ class Control:
         await self._connection.publish(message.reply, pack(reply))
 
 
-async def ask(connection: Client, names: Names, node: str, op: str, *, timeout: float = TIMEOUT, **fields: Any) -> Any:
-    """What the node answers to one question.
+async def ask(
+    connection: Client,
+    names: Names,
+    node: str,
+    op: str,
+    *,
+    timeout: float = TIMEOUT,
+    seals: Seals | None = None,
+    **fields: Any,
+) -> Any:
+    """What the node answers to one question, sealed with the keys of `seals` if it has any.
 
     Raises:
         ControlError: It refused, nobody is there, or it did not answer within `timeout` seconds.
@@ -109,18 +158,33 @@ async def ask(connection: Client, names: Names, node: str, op: str, *, timeout: 
     from nats.errors import Error as NatsError
     from nats.errors import NoRespondersError
 
+    orders = Orders(seals, node) if seals is not None and seals.first else None
+    question, mark = (pack({"op": op, **fields}), b"") if orders is None else orders.question({"op": op, **fields})
     try:
-        message = await connection.request(names.control(node), pack({"op": op, **fields}), timeout=timeout)
+        message = await connection.request(names.control(node), question, timeout=timeout)
     except NoRespondersError:
         raise NobodyThere(
             f"no node {node!r} in cluster {names.cluster!r} answers; `understudy nodes` lists them"
         ) from None
     except (NatsError, TimeoutError, OSError) as error:
         raise ControlError(f"node {node!r} did not answer within {timeout:g} s: {error!r}") from error
+    reply: Any = None
     try:
-        reply: Any = unpack(message.data)
+        if orders is not None and is_sealed(message.data):
+            reply = orders.read_answer(message.data, mark)
+        else:
+            reply = unpack(message.data)
+    except BadOrder as error:
+        raise ControlError(f"node {node!r}: {error}") from error
     except ValueError:
-        reply = None
+        pass
+    if orders is not None and not is_sealed(message.data):
+        # A refusal may come from a node that cannot read the question; anything else, from anybody.
+        match reply:
+            case {"error": str()}:
+                pass
+            case _:
+                raise ControlError(f"node {node!r}: the answer is not sealed")
     match reply:
         case {"ok": value}:
             return value

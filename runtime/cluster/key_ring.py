@@ -26,7 +26,7 @@ from .errors import ClusterError
 if TYPE_CHECKING:
     from nats.js.kv import KeyValue
 
-__all__ = ["OVERLAP", "KeyRing", "fingerprint"]
+__all__ = ["OVERLAP", "KeyRing", "fingerprint", "keys_in"]
 
 logger = logging.getLogger("understudy.cluster")
 
@@ -207,6 +207,17 @@ class KeyRing:
             await settings.delete(NEXT, last=self._next_revision, validate_keys=False)
         except (KeyWrongLastSequenceError, NatsError) as error:
             logger.debug("the key that is in use now is still named as the next one: %r", error)
+
+
+async def keys_in(settings: KeyValue) -> list[bytes]:
+    """The keys that a cluster keeps in NATS, of which the first seals; none if they are given. Raises nats-py's errors.
+
+    Raises:
+        ClusterError: What the bucket holds are no keys.
+    """
+    following, in_use = await _read(settings, NEXT), await _read(settings, IN_USE)
+    keys = [] if in_use is None else _keys(in_use, IN_USE)
+    return keys if following is None else [*keys, *_keys(following, NEXT)]
 
 
 async def _read(settings: KeyValue, name: str) -> tuple[bytes, int] | None:

@@ -48,6 +48,7 @@ CLUSTER_TOTALS: Final = {
     "cluster_bus_failed": "Changes that could not be told to other nodes; their listeners are told to read again.",
     "cluster_bus_gaps": "Times that changes at other nodes may have been missed.",
     "cluster_bus_rereads": "Times that all listeners here were told to read again because of that.",
+    "cluster_orders_refused": "Questions of operators that were not sealed as they must be.",
     "cluster_key_rotations": "Times that this node put a new key of requestState into use.",
     "link_forwarded": "Calls handed to the link.",
     "link_served": "Calls of other nodes that were run.",

@@ -16,7 +16,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["SEAL_BYTES", "Seal", "Seals"]
+__all__ = ["ID_BYTES", "SEAL_BYTES", "Seal", "Seals"]
 
 ID_BYTES: Final = 4
 """Of the name of the key, by which whoever opens finds it among several."""
@@ -70,18 +70,20 @@ class Seal:
         self._generation = -1
         self._ciphers: dict[bytes, AESGCM] = {}
 
-    def seal(self, version: int, body: bytes) -> bytes:
-        """`body`, sealed, for a batch of this version.
+    def seal(self, version: int, body: bytes, *, key: bytes = b"") -> bytes:
+        """`body`, sealed, for a batch of this version. `key`: the name of the one to seal with, where it opens here;
+        otherwise it is the first.
 
         Raises:
             ValueError: There are no keys.
         """
         seals = self._seals
-        cipher = self._cipher(seals.first)
+        id = key if key in seals.keys else seals.first
+        cipher = self._cipher(id)
         if cipher is None:
             raise ValueError("there is no key to seal with")
         nonce = next(seals.nonces).to_bytes(NONCE_BYTES, "big")
-        return b"".join((seals.first, nonce, cipher.encrypt(nonce, body, version.to_bytes(1, "big"))))
+        return b"".join((id, nonce, cipher.encrypt(nonce, body, version.to_bytes(1, "big"))))
 
     def open(self, version: int, sealed: bytes) -> bytes | None:
         """The inverse of `seal`; None if it is not what the sender has sealed, or a key that does not open."""

@@ -11,7 +11,9 @@ from typing import Self
 from chaos.cluster import ChaosCluster, ChaosNode
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime.cluster.control import ControlError, ask
+from understudy.runtime.cluster.key_ring import keys_in
 from understudy.runtime.cluster.names import Names
+from understudy.runtime.link import Seals
 from understudy.runtime.log_outage import LONGEST_BACKOFF
 from understudy.stores.nats.client import NatsClient
 from understudy.stores.nats.connection import close, connect
@@ -120,15 +122,17 @@ class Troupe:
     async def drain(self, node: ChaosNode) -> None:
         """Its sessions move to others. Does not wait for that."""
         if self._strike(node):
-            names = Names(self.cluster.name)
+            names, seals = Names(self.cluster.name), Seals(self.cluster.name)
 
             async def drain_and_return() -> None:
+                settings = await self._operator.jetstream().key_value(names.settings_bucket)
+                seals.use(await keys_in(settings))
                 try:
-                    await ask(self._operator, names, node.name, "drain", timeout=DRAINED_WITHIN)
+                    await ask(self._operator, names, node.name, "drain", timeout=DRAINED_WITHIN, seals=seals)
                 except ControlError as error:
                     self.faults.append(f"the drain of {node.name} failed: {error}")
                 finally:
-                    await ask(self._operator, names, node.name, "undrain")
+                    await ask(self._operator, names, node.name, "undrain", seals=seals)
 
             self._later(node, drain_and_return)
 

@@ -15,6 +15,8 @@ from understudy.runtime.cluster import operations as operations_module
 from understudy.runtime.cluster.control import Control, ControlError
 from understudy.runtime.cluster.names import Names
 from understudy.runtime.cluster.operations import operations
+from understudy.runtime.cluster.orders import Orders
+from understudy.runtime.link import Seals
 from understudy.runtime.streams import STANDALONE
 from understudy.stores import Address, MemoryStore, event_log_of
 
@@ -41,6 +43,10 @@ class Nats:
         await self.heard(message)
 
 
+def orders() -> Orders:
+    return Orders(Seals("test", [b"k" * 32]), "n")
+
+
 async def test_a_node_leaves_though_a_question_is_still_being_answered() -> None:
     began = asyncio.Event()
 
@@ -50,8 +56,8 @@ async def test_a_node_leaves_though_a_question_is_still_being_answered() -> None
 
     nats = Nats()
     async with asyncio.timeout(PATIENCE):
-        async with Control(cast("Any", nats), Names("test"), "n", {"drain": drain}):
-            await nats.ask(op="drain")
+        async with Control(cast("Any", nats), Names("test"), "n", {"drain": drain}, orders()):
+            await nats.heard(type("Msg", (), {"reply": "inbox", "data": orders().question({"op": "drain"})[0]}))
             await began.wait()
     assert nats.replies.empty()
 
@@ -67,7 +73,9 @@ async def test_a_store_that_hangs_is_named(question: dict[str, Any], monkeypatch
     monkeypatch.setattr(operations_module, "STORE_TIMEOUT", 0.01)
     cluster = type("Cluster", (), {"store": Hanging()})
     nats = Nats()
-    async with Control(cast("Any", nats), Names("test"), "n", operations(cast("Any", cluster))):
+    async with Control(
+        cast("Any", nats), Names("test"), "n", operations(cast("Any", cluster)), orders(), takes_plain=True
+    ):
         await nats.ask(**question)
         async with asyncio.timeout(PATIENCE):
             assert "the store did not answer" in (await nats.replies.get())["error"]

@@ -263,7 +263,7 @@ def test_a_fingerprint_says_nothing_of_the_key() -> None:
 async def order(node: Member, op: str) -> dict[str, Any]:
     cluster = node.runtime.cluster
     assert cluster is not None
-    return await ask(cluster.connection, cluster.names, node.name, op)
+    return await ask(cluster.connection, cluster.names, node.name, op, seals=cluster.seals)
 
 
 def ring_of(node: Member) -> KeyRing:
