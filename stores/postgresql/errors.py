@@ -61,10 +61,12 @@ _WAIT = "try again shortly"
 
 _STATES: dict[str, tuple[type[PostgresUnavailable], str]] = {
     "08P01": (PostgresUnavailable, "a pooler between here and the server says so: look at its log"),
+    "0A000": (PostgresUnavailable, f"the tables have changed since the statement was prepared: {_WAIT}"),
     "25006": (
         PostgresReadOnly,
         "it is a standby, or read-only by default_transaction_read_only: name the primary, or all of them in the URL",
     ),
+    "26000": (PostgresUnavailable, f"a pooler between, or somebody, has forgotten a prepared statement: {_WAIT}"),
     "28000": (PostgresRefused, "look at the user in the store's URL, and at pg_hba.conf of the server"),
     "28P01": (PostgresRefused, "look at the password in the store's URL, PGPASSWORD or ~/.pgpass"),
     "3D000": (PostgresRefused, "create the database (createdb), or name another in the store's URL"),
@@ -95,8 +97,8 @@ _CLASSES: dict[str, tuple[type[PostgresUnavailable], str]] = {
     "58": (PostgresFull, "it had trouble with its files; nothing was written"),
     "XX": (PostgresRefused, "its data may be damaged: look at its log"),
 }
-_LEAVE = {"25006", "57P04", "3D000"}
-"""SQLSTATEs after which another connection may do better, as it may lead to another server."""
+_LEAVE = {"0A000", "25006", "26000", "3D000", "57P04"}
+"""SQLSTATEs after which another connection may do better: it may lead to another server, and has no plans of before."""
 _POOLER_REFUSALS = ("authentication", "no such user", "no such database")
 """What PgBouncer says where PostgreSQL would have a SQLSTATE of its own."""
 _OF_ONE = ("22", "23", "54")

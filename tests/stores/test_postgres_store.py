@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
 from hypothesis import settings
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name
 from understudy.runtime.metric_names import GAUGES, TOTALS
-from understudy.stores import Address, EventLogBounds, SessionStore, StaleEpoch, open_store
+from understudy.stores import Address, EventLogBounds, SessionStore, StaleEpoch, StoreUnavailable, open_store
 from understudy.stores.postgresql.settings import PostgresSettings
 from understudy.stores.postgresql.store import PostgresStore
 from understudy.stores.testing import ManualTime, store_machine
@@ -149,6 +149,48 @@ async def _outcome(call: object) -> object:
         return await call  # type: ignore[misc]
     except Exception as error:
         return error
+
+
+async def test_two_nodes_that_claim_the_same_many_at_once_get_each_epoch_once_and_lose_no_save(
+    postgres_server: PostgresServer,
+) -> None:
+    url = fresh(postgres_server)
+    async with opened(url) as first, opened(url) as second:
+        addresses = [await new(first, snapshot=b"0") for _ in range(30)]
+        epochs: dict[Address, list[int]] = {address: [] for address in addresses}
+        acknowledged = dict.fromkeys(addresses, 0)
+
+        async def count_up(store: PostgresStore, address: Address) -> None:
+            record = await store.claim(address, owner="node")
+            epochs[address].append(record.epoch)
+            count = b"%d" % (int(record.snapshot) + 1)
+            with suppress(StaleEpoch):
+                await store.save(address, epoch=record.epoch, version=record.version + 1, snapshot=count, ttl=1000.0)
+                acknowledged[address] += 1
+
+        for _ in range(6):
+            await asyncio.gather(*(count_up(store, address) for store in (first, second) for address in addresses))
+        assert first.stats()["write_largest_group"] > 10
+        for address in addresses:
+            assert sorted(epochs[address]) == list(range(2, 14))
+            record = await first.load(address)
+            assert record is not None
+            assert (int(record.snapshot), record.version) == (acknowledged[address], acknowledged[address] + 1)
+
+
+async def test_a_plan_that_the_tables_have_outlived_costs_one_call(postgres_server: PostgresServer) -> None:
+    url = fresh(postgres_server)
+    async with opened(url) as store:
+        address = await new(store)
+        await store.load(address)
+        connection = await asyncpg.connect(postgres_server.url())
+        schema = PostgresSettings.from_url(url).schema
+        await connection.execute(f"ALTER TABLE {schema}.records ALTER COLUMN owner TYPE varchar(2000)")
+        await connection.close()
+        error = await _outcome(store.load(address))
+        assert isinstance(error, StoreUnavailable)
+        assert not error.outcome_unknown
+        assert await store.load(address) is not None
 
 
 async def test_one_bad_snapshot_takes_no_neighbour_along(postgres_server: PostgresServer) -> None:
