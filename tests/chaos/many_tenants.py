@@ -30,12 +30,14 @@ AGAIN_AFTER = 0.05
 class ManyTenants:
     """Sessions of many tenants, and every byte that they get."""
 
-    def __init__(self, cluster: ChaosCluster, guests: list[Guest], *, seed: int) -> None:
+    def __init__(self, cluster: ChaosCluster, guests: list[Guest], *, seed: int, books: bool) -> None:
+        """`books`: whether there is a database."""
         self.watch = Watch()
         self.numbers: Counter[str] = Counter()
         self.faults: list[str] = []
         self.done = 0
         self._cluster = cluster
+        self._books = books
         self._guests = guests
         self._random = Random(seed)
         self._turn = count()
@@ -99,6 +101,8 @@ class ManyTenants:
             self._keep: 30, self._recall: 18, self._recite: 8, self._learn: 4, self._whoami: 5, self._stash: 7,
             self._secret: 5, self._note: 6, self._list: 6, self._brief: 4, self._probe: 12,
         }  # fmt: skip
+        if self._books:
+            deeds[self._book] = 7
         ways, weights = list(deeds), list(deeds.values())
         while self.done < goal:
             self.done += 1
@@ -121,7 +125,7 @@ class ManyTenants:
 
     def _check(self, guest: Guest, what: str, texts: list[str]) -> None:
         for text in texts:
-            if guest.mark not in text or (what not in ("learn", "stash") and guest.principal not in text):
+            if guest.mark not in text or (what not in ("learn", "stash", "book") and guest.principal not in text):
                 self.faults.append(f"{what} of {guest.principal} of {guest.tenant}: {text!r}")
 
     async def _keep(self, guest: Guest) -> None:
@@ -155,6 +159,11 @@ class ManyTenants:
         fate, value = await self._tool(guest, "stash", session=False, text=f"{guest.mark}-{self.done}")
         if fate is Fate.ACKNOWLEDGED:
             self._check(guest, "stash", value)
+
+    async def _book(self, guest: Guest) -> None:
+        fate, value = await self._tool(guest, "book", session=False, text=f"{guest.mark}-{self.done}")
+        if fate is Fate.ACKNOWLEDGED:
+            self._check(guest, "book", value)
 
     async def _secret(self, guest: Guest) -> None:
         await self._read(guest, "resources/read", {"uri": "vault://secret"})

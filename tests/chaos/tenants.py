@@ -13,7 +13,8 @@ from chaos.cluster import ChaosCluster
 from chaos.guests import make_guests
 from chaos.many_tenants import ManyTenants
 from chaos.scale import Scale
-from chaos.tenants_host import FOLDER
+from chaos.tenants_host import DATABASE, FOLDER
+from chaos.vault import Vault
 
 __all__ = ["play_tenants"]
 
@@ -29,6 +30,9 @@ async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple
     (directory / "files").mkdir()
     env = {FOLDER: str(directory)}
     async with AsyncExitStack() as stack:
+        vault = await stack.enter_async_context(Vault())
+        if vault.url is not None:
+            env[DATABASE] = vault.url
         cluster = await stack.enter_async_context(
             ChaosCluster(
                 directory,
@@ -39,7 +43,7 @@ async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple
                 env=env,
             )
         )
-        many = ManyTenants(cluster, guests, seed=seed)
+        many = ManyTenants(cluster, guests, seed=seed, books=vault.url is not None)
         began = time.monotonic()
         try:
             await many.open_all()
@@ -59,7 +63,7 @@ async def play_tenants(directory: Path, scale: Scale, *, seed: int = 1) -> tuple
             many.close()
         faults = many.faults + many.watch.faults + cluster.complaints()
     proving = ["keep", "recall", "recite", "whoami", "stash", "resources/read", "prompts/get", "standing", "listen"]
-    for where in proving:
+    for where in [*proving, "book"] if vault.url is not None else proving:
         if not many.watch.own[where]:
             faults.append(f"nobody got a secret of his own by {where}: the scene proves nothing of it")
     numbers = {

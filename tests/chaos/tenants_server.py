@@ -81,6 +81,16 @@ def server_for(tenant: TenantContext) -> MCPServer:
         assert [entry.name for entry in await us.files.list()] == ["notes"]
         return [before, made, read, await us.secrets.reveal("TOKEN"), us.uri("notes", mark())]
 
+    @server.tool()
+    async def book(text: str) -> list[str]:
+        """Put the secret into the table that all tenants share; the newest rows there, as this tenant sees it."""
+        async with current_tenant().connection() as connection:
+            await connection.execute("INSERT INTO vault (text) VALUES ($1)", f"{text} {mark()}")
+            rows = await connection.fetch("SELECT tenant, text FROM vault ORDER BY number DESC LIMIT 5")
+            parties = await connection.fetchval("SELECT count(DISTINCT tenant) FROM vault")
+        assert parties == 1, parties
+        return [f"{row['tenant']}: {row['text']}" for row in rows]
+
     async def make() -> str:
         return f"made for {mark()}"
 
