@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
-from typing import Any
 
 from ..errors import StoreUnavailable
 from .event_scripts import DROP, LOOK, OLDEST, SWEEP_STREAMS
@@ -67,26 +66,12 @@ class EventRoom:
 
     async def expire(self, limit: int) -> int:
         """Remove up to `limit` streams that are too old, or too much; how many went."""
-        keys = self._keys
         old = await self._look()
         gone = 0
         for shard in range(SHARDS):
             left = old[shard]
             while left > 0 and gone < limit:
-                went = await self._route.run(
-                    keys.slots[shard],
-                    SWEEP_STREAMS,
-                    keys.appended[shard],
-                    keys.sizes[shard],
-                    keys.total[shard],
-                    self._now(),
-                    self._age,
-                    b"%d" % min(limit - gone, 100),
-                    keys.stream[shard],
-                    keys.events[shard],
-                    keys.names[shard],
-                    writing=True,
-                )
+                went = await self.sweep(shard, min(limit - gone, 100))
                 gone += went
                 left = left - went if went else 0
         if gone < limit:
@@ -102,18 +87,49 @@ class EventRoom:
         while some := list(islice(rest, _AT_ONCE)):
             await asyncio.gather(*(self._drop(shard, text, name, b"") for shard, text, name in some))
 
+    async def look(self, now: bytes, shard: int) -> tuple[int, int]:
+        """How many streams of `shard` are too old, and how many bytes all of it are."""
+        keys = self._keys
+        old, total = await self._route.run(
+            keys.slots[shard], LOOK, keys.appended[shard], keys.total[shard], now, self._age, writing=False
+        )
+        return old, total
+
+    async def sweep(self, shard: int, limit: int) -> int:
+        """Remove up to `limit` streams of `shard` that are too old; how many went."""
+        keys = self._keys
+        return await self._route.run(
+            keys.slots[shard],
+            SWEEP_STREAMS,
+            keys.appended[shard],
+            keys.sizes[shard],
+            keys.total[shard],
+            self._now(),
+            self._age,
+            b"%d" % limit,
+            keys.stream[shard],
+            keys.events[shard],
+            keys.names[shard],
+            writing=True,
+        )
+
+    async def oldest(self, shard: int) -> tuple[list[bytes], list[bytes], int]:
+        """Streams of `shard` of longest ago, and the time of each; their sizes; how many there are."""
+        keys = self._keys
+        members, sizes, count = await self._route.run(
+            keys.slots[shard],
+            OLDEST,
+            keys.appended[shard],
+            keys.sizes[shard],
+            b"%d" % (_LOOKED_AT - 1),
+            writing=False,
+        )
+        return members, sizes, count
+
     async def _look(self) -> list[int]:
         """How many streams of each shard are too old; what they hold is noted."""
-        keys = self._keys
         now = self._now()
-        looked = await asyncio.gather(
-            *(
-                self._route.run(
-                    keys.slots[shard], LOOK, keys.appended[shard], keys.total[shard], now, self._age, writing=False
-                )
-                for shard in range(SHARDS)
-            )
-        )
+        looked = await asyncio.gather(*(self.look(now, shard) for shard in range(SHARDS)))
         self._totals = [total for _, total in looked]
         self.known_bytes = sum(self._totals)
         self._unheard = 0
@@ -153,30 +169,16 @@ class EventRoom:
     async def _oldest(self) -> list[tuple[float, int, bytes, int, bytes]]:
         """The streams of longest ago, in their order, as far as all shards show enough of them: time of the newest
         append, shard, stream, size, time as it was told."""
-        keys = self._keys
-        found = await asyncio.gather(
-            *(
-                self._route.run(
-                    keys.slots[shard],
-                    OLDEST,
-                    keys.appended[shard],
-                    keys.sizes[shard],
-                    b"%d" % (_LOOKED_AT - 1),
-                    writing=False,
-                )
-                for shard in range(SHARDS)
-            )
-        )
+        found = await asyncio.gather(*(self.oldest(shard) for shard in range(SHARDS)))
         self._counts = [count for _, _, count in found]
         horizon = float("inf")
         streams: list[tuple[float, int, bytes, int, bytes]] = []
         for shard, (members, sizes, count) in enumerate(found):
-            told: list[Any] = members
             for place, size in enumerate(sizes):
-                time = told[2 * place + 1]
-                streams.append((float(time), shard, told[2 * place], int(size), time))
+                time = members[2 * place + 1]
+                streams.append((float(time), shard, members[2 * place], int(size), time))
             if count > len(sizes):
-                horizon = min(horizon, float(told[-1]))
+                horizon = min(horizon, float(members[-1]))
         return sorted(stream for stream in streams if stream[0] <= horizon)
 
     async def _evict(self, _: float, shard: int, stream: bytes, size: int, time: bytes) -> bool:

@@ -66,30 +66,35 @@ class Listing:
 
     async def expire(self, now: bytes, limit: int) -> int:
         """Remove up to `limit` records that have expired; how many went."""
-        keys = self._keys
-        overdue = await asyncio.gather(
-            *(
-                self._route.run(keys.slots[shard], OVERDUE, keys.ends[shard], now, writing=False)
-                for shard in range(SHARDS)
-            )
-        )
+        overdue = await asyncio.gather(*(self.overdue(now, shard) for shard in range(SHARDS)))
         swept = 0
         for shard in range(SHARDS):
             left = overdue[shard]
             while left > 0 and swept < limit:
-                looked, gone = await self._route.run(
-                    keys.slots[shard],
-                    SWEEP,
-                    keys.index[shard],
-                    keys.ends[shard],
-                    now,
-                    keys.record[shard],
-                    b"%d" % min(limit - swept, 1000),
-                    writing=True,
-                )
+                looked, gone = await self.sweep(now, shard, min(limit - swept, 1000))
                 swept += gone
                 left = left - looked if looked else 0
         return swept
+
+    async def overdue(self, now: bytes, shard: int) -> int:
+        """How many records of `shard` the index has as expired; some may have been renewed since."""
+        keys = self._keys
+        return await self._route.run(keys.slots[shard], OVERDUE, keys.ends[shard], now, writing=False)
+
+    async def sweep(self, now: bytes, shard: int, limit: int) -> tuple[int, int]:
+        """Look at up to `limit` of those; how many these were, and how many of them went."""
+        keys = self._keys
+        looked, gone = await self._route.run(
+            keys.slots[shard],
+            SWEEP,
+            keys.index[shard],
+            keys.ends[shard],
+            now,
+            keys.record[shard],
+            b"%d" % limit,
+            writing=True,
+        )
+        return looked, gone
 
     async def _shard(
         self, now: bytes, shard: int, beginning: bytes, to: bytes, limit: int

@@ -294,6 +294,7 @@ class RedisStore:
             RedisUnavailable: One of that is refused. The record is gone a minute later.
         """
         address = Address.new("probe")
+        shard, _ = shard_of(address)
         done = await asyncio.gather(
             self.create(address, tenant="", owner="", snapshot=b"", ttl=60.0),
             self.save(address, epoch=1, version=2, snapshot=b"", ttl=30.0),
@@ -301,11 +302,9 @@ class RedisStore:
             self.claim(address, owner=""),
             self.load(address),
             self.delete(address),
-            self.expire(limit=1),
-            self.events.append(address, "probe", 1, [b""], head=b"", writer="probe"),
-            self.events.read(address, "probe"),
-            self.events.drop_all(address),
-            self.events.expire(limit=1),
+            self._listing.overdue(self._now(), shard),
+            self._listing.sweep(self._now(), shard, 1),
+            self._events.try_out(address),
             return_exceptions=True,
         )
         for outcome in done:
