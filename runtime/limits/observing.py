@@ -27,7 +27,8 @@ class LimitingObserver:
     def departed(self, cell: Cell, departure: Departure) -> None:
         """See `Observer`."""
         actor: object = getattr(cell, "actor", None)
-        if departure in (Departure.ENDED, Departure.GONE) and isinstance(actor, SessionActor):
+        # One that is found gone may have been so when the last census was taken: the next one tells.
+        if departure is Departure.ENDED and isinstance(actor, SessionActor):
             self._limiter.ended(actor.snap.tenant, len(actor.snap.state))
         if self._inner is not None:
             self._inner.departed(cell, departure)

@@ -170,6 +170,8 @@ class Stock:
         if before is not None and before.age(sharing.wall()) < self._pause:
             self.count = before.count
             return False
+        # What is gone by now the census does not find: to take it away once more would make the tally too low.
+        gone = min(0, self._untold)
         began = sharing.clock.monotonic()
         found = await self._census()
         took = sharing.clock.monotonic() - began
@@ -180,6 +182,7 @@ class Stock:
             return tally.pack(), tally.count
 
         self.count, _ = await sharing.counters.change(self.key, enter, LASTING)
+        self._untold -= gone
         return True
 
     @property

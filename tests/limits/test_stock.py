@@ -74,6 +74,21 @@ async def test_what_ends_unseen_is_noticed_when_somebody_would_be_refused() -> N
         assert [await may_open(it) for _ in range(2)] == [True, False]
 
 
+async def test_what_has_ended_is_not_taken_away_twice_by_a_census_and_by_who_saw_it_end() -> None:
+    clock, store = ManualClock(), MemoryStore()
+    async with node("a.1", Limits(sessions=3), MemoryCounters(), clock, store=store) as it:
+        kept = []
+        for _ in range(3):
+            assert await may_open(it)
+            kept.append(await keep(store))
+        await clock.advance(COUNT_AGAIN + 1.0)
+        await store.delete(kept[0])
+        it.limiter.ended("acme", 0)
+        it.limiter._of("acme").sessions.count_soon()
+        await clock.advance(3.0)
+        assert [await may_open(it) for _ in range(2)] == [True, False]
+
+
 async def test_an_opening_that_failed_gives_its_place_back() -> None:
     clock, store = ManualClock(), MemoryStore()
     async with node("a.1", Limits(sessions=1), MemoryCounters(), clock, store=store) as it:
