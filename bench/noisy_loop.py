@@ -63,6 +63,10 @@ class _Side:
         async with asyncio.TaskGroup() as tasks:
             for caller in self._crowd:
                 tasks.create_task(self._noise(caller))
+            # That all of them begin at the same moment is this benchmark's doing.
+            settled = self._answered + len(self._crowd)
+            while self._answered < settled:
+                await asyncio.sleep(PAUSE)
             before, began = self._answered, time.process_time()
             self.latencies.beside[-1] += await self._calls(calls)
             self.latencies.noisy_calls[-1].append((self._answered - before) / (time.process_time() - began))
@@ -97,6 +101,10 @@ async def noisy_loop(effort: Effort, progress: Progress) -> list[Scenario]:
     for crowd in (QUICK_CROWD,) if effort.quick else CROWDS:
         async with AsyncExitStack() as stack:
             sides = [await stack.enter_async_context(_side(name, fairness, crowd)) for name, fairness in SIDES]
+            # As `understudy serve` does: otherwise each full collection walks all that start-up has made.
+            gc.collect()
+            gc.freeze()
+            stack.callback(gc.unfreeze)
             for number in range(effort.rounds):
                 progress(f"bare ASGI, {crowd} noisy calls in flight: round {number + 1}/{effort.rounds}")
                 for side in sides:
