@@ -65,7 +65,7 @@ class _Side:
                 tasks.create_task(self._noise(caller))
             # That all of them begin at the same moment is this benchmark's doing.
             settled = self._answered + len(self._crowd)
-            while self._answered < settled:
+            while self._answered < settled:  # noqa: ASYNC110 - nothing needless in what is measured
                 await asyncio.sleep(PAUSE)
             before, began = self._answered, time.process_time()
             self.latencies.beside[-1] += await self._calls(calls)
