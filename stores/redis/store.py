@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -21,6 +20,7 @@ from .event_scripts import EVENT_SCRIPTS
 from .events import RedisEventLog
 from .keys import Keys, shard_of
 from .listing import Listing
+from .marks import Marks
 from .opening import look_around, open_schema
 from .records import lifetime, microseconds, seconds
 from .route import OneServer, Route
@@ -34,9 +34,6 @@ logger = logging.getLogger(__name__)
 MAX_SNAPSHOT = 128 * 2**20
 """Bytes; Redis itself would take 512 MiB, and hang up on who sends more."""
 
-MAX_HELD = 65_536
-"""Records of which it is remembered which epoch they were given here."""
-
 
 class RedisStore:
     """A `SessionStore` in Redis 6.2 or later, or Valkey: one server, one behind sentinels, or a cluster.
@@ -47,7 +44,7 @@ class RedisStore:
 
     **one-writer** holds through a fail-over that loses writes: a store sends with each write the mark that it left in
     the record when it was given the epoch, so that of two that were given one epoch, in two histories,
-    one writes. Of a record whose mark was forgotten (`MAX_HELD`) the epoch alone tells.
+    one writes. See `Marks`.
 
     Made by `open`, on the event loop that uses it. A cancelled call may still take effect.
     """
@@ -75,8 +72,7 @@ class RedisStore:
         # One time for all nodes where none is given: that of Redis.
         self._own_clock = clock is not time.time
         self._close_timeout = close_timeout
-        self._mark = secrets.token_hex(8).encode()
-        self._held: dict[Address, int] = {}
+        self._marks = Marks()
         self._again = b"1" if settings.replicas else b"0"
         self._events = RedisEventLog(
             route,
@@ -162,13 +158,13 @@ class RedisStore:
                 text,
                 tenant_text,
                 owner_text,
-                self._mark,
+                self._marks.own,
                 snapshot,
                 writing=True,
             )
         if reply == 1:
             raise RecordExists(address)
-        self._hold(address, 1)
+        self._marks.hold(address, 1)
         now, expires = seconds(reply[0]), seconds(reply[1])
         return Record(address, tenant, 1, 1, owner, now, now, expires, snapshot)
 
@@ -179,12 +175,18 @@ class RedisStore:
         keys = self._keys
         with self._calls.writing:
             reply = await self._route.run(
-                keys.slots[shard], CLAIM, keys.record[shard] + text, self._now(), owner_text, self._mark, writing=True
+                keys.slots[shard],
+                CLAIM,
+                keys.record[shard] + text,
+                self._now(),
+                owner_text,
+                self._marks.own,
+                writing=True,
             )
         if reply == GONE:
             raise RecordNotFound(address)
         record = _record(address, reply, owner)
-        self._hold(address, record.epoch)
+        self._marks.hold(address, record.epoch)
         return record
 
     async def load(self, address: Address) -> Record | None:
@@ -213,7 +215,7 @@ class RedisStore:
                 lifetime(ttl),
                 text,
                 b"%d" % epoch,
-                self._mark if self._held.get(address) == epoch else b"",
+                self._marks.of(address, epoch),
                 b"%d" % version,
                 b"%d" % (version - 1),
                 snapshot,
@@ -238,7 +240,7 @@ class RedisStore:
                 lifetime(ttl),
                 text,
                 b"%d" % epoch,
-                self._mark if self._held.get(address) == epoch else b"",
+                self._marks.of(address, epoch),
                 writing=True,
             )
         if reply != 1:
@@ -258,12 +260,12 @@ class RedisStore:
                 self._now(),
                 text,
                 b"" if epoch is None else b"%d" % epoch,
-                self._mark if epoch is not None and self._held.get(address) == epoch else b"",
+                self._marks.of(address, epoch),
                 writing=True,
             )
         if epoch is not None and isinstance(reply, list):
             raise self._refused(address, reply, epoch)
-        self._held.pop(address, None)
+        self._marks.forget(address)
         return reply == 1
 
     async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
@@ -325,13 +327,6 @@ class RedisStore:
 
     def _now(self) -> bytes:
         return microseconds(self._clock()) if self._own_clock else b""
-
-    def _hold(self, address: Address, epoch: int) -> None:
-        held = self._held
-        held.pop(address, None)
-        if len(held) >= MAX_HELD:
-            del held[next(iter(held))]
-        held[address] = epoch
 
     @staticmethod
     def _refused(address: Address, reply: Any, epoch: int) -> RecordNotFound | StaleEpoch:
