@@ -12,14 +12,16 @@ __all__ = ["CLEANING", "SAVEPOINT", "UNDOING", "checked_statement", "identifier"
 
 SAVEPOINT: Final = "understudy"
 
-CLEANING: Final = (
+_CLEANING: Final = (
     "CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP; "
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; COMMIT"
 )
-"""All that DISCARD ALL does, which cannot be part of a transaction. It must be: behind PgBouncer the same connection is
-ours only until the transaction ends."""
 
-UNDOING: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; {CLEANING}"
+CLEANING: Final = f"SET CONSTRAINTS ALL IMMEDIATE; {_CLEANING}"
+"""Look after deferred constraints while what they may ask for still holds, do all that DISCARD ALL does, and commit.
+DISCARD ALL cannot be part of a transaction, and it must be: behind PgBouncer the connection is ours only until then."""
+
+UNDOING: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; {_CLEANING}"
 """Undo the transaction and stay within it. What no rollback undoes (locks, prepared statements) needs cleaning too."""
 
 _SETTING: Final = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)+")

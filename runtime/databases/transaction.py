@@ -83,25 +83,18 @@ async def _commit(raw: Any, limits: DatabaseLimits) -> None:
         cut(raw)
         raise DatabaseError("the transaction was over before its block was; its connection was closed")
     try:
-        # By itself: where one does not hold, the server says so before anything is committed.
-        await raw.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=limits.statement_timeout + 1.0)
-    except BaseException as error:
-        broken = is_closed(raw) and _says_so(error)
-        await _undo(raw)
-        if broken:
-            raise DatabaseUnavailable("the connection to the database broke; nothing was committed") from None
-        if isinstance(error, asyncpg.InFailedSQLTransactionError):
-            raise DatabaseError(
-                "a statement had failed in this block, and so nothing was committed: let its error through, or put "
-                "what may fail into `async with connection.transaction():`"
-            ) from None
-        raise
-    try:
         await raw.execute(CLEANING, timeout=limits.statement_timeout + 1.0)
-    except asyncpg.PostgresError:
-        cut(raw)
-        raise
-    except (OSError, asyncpg.InterfaceError):
+    except asyncpg.InFailedSQLTransactionError:
+        await _undo(raw)
+        raise DatabaseError(
+            "a statement had failed in this block, and so nothing was committed: let its error through, or put what "
+            "may fail into `async with connection.transaction():`"
+        ) from None
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        if isinstance(error, asyncpg.PostgresError) and not is_closed(raw):
+            # The server says what was wrong, and goes on: it has not committed.
+            await _undo(raw)
+            raise
         cut(raw)
         raise DatabaseUnavailable(
             "the connection to the database broke while it committed: look whether it has before you repeat it",

@@ -35,6 +35,7 @@ class Operator:
         self.database = database
         self.role = fresh_database_name("shop_app")
         self.made: list[str] = []
+        self.roles: list[str] = []
 
     async def run(self, sql: str, *, database: str | None = None, **names: str) -> None:
         for name, value in names.items():
@@ -55,6 +56,9 @@ async def operator(postgres_server: PostgresServer, postgres_database: str) -> A
     yield operator
     for database in operator.made:
         await operator.run(f"DROP DATABASE {identifier(database)} WITH (FORCE)")
+    for role in operator.roles:
+        # Roles are the whole server's, and outlive the database.
+        await operator.run(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
     await operator.run("DROP OWNED BY shop_app; DROP ROLE shop_app")
 
 
@@ -67,7 +71,9 @@ async def set_up(operator: Operator, section: str) -> None:
     await operator.run(role.replace(" LOGIN", " LOGIN NOINHERIT"))
     for tenant in ("acme", "evil"):
         if section == "Schema per tenant":
-            await operator.run(sql[0], schema=SchemaPerTenant(operator.url()).schema_of(tenant))
+            name = SchemaPerTenant(operator.url()).schema_of(tenant)
+            await operator.run(sql[0], schema=name)
+            operator.roles.append(name)
         else:
             name = DatabasePerTenant(operator.url()).database_of(tenant)
             await operator.run(sql[0].replace(":database", identifier(name)))
