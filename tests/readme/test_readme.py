@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from mcp.client.client import Client
+from support.guide_databases import PATTERNS, operating
+from support.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -53,7 +55,7 @@ async def test_the_python_of_readme_runs_and_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nats_url: str
 ) -> None:
     monkeypatch.setenv("UNDERSTUDY_NATS", nats_url)
-    names = run_python(blocks("README.md", "python"), tmp_path, monkeypatch)
+    names = run_python([code for code in blocks("README.md", "python") if "desk" not in code], tmp_path, monkeypatch)
     monkeypatch.delitem(sys.modules, "notes", raising=False)
     app = names["app"]
     async with app.router.lifespan_context(app):
@@ -80,18 +82,49 @@ async def test_the_python_of_readme_runs_and_serves(
         recalled = await here.post("/mcp", json=call("recall"), headers=session)
         assert recalled.json()["result"]["structuredContent"] == {"result": ["tea at four"]}
         assert other.stats()["cluster_forwards"] == 1
-    # The last block's runtime asks for a credential.
-    runtime = names["runtime"]
-    async with (
-        runtime,
-        httpx.AsyncClient(transport=httpx.ASGITransport(runtime.app), base_url="http://localhost") as http,
-    ):
-        assert (await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)).status_code == 401
-        known = {**ACCEPT, "authorization": "Bearer secret-of-ada"}
-        opened = await http.post("/mcp", json=INITIALIZE, headers=known)
-        session = {**known, "mcp-session-id": opened.headers["mcp-session-id"]}
-        called = await http.post("/mcp", json=call("greet"), headers=session)
-        assert called.json()["result"]["content"][0]["text"] == "Hello, ada of acme."
+
+
+@pytest.mark.parametrize(("pattern", "name"), list(zip(PATTERNS, ("rows", "schemas", "databases"), strict=True)))
+async def test_what_readme_shows_of_tenants_keeps_them_apart(
+    pattern: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_server: PostgresServer,
+    postgres_database: str,
+) -> None:
+    async with operating(postgres_server, postgres_database) as operator:
+        await operator.set_up(pattern, "acme")
+        monkeypatch.setenv("DATABASE_URL", operator.url())
+        monkeypatch.delitem(sys.modules, "desk", raising=False)
+        names = run_python([code for code in blocks("README.md", "python") if "desk" in code], tmp_path, monkeypatch)
+        desk: Any = sys.modules.pop("desk")
+        async with desk.runtime, talking(desk.runtime) as http:
+            assert (await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)).status_code == 401
+            ada, bob = [await opened_with(http, key) for key in (desk.ada, desk.bob)]
+            for who, tenant in ((ada, "acme"), (bob, "zenith")):
+                noted = await http.post("/mcp", json=call("note", text="buy tea"), headers=who)
+                assert noted.json()["result"]["structuredContent"] == {"result": f"kept for {tenant}"}
+            hidden, never = [
+                (await http.post("/mcp", json=call(tool, item="tea"), headers=bob)).text.replace(tool, "")
+                for tool in ("order", "no_such_tool")
+            ]
+            assert hidden == never
+        async with names[name] as runtime, talking(runtime) as http:
+            ada = await opened_with(http, desk.ada)
+            ordered = await http.post("/mcp", json=call("order", item="tea"), headers=ada)
+            assert ordered.json()["result"]["structuredContent"] == {"result": 1}
+
+
+def talking(runtime: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(runtime.app), base_url="http://localhost")
+
+
+async def opened_with(http: httpx.AsyncClient, key: str) -> dict[str, str]:
+    """The headers of a session that is opened with an API key."""
+    known = {**ACCEPT, "authorization": f"Bearer {key}"}
+    opened = await http.post("/mcp", json=INITIALIZE, headers=known)
+    return {**known, "mcp-session-id": opened.headers["mcp-session-id"]}
 
 
 async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
