@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         tenant_uri,
         tenant_uri_template,
     )
-    from ..actors.session.tenants.cache import CacheBounds
+    from ..actors.session.tenants.cache_bounds import CacheBounds
     from ..actors.session.tenants.errors import (
         FileMissing,
         FilesError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         TenantHelperError,
         WrongTenant,
     )
-    from ..actors.session.tenants.files import Files
+    from ..actors.session.tenants.folders import Files
     from ..actors.session.tenants.secret import Secret
     from ..actors.session.tenants.secrets_file import SecretsFile
     from ..stores import UnderstudyError
@@ -157,9 +157,9 @@ _ELSEWHERE = {
     "StatementRefused": ".databases.errors",
     "TenantConnection": ".databases.tenant_connection",
     "TenantNotProvisioned": ".databases.errors",
-    "CacheBounds": "..actors.session.tenants.cache",
+    "CacheBounds": "..actors.session.tenants.cache_bounds",
     "FileMissing": "..actors.session.tenants.errors",
-    "Files": "..actors.session.tenants.files",
+    "Files": "..actors.session.tenants.folders",
     "FilesError": "..actors.session.tenants.errors",
     "PathRefused": "..actors.session.tenants.errors",
     "QuotaExceeded": "..actors.session.tenants.errors",

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
     from mcp.shared.subscriptions import ServerEvent
 
-    from ..actors.session.tenants.cache import CacheBounds
+    from ..actors.session.tenants.cache_bounds import CacheBounds
     from ..actors.session.tenants.database import TenantDatabase
-    from ..actors.session.tenants.files import Files
+    from ..actors.session.tenants.folders import Files
     from ..actors.session.tenants.secrets import SecretSource
     from ..actors.session.tenants.secrets_file import SecretsFile
     from .cluster import ClusterOptions

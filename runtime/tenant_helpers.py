@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..actors.session.tenants.cache import CacheBounds
+from ..actors.session.tenants.cache_bounds import CacheBounds
 from ..actors.session.tenants.database import TenantDatabase
-from ..actors.session.tenants.files import Files, TenantFolders
+from ..actors.session.tenants.folders import Files, TenantFolders
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.session.tenants.secrets import SecretKeeper, SecretSource
 from ..actors.session.tenants.secrets_file import SecretsFile

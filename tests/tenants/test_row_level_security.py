@@ -162,50 +162,54 @@ async def leave_everything(connection: TenantConnection) -> None:
         await connection.execute(statement)
 
 
-@pytest.mark.parametrize("how", ["committed", "raised", "failed", "cancelled in a statement", "cancelled between"])
-async def test_nothing_is_left_for_who_comes_next(helpers: TenantHelpers, shop: Database, how: str) -> None:
+async def test_nothing_is_left_for_who_comes_next(helpers: TenantHelpers, shop: Database) -> None:
     await shop.admin.execute(f"CREATE SEQUENCE numbers; GRANT USAGE ON numbers TO {shop.role}")
     await shop.admin.execute(f"GRANT TEMPORARY ON DATABASE {shop.name} TO {shop.role}")
-    ready = asyncio.Event()
+    for how in ("committed", "raised", "failed", "cancelled between", "cancelled in a statement"):
+        ready = asyncio.Event()
+        process = [0, 0]
 
-    async def work() -> None:
-        with as_tenant(helpers, "acme") as acme:
-            async with acme.connection() as connection:
-                await leave_everything(connection)
-                match how:
-                    case "raised":
-                        raise ZeroDivisionError
-                    case "failed":
-                        await connection.execute("SELECT 1 / 0")
-                    case "cancelled in a statement":
-                        ready.set()
-                        await connection.execute("SELECT pg_sleep(60)")
-                    case "cancelled between":
-                        ready.set()
-                        await asyncio.Event().wait()
-                    case _:
-                        pass
+        async def work(how: str = how, ready: asyncio.Event = ready, process: list[int] = process) -> None:
+            with as_tenant(helpers, "acme") as acme:
+                async with acme.connection() as connection:
+                    await leave_everything(connection)
+                    process[0] = await connection.fetchval("SELECT pg_backend_pid()")
+                    match how:
+                        case "raised":
+                            raise ZeroDivisionError
+                        case "failed":
+                            await connection.execute("SELECT 1 / 0")
+                        case "cancelled in a statement":
+                            ready.set()
+                            await connection.execute("SELECT pg_sleep(60)")
+                        case "cancelled between":
+                            ready.set()
+                            await asyncio.Event().wait()
+                        case _:
+                            pass
 
-    task = asyncio.get_running_loop().create_task(work())
-    if how.startswith("cancelled"):
-        await ready.wait()
-        await asyncio.sleep(0.1)
-        task.cancel()
-    outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-    assert (outcome is None) == (how == "committed")
-    with as_tenant(helpers, "evil") as evil:
-        async with evil.connection() as connection:
-            left = await connection.fetchval(LEFT)
-            assert json.loads(left) == NOTHING
-            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
-                async with connection.transaction():
-                    await connection.fetchval("SELECT lastval()")
-            assert await items(connection) == []
-    # Nor did any of it need a connection to be thrown away, save where a statement was cut off.
-    if how in ("committed", "raised", "failed", "cancelled between"):
-        assert helpers.stats()["database_discarded_total"] == 0
-    # And the lock is free for others.
-    assert await shop.admin.fetchval("SELECT pg_try_advisory_lock(42)")
+        task = asyncio.get_running_loop().create_task(work())
+        if how.startswith("cancelled"):
+            await ready.wait()
+            await asyncio.sleep(0.1)
+            task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert (outcome is None) == (how == "committed"), outcome
+        with as_tenant(helpers, "evil") as evil:
+            async with evil.connection() as connection:
+                left = await connection.fetchval(LEFT)
+                assert json.loads(left) == NOTHING, how
+                with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+                    async with connection.transaction():
+                        await connection.fetchval("SELECT lastval()")
+                assert await items(connection) == []
+                process[1] = await connection.fetchval("SELECT pg_backend_pid()")
+        if how != "cancelled in a statement":
+            # It is the very connection, and none had to be thrown away.
+            assert process[0] == process[1], how
+            assert helpers.stats()["database_discarded_total"] == 0
+        # And the lock is free for others.
+        assert await shop.admin.fetchval("SELECT pg_try_advisory_lock(42), pg_advisory_unlock(42)")
 
 
 async def test_a_connection_is_good_in_its_block_and_its_tenants_calls_alone(helpers: TenantHelpers) -> None:

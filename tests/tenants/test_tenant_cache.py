@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from tenants.running import as_tenant
-from understudy.actors.session.tenants.cache import CacheBounds, TenantCaches
+from understudy.actors.session.tenants.cache_bounds import CacheBounds
 from understudy.actors.session.tenants.cache_size import MOST_PARTS, estimated_size
+from understudy.actors.session.tenants.caches import TenantCaches
 from understudy.actors.session.tenants.errors import CacheError, NoCall
 from understudy.actors.session.tenants.helpers import TenantHelpers
 from understudy.runtime import TenantContext, WrongTenant

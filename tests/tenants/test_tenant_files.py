@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tenants.running import as_tenant
-from understudy.actors.session.tenants import files as files_module
+from understudy.actors.session.tenants import folders as folders_module
 from understudy.actors.session.tenants.errors import FilesBusy, FilesUnavailable, NotOffered
-from understudy.actors.session.tenants.files import TenantFolders
+from understudy.actors.session.tenants.folders import TenantFolders
 from understudy.actors.session.tenants.helpers import TenantHelpers
 from understudy.actors.session.tenants.jail import Jail
 from understudy.actors.session.tenants.names import checked_path, folder_name, schema_name
@@ -591,7 +591,7 @@ async def test_a_file_that_is_too_large_is_not_read_into_memory(root: Path) -> N
 async def test_a_slow_disk_holds_up_neither_the_event_loop_nor_other_tenants(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "WAITING", 2)
+    monkeypatch.setattr(folders_module, "WAITING", 2)
     go_on = threading.Event()
     folders = TenantFolders(Files(root, timeout=0.2))
     async with TenantHelpers(files=folders) as helpers:

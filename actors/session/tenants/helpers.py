@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .cache import CacheBounds, TenantCaches
+from .cache_bounds import CacheBounds
+from .caches import TenantCaches
 
 if TYPE_CHECKING:
     from .database import TenantDatabase
-    from .files import TenantFolders
+    from .folders import TenantFolders
     from .redaction import Redactor
     from .secrets import SecretKeeper
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
@@ -11,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .errors import FileMissing, FilesError, FilesUnavailable, PathRefused, QuotaExceeded
+from .errors import FileMissing, FilesError, PathRefused, QuotaExceeded
 from .names import OWN_PREFIX, checked_path
+from .refused_paths import shown, told
 
 __all__ = ["MOST_LISTED", "FileEntry", "Jail"]
 
@@ -70,7 +70,7 @@ class Jail:
         Raises:
             FileMissing, PathRefused, FilesError, FilesUnavailable: There is none; a name is a link, or no folder.
         """
-        with _told(path), self._top(make=make) as top:
+        with told(path), self._top(make=make) as top:
             here = os.dup(top)
             try:
                 for name in names:
@@ -136,7 +136,7 @@ class Jail:
             found = _status(folder, temporary)
             if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
                 raise FilesError(
-                    f"the folder of {_shown(path)} was moved while the file was written; nothing was changed"
+                    f"the folder of {shown(path)} was moved while the file was written; nothing was changed"
                 )
             if _status(folder, name) is not None:
                 _regular(folder, name, path)
@@ -178,7 +178,7 @@ class Jail:
                     if (entry := _entry(folder, name)) is not None:
                         found.append(entry)
                     if len(found) > MOST_LISTED:
-                        raise FilesError(f"{_shown(path)} has more than {MOST_LISTED} entries; use more folders")
+                        raise FilesError(f"{shown(path)} has more than {MOST_LISTED} entries; use more folders")
         except FileMissing:
             if names:
                 raise
@@ -196,7 +196,7 @@ class Jail:
         with self.parent(path) as (folder, name):
             status = _status(folder, name)
             if status is None:
-                raise FileMissing(f"there is no file {_shown(path)}")
+                raise FileMissing(f"there is no file {shown(path)}")
             if stat.S_ISDIR(status.st_mode):
                 os.rmdir(name, dir_fd=folder)
                 return 0
@@ -216,7 +216,7 @@ class Jail:
         with self.parent(source) as (folder, name):
             status = _status(folder, name)
             if status is None:
-                raise FileMissing(f"there is no file {_shown(source)}")
+                raise FileMissing(f"there is no file {shown(source)}")
             if not stat.S_ISDIR(status.st_mode):
                 _regular(folder, name, source)
             with self.parent(target, make=True) as (other, other_name):
@@ -225,7 +225,7 @@ class Jail:
                     os.rename(name, other_name, src_dir_fd=folder, dst_dir_fd=other)
                     return -1
                 if not replace or stat.S_ISDIR(there.st_mode) or stat.S_ISDIR(status.st_mode):
-                    raise FilesError(f"there is {_shown(target)} already; delete it, or replace a file by a file")
+                    raise FilesError(f"there is {shown(target)} already; delete it, or replace a file by a file")
                 _regular(other, other_name, target)
                 os.replace(name, other_name, src_dir_fd=folder, dst_dir_fd=other)
                 return there.st_size
@@ -286,50 +286,11 @@ def _entry(folder: int, name: str) -> FileEntry | None:
 def _regular(folder: int, name: str, path: str | os.PathLike[str]) -> os.stat_result:
     status = _status(folder, name)
     if status is None:
-        raise FileMissing(f"there is no file {_shown(path)}")
+        raise FileMissing(f"there is no file {shown(path)}")
     if stat.S_ISLNK(status.st_mode):
         raise PathRefused(os.fspath(path), "it is a symbolic link")
     if stat.S_ISDIR(status.st_mode):
-        raise FilesError(f"{_shown(path)} is a folder, not a file")
+        raise FilesError(f"{shown(path)} is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise PathRefused(os.fspath(path), "it is a device, a pipe or a socket")
     return status
-
-
-@contextmanager
-def _told(path: object) -> Generator[None]:
-    """Say what the system refused, without the paths that it names."""
-    try:
-        yield
-    except OSError as error:
-        # `from None`: the error of the system names the path outside.
-        raise _refusal(path, error) from None
-
-
-def _refusal(path: object, error: OSError) -> FilesError:
-    match error.errno:
-        case errno.ENOENT:
-            return FileMissing(f"there is no file or folder {_shown(path)}")
-        case errno.ELOOP | errno.EMLINK:
-            return PathRefused(path, "it leads through a symbolic link")
-        case errno.ENOTDIR:
-            return PathRefused(path, "it leads through something that is no folder, or through a symbolic link")
-        case errno.EISDIR:
-            return FilesError(f"{_shown(path)} is a folder, not a file")
-        case errno.ENOTEMPTY | errno.EEXIST:
-            return FilesError(f"the folder {_shown(path)} is not empty")
-        case errno.EINVAL:
-            return FilesError(f"{_shown(path)} cannot be there: a folder cannot be inside itself")
-        case errno.ENAMETOOLONG | errno.EILSEQ:
-            return PathRefused(path, "the file system takes no such name")
-        case errno.ENXIO | errno.ENODEV:
-            return PathRefused(path, "it is a device, a pipe or a socket")
-        case errno.EDQUOT | errno.ENOSPC:
-            return FilesUnavailable("the file system is full")
-        case _:
-            return FilesUnavailable(f"the file system failed: {os.strerror(error.errno or 0)}")
-
-
-def _shown(path: object) -> str:
-    shown = repr(path if isinstance(path, str) else str(path))
-    return shown if len(shown) <= 80 else shown[:77] + "..."
