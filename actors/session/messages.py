@@ -84,6 +84,8 @@ class Call:
         self._ended(None)
 
     def _ended(self, result: dict[str, Any] | None) -> None:
+        # The two hold each other: without this every call is left to the garbage collector, which halts everybody.
+        self.envelope = None
         self.let_go()
         if self.audit is not None:
             audit, self.audit = self.audit, None

@@ -20,6 +20,7 @@ from ..errors import SnapshotError
 from .connection import SessionConnection, envelope_connection, shared_client_params
 from .dispatch import CallDispatch, NoticeDispatch
 from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
+from .kernel import on_notify, on_request
 from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell
 from .outside_calls import OutsideCalls
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["SessionActor"]
 
 _NEVER_BESIDE: Final = PROTOCOL_WRITES | {"initialize"}
-
-# The property without its cache: the runner lives for one call, and the cache costs a lock.
-_on_request: Final = ServerRunner.on_request.func
 
 
 class SessionActor(OutsideCalls):
@@ -257,7 +255,7 @@ class SessionActor(OutsideCalls):
             self._turn = turn
         CURRENT.set(turn)
         try:
-            ask = _on_request(runner)
+            ask = on_request(runner)
             if call.surface is None or (tool is not None and hosted.hiding.plain):
                 work = ask(dispatch, method, params)
             else:
@@ -310,7 +308,7 @@ class SessionActor(OutsideCalls):
             SURFACE.set(await self._kind.servers.surfaces.of(notice.tenant))
         connection = self._connection or self._connect()
         runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
-        await runner.on_notify(NoticeDispatch(notice), notice.method, params)
+        await on_notify(runner)(NoticeDispatch(notice), notice.method, params)
 
     # State
 

@@ -12,6 +12,7 @@ from .dispatch import CallDispatch
 from .errors import RequestCancelled
 from .hiding import unheard
 from .hosting import HostedServer
+from .kernel import on_request
 from .limiting import CallLimits
 from .messages import Call
 from .session import CURRENT
@@ -71,7 +72,7 @@ async def serve_stateless(
             if beginning is not None:
                 await call.run(beginning)
         refuse_foreign_uris(call.method, call.params, call.tenant.tenant)
-        ask = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state).on_request
+        ask = on_request(ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state))
         if call.surface is None:
             work = ask(dispatch, call.method, call.params)
         else:
