@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from ..stores import StoreError, StoreURLError, UnderstudyError
+from ..stores import StoreError, StoreURLError, UnderstudyError, store_of_environment
+from ..stores.environment import AUTO
 from .child import LIFELINE, LISTEN
 from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster.errors import ClusterError, StoreNotShared
@@ -99,7 +100,7 @@ def main() -> None:
 @option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
 @option("--path", default="/mcp", help="Path of the MCP endpoint.")
 @option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket, "
-        "redis://host, postgresql://host/database. "
+        "redis://host, postgresql://host/database; auto for the one that REDIS_URL, DATABASE_URL and the like name. "
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
 @option("--event-log", type=click.Choice(["store", "off"]), default="store",
          help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip
@@ -255,8 +256,10 @@ def bench(ctx: click.Context) -> None:
 
 
 def serve_options(given: dict[str, Any]) -> ServeOptions:
-    """From the parameters of the command `serve`. Raises as `ServeOptions`."""
+    """From the parameters of the command `serve`. Raises as `ServeOptions`, and as `store_of_environment`."""
     renamed = {"allowed_host": "allowed_hosts", "allowed_origin": "allowed_origins"}
     values = {renamed.get(name, name): value for name, value in given.items()}
+    if values.get("store") == AUTO:
+        values["store"] = store_of_environment(os.environ).url
     known = {field.name for field in fields(ServeOptions)}
     return ServeOptions(**{name: value for name, value in values.items() if name in known})

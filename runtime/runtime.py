@@ -121,7 +121,8 @@ class Runtime:
         """
         Args:
             server: What to host; see above.
-            store: Where sessions are remembered: a store, or the URL of one (`memory://`, `sqlite:///path`).
+            store: Where sessions are remembered: a store, or the URL of one (`memory://`, `sqlite:///path`), or `auto`
+                for the one that the environment names (`REDIS_URL`, `DATABASE_URL`, ...).
             path: The path of the MCP endpoint. `/healthz`, `/readyz` and `/metrics` stand beside it.
             eras: Which protocol eras are answered. Without "modern", clients that speak both fall back.
             tenants: Tells from each request's credential who is asking; None: everybody is the anonymous tenant.

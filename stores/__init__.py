@@ -2,6 +2,7 @@
 
 from .address import Address
 from .encrypted import EncryptedStore
+from .environment import FoundStore, store_of_environment
 from .errors import (
     AddressError,
     EventsTooLarge,
@@ -38,6 +39,7 @@ __all__ = [
     "EventsTooLarge",
     "Faults",
     "FaultyStore",
+    "FoundStore",
     "KeyRing",
     "KeyRingError",
     "LoggedStream",
@@ -64,4 +66,5 @@ __all__ = [
     "event_log_of",
     "open_store",
     "register_scheme",
+    "store_of_environment",
 ]

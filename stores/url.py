@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import unquote
 
+from .environment import AUTO, store_of_environment
 from .errors import StoreURLError
 from .event_log import EventLogBounds
 from .store import SessionStore
 
-__all__ = ["Opener", "open_store", "register_scheme"]
+__all__ = ["Opener", "open_store", "register_scheme", "sqlite_path"]
 
 Clock = Callable[[], float]
 Opener = Callable[[str, Clock], Awaitable[SessionStore]]
@@ -31,7 +33,7 @@ async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventL
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
     `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), `postgresql://host/database`,
     `redis://host:6379/0` (`rediss://` for TLS, `redis+sentinel://`, `redis+cluster://`), or a scheme added with
-    `register_scheme`.
+    `register_scheme`. `auto` is the store that the environment names: see `store_of_environment`.
 
     `clock` gives seconds since the Unix epoch; `event_bounds` is what the event log keeps, which a store of a scheme
     that was added brings as it sees fit. The store belongs to the event loop it was opened on; `aclose` it.
@@ -40,6 +42,8 @@ async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventL
         StoreURLError: `url` cannot be understood. The message holds no more of it than is free of secrets.
         StoreVersionError, StoreCorrupt, StoreUnavailable: As the store's own `open` says.
     """
+    if url == AUTO:
+        url = store_of_environment(os.environ).url
     match = _URL.fullmatch(url)
     if match is None:
         raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
@@ -82,7 +86,7 @@ async def _open_memory(rest: str, clock: Clock, event_bounds: EventLogBounds | N
 async def _open_sqlite(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
     from .sqlite.store import SQLiteStore
 
-    return await SQLiteStore.open(_sqlite_path(rest), clock=clock, event_bounds=event_bounds)
+    return await SQLiteStore.open(sqlite_path(rest), clock=clock, event_bounds=event_bounds)
 
 
 def _nats_opener(scheme: str) -> _Builtin:
@@ -124,7 +128,8 @@ def _redis_opener(scheme: str) -> _Builtin:
     return open_redis
 
 
-def _sqlite_path(rest: str) -> Path:
+def sqlite_path(rest: str) -> Path:
+    """The file that `sqlite://` with `rest` behind it names. Raises `StoreURLError`."""
     if not rest.startswith("/"):
         # Not echoed: what stands in the place of a host may be a user and a password.
         raise StoreURLError(
