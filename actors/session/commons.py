@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from mcp.server.context import ServerRequestContext
@@ -83,28 +83,39 @@ class _SharedCodec:
 
 
 def seal_together(middleware: list[Any], seal: SharedSeal) -> None:
-    """Have the SDK's default boundary among `middleware` seal with the shared keys. Idempotent.
+    """Bind what the SDK's boundaries among `middleware` seal to the party that it was sealed for, and have the default
+    one seal with the shared keys. Idempotent.
 
-    A policy of the author's own (a codec, a time to live, an audience, another principal, several keys) stays as it is:
-    it is the same at every node that runs the same code. One that differs from the default in nothing but its key
+    Whatever else a policy of the author's own says (a codec, keys, a time to live, an audience) stays as it is: it is
+    the same at every node that runs the same code. One that differs from the default in nothing but its key
     cannot be told from it: what it has sealed is still opened, new state is sealed with the cluster's.
     """
     for index, layer in enumerate(middleware):
         if type(layer) is not RequestStateBoundary:
             continue
         policy = layer._security  # pyright: ignore[reportPrivateUsage]
-        if not _is_default(policy):
+        if isinstance(policy.bind_principal, _Party):
             continue
-        # no-wrong-tenant: one key seals for all tenants here, so what it seals names its party.
-        shared = RequestStateSecurity(codec=seal.over(policy.codec), bind_principal=_party)
-        middleware[index] = RequestStateBoundary(shared, default_audience=layer._audience)  # pyright: ignore[reportPrivateUsage]
+        # no-wrong-tenant: one key seals for all tenants, so what it seals names its party, whatever else it names.
+        bound = RequestStateSecurity(
+            codec=seal.over(policy.codec) if _is_default(policy) else policy.codec,
+            ttl=policy.ttl,
+            bind_principal=_Party(policy.bind_principal),
+            audience=policy.audience,
+        )
+        middleware[index] = RequestStateBoundary(bound, default_audience=layer._audience)  # pyright: ignore[reportPrivateUsage]
 
 
-def _party(ctx: ServerRequestContext[Any, Any]) -> str:
-    """Whom the call is for: our tenant and principal, and the SDK's own idea of one where its middleware runs."""
-    call: Any = cast("Any", ctx.session._request_outbound)._call  # pyright: ignore[reportPrivateUsage]
-    tenant: TenantContext = call.tenant
-    return json.dumps([tenant.tenant, tenant.principal, authenticated_principal(ctx)])
+class _Party:
+    """Whom a call is for: our tenant and principal, and what the author's policy (by default the SDK's) calls one."""
+
+    def __init__(self, own: Callable[[ServerRequestContext[Any, Any]], str | None] | None) -> None:
+        self._own = own
+
+    def __call__(self, ctx: ServerRequestContext[Any, Any]) -> str:
+        call: Any = cast("Any", ctx.session._request_outbound)._call  # pyright: ignore[reportPrivateUsage]
+        tenant: TenantContext = call.tenant
+        return json.dumps([tenant.tenant, tenant.principal, self._own(ctx) if self._own is not None else None])
 
 
 def _is_default(policy: RequestStateSecurity) -> bool:
