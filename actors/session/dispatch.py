@@ -13,6 +13,8 @@ from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types import RequestId
 
+from .tenants.running import refuse_others
+
 if TYPE_CHECKING:
     from .exchange import Exchange
     from .messages import Call, Notice
@@ -32,7 +34,8 @@ def notification(method: str, params: Mapping[str, Any] | None) -> dict[str, Any
 class CallDispatch:
     """`mcp.shared.dispatcher.DispatchContext` of one request.
 
-    `session` is None in the modern era, which keeps nothing for a client and forbids to ask it anything.
+    `session` is None in the modern era, which keeps nothing for a client and forbids to ask it anything. To send what
+    another party's call has to say, by a context that was kept from an earlier one, is `WrongTenant`.
     """
 
     __slots__ = ("_call", "_cancel_requested", "_closed", "_exchange", "_session")
@@ -87,13 +90,20 @@ class CallDispatch:
         Raises:
             NoBackChannelError: The era forbids it, or the request is over.
             MCPError: The client answered with an error, or not in time.
+            WrongTenant: The running call is another party's.
         """
+        refuse_others(self._call.tenant)
         if self._session is None or self._closed:
             raise NoBackChannelError(method)
         return await self._session.questions().ask(self._exchange, method, params, opts)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Send a notification on this request's stream. A log message below the session's level is dropped."""
+        """Send a notification on this request's stream. A log message below the session's level is dropped.
+
+        Raises:
+            WrongTenant: The running call is another party's.
+        """
+        refuse_others(self._call.tenant)
         if self._closed:
             return
         if method == "notifications/message" and self._session is not None and not self._session.wants_log(params):
@@ -101,6 +111,8 @@ class CallDispatch:
         await self._exchange.send_paced(notification(method, params))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell of the call's progress, if its client has asked for that. Raises as `notify`."""
+        refuse_others(self._call.tenant)
         token = progress_token_from_params(self._call.params)
         if token is None or self._closed:
             return

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Resolve
 from .errors import NoSession, ReadOnlyTurn, TurnOver
 from .notifications import Notifier, checked_notification
 from .state import ReadOnlyState, pack_state, unpack_state
+from .tenants.running import refuse_others
 
 if TYPE_CHECKING:
     from .dispatch import CallDispatch
@@ -21,7 +22,8 @@ __all__ = ["Session", "TurnSession", "current_session"]
 
 
 class TurnSession(Notifier):
-    """The session as seen by one turn. Made by the runtime; good until the turn ends.
+    """The session as seen by one turn. Made by the runtime; good until the turn ends, and never in another
+    party's call.
 
     In an exclusive turn `state` is a working copy that is saved, if it changed, before the reply leaves
     (reply-is-durable), and dropped if the call fails or is cancelled (all-or-nothing). In a read-only turn it is
@@ -95,7 +97,9 @@ class TurnSession(Notifier):
 
         Raises:
             TurnOver: The turn has ended.
+            WrongTenant: The running call is another party's.
         """
+        refuse_others(self.tenant)
         if self._over:
             raise TurnOver(
                 f"session.state was used after {self.what} had returned; a background task cannot change a session, "
@@ -107,7 +111,8 @@ class TurnSession(Notifier):
 
     @property
     def live(self) -> LiveObjects:
-        """Objects that cannot be saved: closed at passivation, made anew by their factories after it."""
+        """Objects that cannot be saved: closed at passivation, made anew after it by their factories. As `state`."""
+        refuse_others(self.tenant)
         if self._over:
             raise TurnOver(f"session.live was used after {self.what} had returned")
         return self._live()
@@ -120,7 +125,9 @@ class TurnSession(Notifier):
             StateError: The state holds what cannot be saved, or is too large; nothing was saved.
             OwnershipLost, ActorUnavailable: The store refused, or did not answer.
             TurnOver: The turn has ended.
+            WrongTenant: The running call is another party's.
         """
+        refuse_others(self.tenant)
         if self._over:
             raise TurnOver(f"session.save() was called after {self.what} had returned")
         if self.read_only:
@@ -139,7 +146,9 @@ class TurnSession(Notifier):
             NotificationRefused: No notification that a server may send, its params are not JSON, or too large; or the
                 session was opened by handle, and there is no such stream (`NoStandingStream`).
             TurnOver: The turn has ended; from outside of a call, use `runtime.session(id).notify(...)`.
+            WrongTenant: The running call is another party's.
         """
+        refuse_others(self.tenant)
         if self._over:
             raise TurnOver(
                 f"session.notify() was called after {self.what} had returned; use runtime.session(id).notify(...) there"

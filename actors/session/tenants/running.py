@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..tenant import TenantContext
     from .helpers import TenantHelpers
 
-__all__ = ["RUNNING", "Running", "helpers_for"]
+__all__ = ["RUNNING", "Running", "helpers_for", "refuse_others"]
 
 
 class Running(NamedTuple):
@@ -37,7 +37,23 @@ def helpers_for(tenant: TenantContext) -> TenantHelpers:
     running = RUNNING.get()
     if running is None or running.helpers is None or running.helpers.closed:
         raise NoCall
-    theirs = running.tenant
-    if theirs is not tenant and (theirs.tenant != tenant.tenant or theirs.principal != tenant.principal):
+    if not _same_party(running.tenant, tenant):
         raise WrongTenant
     return running.helpers
+
+
+def refuse_others(owner: TenantContext) -> None:
+    """Return if the running call is of the party `owner`, or none runs here.
+
+    no-wrong-tenant: what a tool keeps of its call where others find it, in a global, is of no use to them.
+
+    Raises:
+        WrongTenant: The running call is another party's.
+    """
+    running = RUNNING.get()
+    if running is not None and not _same_party(running.tenant, owner):
+        raise WrongTenant
+
+
+def _same_party(one: TenantContext, other: TenantContext) -> bool:
+    return one is other or (one.tenant == other.tenant and one.principal == other.principal)
