@@ -12,7 +12,8 @@ from edge.call import HTTPCall
 from edge.client import Client, hosting, put_to_sleep
 from edge.server import Stage, make_server
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, ToolsListChanged
+from understudy.actors.session import ANONYMOUS
 from understudy.actors.session import relay as relay_module
 from understudy.actors.session.relay import message_of, reread_messages
 from understudy.runtime import Runtime, Session
@@ -113,8 +114,16 @@ async def test_a_bus_of_the_authors_own_is_his(nats_url: str) -> None:
         return MCPServer("own", subscriptions=Own())
 
     async with household(nats_url, 2, server=own) as nodes:
-        await listens(nodes[0])
-        assert relay(nodes[0]).stats()["relay_sessions"] == 0
+        client, stream = await listens(nodes[0])
+        await nodes[0].runtime.publish(ToolsListChanged())
+        await (
+            nodes[0].runtime.session(client.session or "").notify("notifications/message", {"level": "info", "data": 1})
+        )
+        await until(lambda: stream.messages)
+        assert lists(stream) == []
+        # What is not the author's to say is heard all the same.
+        await nodes[1].runtime.tenant_changed(ANONYMOUS.tenant)
+        await until(lambda: "notifications/tools/list_changed" in lists(stream))
 
 
 async def test_who_unsubscribes_hears_no_more(nats_url: str) -> None:
