@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, is_version_at_least
@@ -78,21 +78,21 @@ class WatchedStream:
             self.scope["method"] == "GET" or get(b"mcp-method") == _LISTEN or get(b"mcp-protocol-version") in _RESUMABLE
         )
 
-    async def send(self, message: MutableMapping[str, Any]) -> None:
+    def send(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
         """ASGI's send. What comes after the end is dropped."""
-        if self.ended:
-            return
-        if message["type"] == "http.response.start":
+        # No coroutine of its own where there is nothing to watch: most responses are one piece of JSON.
+        if not self.open and message["type"] == "http.response.start":
             for name, value in message["headers"]:
                 if name == b"content-type":
                     if value == _STREAM:
                         self.open = True
                         self._on_open(self)
                     break
-            await self._send(message)
-            return
-        if not self.open:
-            await self._send(message)
+            return self._send(message)
+        return self._send_on(message) if self.open or self.ended else self._send(message)
+
+    async def _send_on(self, message: MutableMapping[str, Any]) -> None:
+        if self.ended:
             return
         if not message.get("more_body", False):
             self.complete = True
