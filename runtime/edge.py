@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from mcp.shared.inbound import decode_header_value, unsupported_protocol_version_rejection
-from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
+from mcp_types import INVALID_REQUEST
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request as HTTPRequest
 
@@ -18,6 +18,7 @@ from ..stores import Address, AddressError
 from .asker import ASKER
 from .audit import AuditTrail
 from .auditing import Asking
+from .edge_refusals import RESOLVER_TIMEOUT, unidentified, unreadable
 from .fairness.admission import Admission
 from .fairness.blocking_threads import BlockingThreads
 from .fairness.thread_limiter import THREADS
@@ -33,7 +34,7 @@ from .routing import Leg, NoRoom, Router
 from .security import HostGuard
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import TALLY
-from .tenants import CredentialUnchecked, Forbidden, TenantResolver, Unauthenticated, resolve_tenant
+from .tenants import TenantResolver, resolve_tenant
 from .trace import TRACE, trace_of
 
 __all__ = ["Edge"]
@@ -41,8 +42,6 @@ __all__ = ["Edge"]
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
-RESOLVER_TIMEOUT: Final = 10.0
-"""Seconds that the tenant resolver may take for one request."""
 
 
 class Edge:
@@ -92,50 +91,47 @@ class Edge:
                 await self._turn_away(send, Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0))
                 return
             asking = Asking(self._audit, scope["method"], _named_session(headers))
-        if repeated is not None:
-            await self._turn_away(
-                send, Refusal(INVALID_REQUEST, f"{repeated.decode()} header appears more than once", status=400)
-            )
-            return
-        if not self._guard.allows_host(headers.get(b"host")):
-            await self._turn_away(send, Refusal(INVALID_REQUEST, "Host not allowed", status=421))
-            return
-        if not self._guard.allows_origin(headers.get(b"origin")):
-            await self._turn_away(send, Refusal(INVALID_REQUEST, "Origin not allowed", status=403))
+        barred = self._barred(headers, repeated)
+        if barred is not None:
+            await self._turn_away(send, barred)
             return
         tenant: TenantContext = ANONYMOUS
         if self._tenants is not None:
             ASKER.set(None)
             try:
                 tenant = await resolve_tenant(self._tenants, HTTPRequest(scope), RESOLVER_TIMEOUT)
-            except Unauthenticated as error:
-                challenge = (b"www-authenticate", _header_line(error.challenge))
-                await self._turn_away(send, Refusal(INVALID_REQUEST, str(error), status=401), challenge)
-                return
-            except Forbidden as error:
-                told = () if error.challenge is None else ((b"www-authenticate", _header_line(error.challenge)),)
-                await self._turn_away(send, Refusal(INVALID_REQUEST, str(error), status=403), *told)
-                return
-            except CredentialUnchecked as error:
-                await self._turn_away(send, Refusal(SERVER_BUSY, str(error), None, 503, error.retry_after))
-                return
-            except TimeoutError:
-                logger.warning("the tenant resolver did not answer within %g s", RESOLVER_TIMEOUT)
-                refusal = Refusal(SERVER_BUSY, "The credential could not be checked in time", None, 503, 1.0)
-                await self._turn_away(send, refusal)
-                return
-            except Exception:
-                # Whatever it is, the answer must not be taken for a verdict on the credential.
-                logger.exception("the tenant resolver failed")
-                await self._turn_away(send, Refusal(INTERNAL_ERROR, "The credential could not be checked", status=500))
+            except Exception as error:
+                refusal, challenge = unidentified(error)
+                await self._turn_away(send, refusal, *challenge)
                 return
         if asking is not None:
             asking.tenant = tenant
         self._asks(tenant)
         if self._open_streams is None:
             await self._serve(scope, headers, tenant, receive, send)
-            return
-        stream = self._open_streams.watch(scope, headers, tenant, send)
+        else:
+            await self._serve_watched(self._open_streams, scope, headers, tenant, receive, send)
+
+    def _barred(self, headers: Headers, repeated: bytes | None) -> Refusal | None:
+        """Why a request is refused, whoever sends it."""
+        if repeated is not None:
+            return Refusal(INVALID_REQUEST, f"{repeated.decode()} header appears more than once", status=400)
+        if not self._guard.allows_host(headers.get(b"host")):
+            return Refusal(INVALID_REQUEST, "Host not allowed", status=421)
+        if not self._guard.allows_origin(headers.get(b"origin")):
+            return Refusal(INVALID_REQUEST, "Origin not allowed", status=403)
+        return None
+
+    async def _serve_watched(
+        self,
+        open_streams: OpenStreams,
+        scope: Scope,
+        headers: Headers,
+        tenant: TenantContext,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        stream = open_streams.watch(scope, headers, tenant, send)
         try:
             await self._serve(scope, headers, tenant, receive, stream.send)
         except asyncio.CancelledError:
@@ -144,7 +140,7 @@ class Edge:
         else:
             stream.taken_back()
         finally:
-            self._open_streams.left(stream)
+            open_streams.left(stream)
         if stream.ended:
             await stream.finish()
 
@@ -153,15 +149,9 @@ class Edge:
             await self._take(scope, headers, tenant, receive, send)
         except Refused as error:
             await refuse(send, error.refusal, request_id=error.request_id)
-        except BodyTooLarge:
-            await refuse(send, Refusal(INVALID_REQUEST, "Request body too large", status=413))
-        except EncodedBody:
-            refusal = Refusal(
-                INVALID_REQUEST, "Unsupported Media Type: send the body without Content-Encoding", status=415
-            )
-            await refuse(send, refusal, (b"accept-encoding", b"identity"))
-        except BodyTooSlow:
-            await refuse(send, Refusal(PARSE_ERROR, "Request body did not arrive in time", status=408))
+        except (BodyTooLarge, BodyTooSlow, EncodedBody) as error:
+            refusal, more = unreadable(error)
+            await refuse(send, refusal, *more)
         except ClientGone:
             logger.debug("a client left before its request was complete")
         except Elsewhere as error:
@@ -185,12 +175,9 @@ class Edge:
             if inbound.purpose == NOTICE and self._notices is not None:
                 await self._notices(inbound)
             else:
-                if self._admission is not None:
-                    waiting = self._admission.enter(inbound.tenant, len(inbound.body))
-                    if waiting is not None:
-                        await waiting
-                if self._threads is not None:
-                    THREADS.set((self._threads, inbound.tenant.tenant))
+                waiting = self._enter(inbound.tenant, len(inbound.body))
+                if waiting is not None:
+                    await waiting
                 await self._leg(inbound.headers)(inbound)
         except NoRoom:
             raise
@@ -199,15 +186,12 @@ class Edge:
 
     async def _take(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
         TRACE.set(trace_of(headers))
-        if self._threads is not None:
-            THREADS.set((self._threads, tenant.tenant))
         leg = self._leg(headers)
         method = scope["method"]
-        if self._admission is not None:
-            # Before the body is read: whoever waits holds no more than a connection.
-            waiting = self._admission.enter(tenant, _declared_size(headers))
-            if waiting is not None:
-                await waiting
+        # Before the body is read: whoever waits holds no more than a connection.
+        waiting = self._enter(tenant, _declared_size(headers))
+        if waiting is not None:
+            await waiting
         body = await self._posts.read(headers, receive) if method == "POST" else b""
         inbound = Inbound(scope, headers, tenant, receive, send, body)
         # A method that no leg knows is nobody else's business.
@@ -215,6 +199,12 @@ class Edge:
             await leg(inbound)
         else:
             await self._router.route(inbound, _named_session(headers), leg)
+
+    def _enter(self, tenant: TenantContext, size: int) -> asyncio.Future[None] | None:
+        """See `Admission.enter`. From here on blocking code of the request runs in threads of its tenant's."""
+        if self._threads is not None:
+            THREADS.set((self._threads, tenant.tenant))
+        return None if self._admission is None else self._admission.enter(tenant, size)
 
     async def _turn_away(self, send: Send, refusal: Refusal, *headers: tuple[bytes, bytes]) -> None:
         """Refuse a request of which it is not known whose it is."""
@@ -242,10 +232,6 @@ class Edge:
         rejection = unsupported_protocol_version_rejection((version or b"").decode("latin-1"), served)
         assert rejection is not None
         raise Refused(Refusal(rejection.code, rejection.message, rejection.data, status=400))
-
-
-def _header_line(text: str) -> bytes:
-    return text.encode("latin-1", "replace")
 
 
 def _declared_size(headers: Headers) -> int:
