@@ -35,7 +35,7 @@ from .tenant_shared import TenantShared
 from .tool_calls import shorten_tool_calls
 
 if TYPE_CHECKING:
-    from .servers import Lifespan
+    from .lifespan import Lifespan
     from .tenant import TenantContext
 
 __all__ = ["HostedServer", "has_lifespan", "is_server"]

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
-from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import SubscriptionBus
 
 from ..task_owner import TaskOwner
@@ -20,6 +19,7 @@ from .errors import HostingError
 from .handles import check_names
 from .hiding import unheard
 from .hosting import HostedServer, has_lifespan, is_server
+from .lifespan import Lifespan
 from .server_factory import ServerFactory, make_server
 from .surface import SURFACE
 from .surfaces import Surfaces, ToolsFor
@@ -88,7 +88,7 @@ class Servers:
         self._lifespan_timeout = lifespan_timeout
         self._tasks = TaskOwner()
         self._lifespans: set[Lifespan] = set()
-        self._surfaces: OrderedDict[Any, HostedServer] = OrderedDict()
+        self._by_surface: OrderedDict[Any, HostedServer] = OrderedDict()
         self._making: dict[Any, asyncio.Event] = {}
         self._shared: WeakValueDictionary[str, TenantShared] = WeakValueDictionary()
         self._recent: OrderedDict[str, TenantShared] = OrderedDict()
@@ -216,20 +216,20 @@ class Servers:
         surface = tenant.surface
         while (making := self._making.get(surface)) is not None:
             await making.wait()
-        outdated = self._surfaces.get(surface)
+        outdated = self._by_surface.get(surface)
         if outdated is not None and self.fits(outdated, tenant):
-            self._surfaces.move_to_end(surface)
+            self._by_surface.move_to_end(surface)
             return outdated
         making = self._making[surface] = asyncio.Event()
         try:
-            hosted = self._surfaces[surface] = await self._make(tenant, check=check_names)
+            hosted = self._by_surface[surface] = await self._make(tenant, check=check_names)
         finally:
             del self._making[surface]
             making.set()
         if outdated is not None:
             _end_when_unused(outdated)
-        if len(self._surfaces) > MAX_SURFACES:
-            _end_when_unused(self._surfaces.popitem(last=False)[1])
+        if len(self._by_surface) > MAX_SURFACES:
+            _end_when_unused(self._by_surface.popitem(last=False)[1])
         return hosted
 
     def release(self, hosted: HostedServer) -> None:
@@ -291,62 +291,3 @@ def _end_when_unused(hosted: HostedServer) -> None:
     """Calls may still run on it: its lifespan ends when the last of them has let go of it."""
     if hosted.lifespan is not None:
         weakref.finalize(hosted, hosted.lifespan.end_soon).atexit = False
-
-
-class Lifespan:
-    """One lifespan of a server, in a task of its own: it may hold task groups, which only that task may leave."""
-
-    def __init__(self, server: Server[Any]) -> None:
-        self.name = server.name
-        self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._state: asyncio.Future[Any] = self._loop.create_future()
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def run(self) -> None:
-        """From its start to its end. Never raises, but for cancellation."""
-        # It begins in somebody's call, and is not of it.
-        SURFACE.set(None)
-        try:
-            async with self._server.lifespan(self._server) as state:
-                self._state.set_result(state)
-                await self._stop.wait()
-        except Exception as error:
-            if not self._state.done():
-                self._state.set_exception(error)
-            else:
-                logger.error("the lifespan of server %r failed", self.name, exc_info=error)
-        finally:
-            self._state.cancel()
-
-    async def begun(self, task: asyncio.Task[None], timeout: float | None) -> Any:
-        """What it yields, once it has begun in `task`. Cancelled, or after `timeout` seconds, the lifespan is given up.
-
-        Raises:
-            TimeoutError: It has not begun in time.
-            Whatever it raises.
-        """
-        self._task = task
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                return await asyncio.shield(self._state)
-        except BaseException:
-            self.cut()
-            if limit.expired():
-                raise TimeoutError(f"not started within {timeout} s") from None
-            raise
-
-    def end(self) -> None:
-        self._stop.set()
-
-    def end_soon(self) -> None:
-        """`end`, from any thread: a garbage collector may be in any."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    def cut(self) -> None:
-        """Cancel it."""
-        if self._task is not None:
-            self._task.cancel()
