@@ -113,17 +113,19 @@ async def hung_owner(cluster: ChaosCluster, scale: Scale) -> Verdict:
     return Verdict(found.numbers(), faults)
 
 
-async def rolling(directory: Path, scale: Scale, **options: Any) -> Verdict:
+async def rolling(directory: Path, scale: Scale, *serve: str, **options: Any) -> Verdict:
     """Rolling restart under load, behind a balancer that follows `/readyz`: no call fails."""
     lame_duck = () if scale.rolling_calls >= 10_000 else ("--lame-duck", "0.7s")
-    async with ChaosCluster(directory, store=scale.store, serve=lame_duck, **options) as cluster:
+    async with ChaosCluster(directory, store=scale.store, serve=(*lame_duck, *serve), **options) as cluster:
         reckoning = await rolling_restart(cluster, calls=scale.rolling_calls)
         return Verdict(reckoning.numbers(), reckoning.faults + reckoning.complaints)
 
 
 async def rolling_two_versions(directory: Path, scale: Scale) -> Verdict:
-    """The same where one node speaks the older link version."""
-    return await rolling(directory, scale, per_node={"node-1": ("--link-version", "1")})
+    """The same where one node speaks the oldest link version, which is not sealed, and the others take that from it."""
+    return await rolling(
+        directory, scale, "--unsigned-contexts", "accept", per_node={"node-1": ("--link-version", "1")}
+    )
 
 
 async def quiet(cluster: ChaosCluster, scale: Scale) -> Verdict:
