@@ -92,7 +92,7 @@ async def _bare_check(stack: AsyncExitStack, tasks: TaskOwner) -> Any:
     async def run(operations: int) -> None:
         for _ in range(operations):
             call = Call(next(ids), "tools/call", None, tenant, _EXCHANGE)
-            for waiting in (limiter.enter(call, session), limiter.begin(call, session, read_only=False)):
+            for waiting in (limiter.permits.enter(call, session), limiter.begin(call, session, read_only=False)):
                 if waiting is not None:
                     await waiting
             call.let_go()

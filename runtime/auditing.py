@@ -7,12 +7,11 @@ from typing import Any
 
 from mcp_types import RequestId
 
-from ..actors import Observer
-from ..actors.actor import Cell
 from ..actors.departure import Departure
-from ..actors.session import SessionActor, TenantContext
+from ..actors.session import TenantContext
 from ..actors.session.handles import OPEN_SESSION
 from ..actors.session.messages import Call
+from ..actors.session.snapshot import SessionSnapshot
 from ..actors.session.wire import Refusal
 from ..stores import Address
 from .audit import AuditTrail
@@ -22,7 +21,7 @@ from .outcomes import is_unknown, outcome_of
 from .tenant_tally import TenantTally
 from .trace import TRACE
 
-__all__ = ["Asking", "AuditedCall", "AuditingObserver", "audit_refusal"]
+__all__ = ["Asking", "AuditedCall", "audit_end", "audit_refusal"]
 
 
 class Asking:
@@ -124,31 +123,9 @@ class AuditedCall:
         )
 
 
-class AuditingObserver:
-    """An `Observer` that writes down which sessions end, and passes everything on to `inner`."""
-
-    def __init__(self, trail: AuditTrail, inner: Observer | None) -> None:
-        self._trail = trail
-        self._inner = inner
-
-    def activated(self, cell: Cell, *, rehydrated: bool) -> None:
-        """See `Observer`."""
-        if self._inner is not None:
-            self._inner.activated(cell, rehydrated=rehydrated)
-
-    def departed(self, cell: Cell, departure: Departure) -> None:
-        """See `Observer`."""
-        actor: object = getattr(cell, "actor", None)
-        if departure in (Departure.ENDED, Departure.GONE) and isinstance(actor, SessionActor):
-            of = TenantContext(actor.snap.tenant, actor.snap.principal)
-            _note(self._trail, "ended", departure.value, of, cell.address.id)
-        if self._inner is not None:
-            self._inner.departed(cell, departure)
-
-    def absent(self, address: Address) -> None:
-        """See `Observer`."""
-        if self._inner is not None:
-            self._inner.absent(address)
+def audit_end(trail: AuditTrail, address: Address, session: SessionSnapshot, departure: Departure) -> None:
+    """Write down that a session is over: a `SessionEnded`, once it has its `trail`."""
+    _note(trail, "ended", departure.value, TenantContext(session.tenant, session.principal), address.id)
 
 
 def _judged(refusal: Refusal | None, result: dict[str, Any] | None) -> tuple[AuditEvent, str]:

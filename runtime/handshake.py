@@ -26,7 +26,7 @@ from .auditing import AuditedCall
 from .http import answer
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
-from .limits.limiter import Limiter
+from .limits.permits import Permits
 from .posts import Posts
 from .refusals import Refused, refuse
 from .resumption import Resumption
@@ -61,7 +61,7 @@ class HandshakeLeg:
         announce: Announce | None = None,
         relay: Relay | None = None,
         audit: AuditTrail | None = None,
-        limits: Limiter | None = None,
+        permits: Permits | None = None,
     ) -> None:
         """`session_ttl` and `check_timeout` in seconds. `observe_call`: told of each request.
 
@@ -75,7 +75,7 @@ class HandshakeLeg:
         self._observe_call = observe_call
         self._announce = announce
         self._audit = audit
-        self._limits = limits
+        self._permits = permits
         self._standing_leg = StandingLeg(
             sessions=self._sessions,
             streams=streams,
@@ -85,7 +85,7 @@ class HandshakeLeg:
             session_of=self._session_of,
             session_ttl=session_ttl,
             relay=relay,
-            limits=limits,
+            permits=permits,
         )
 
     async def __call__(self, inbound: Inbound) -> None:
@@ -147,8 +147,8 @@ class HandshakeLeg:
         try:
             if self._servers.filtered and not self._servers.surfaces.enter(call):
                 await self._servers.surfaces.look_up(call)
-            if self._limits is not None:
-                entering = self._limits.enter(call, None if opening else address)
+            if self._permits is not None:
+                entering = self._permits.enter(call, None if opening else address)
                 if entering is not None:
                     await entering
             envelope = call.envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())

@@ -43,7 +43,7 @@ from .fairness.shares import Full, Shares
 from .http import Headers, Receive, Send, answer, disconnected
 from .inbound import Inbound
 from .jsonrpc import Answer, Notification, Request, read_message
-from .limits.limiter import Limiter
+from .limits.permits import Permits
 from .posts import Posts
 from .refusals import Refused, refuse
 from .routing import NoRoom
@@ -82,7 +82,7 @@ class ModernLeg:
         fair: bool = False,
         observe_call: ObserveCall,
         audit: AuditTrail | None = None,
-        limits: Limiter | None = None,
+        permits: Permits | None = None,
     ) -> None:
         """`max_calls`: how many calls without a session may run at once; `max_listening`: how many of
         `subscriptions/listen` beside them; `fair`: whether tenants share them (`Shares`). `tasks`: the group that owns
@@ -99,7 +99,7 @@ class ModernLeg:
         self._listening_shares = Shares(max_listening, fair=fair)
         self._observe_call = observe_call
         self._audit = audit
-        self._limits = limits
+        self._permits = permits
         self._annotated: dict[int, tuple[Any, bool]] = {}
         self.running: set[Call] = set()
         """Calls without a session, but for those that only listen."""
@@ -163,9 +163,9 @@ class ModernLeg:
         Raises:
             Refused: The node runs as many of its sort as it may.
         """
-        if self._limits is not None:
+        if self._permits is not None:
             try:
-                entering = self._limits.enter(call, self._handles.address(call))
+                entering = self._permits.enter(call, self._handles.address(call))
                 if entering is not None:
                     await entering
             except LimitExceeded as error:

@@ -21,7 +21,7 @@ from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
 from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
 from .audit import AuditTrail
-from .auditing import AuditingObserver
+from .auditing import audit_end
 from .edge import Edge
 from .errors import ConfigurationError
 from .fairness.admission import Admission
@@ -30,7 +30,6 @@ from .fairness.thread_limiter import thread_limiter
 from .handshake import HandshakeLeg
 from .http import BodyReader
 from .limits.limiter import Limiter
-from .limits.observing import LimitingObserver
 from .modern import ModernLeg
 from .notices import Notices
 from .open_streams import OpenStreams
@@ -40,6 +39,7 @@ from .pressure import memory_pressure
 from .resumable import ResumableStreams
 from .routing import Placement
 from .security import HostGuard
+from .session_ends import SessionEnded, SessionEnds
 from .tenant_news import TenantHook, TenantNews
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import TenantTally
@@ -204,10 +204,13 @@ class Node:
         stack.callback(self.relay.close)
         kind.limits = self.limiter
         observer = placement.observer
-        if self.limiter is not None:
-            observer = LimitingObserver(self.limiter, observer)
+        heard_by: list[SessionEnded] = []
         if self.audit is not None:
-            observer = AuditingObserver(self.audit, observer)
+            heard_by.append(partial(audit_end, self.audit))
+        if self.limiter is not None:
+            heard_by.append(self.limiter.session_over)
+        if heard_by:
+            observer = SessionEnds(heard_by, observer)
         self.registry = kind.registry = Registry(
             store=self.store,
             kinds=[kind],
@@ -225,6 +228,7 @@ class Node:
 
     def _open_edge(self, stack: AsyncExitStack, placement: Placement, tasks: TaskOwner) -> None:
         options, streams = self.options, self.resumable.table
+        permits = None if self.limiter is None else self.limiter.permits
         posts = Posts(BodyReader(limit=options.max_body, timeout=options.body_timeout))
         if "handshake" in options.eras:
             self.handshake = HandshakeLeg(
@@ -239,7 +243,7 @@ class Node:
                 announce=placement.announce,
                 relay=self.relay,
                 audit=self.audit,
-                limits=self.limiter,
+                permits=permits,
             )
         if "modern" in options.eras:
             self.modern = ModernLeg(
@@ -260,7 +264,7 @@ class Node:
                 fair=options.fairness is not None,
                 observe_call=self._observe_call,
                 audit=self.audit,
-                limits=self.limiter,
+                permits=permits,
             )
             stack.callback(self.modern.cancel_all)
         fairness = options.fairness

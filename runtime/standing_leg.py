@@ -19,7 +19,7 @@ from ..actors.session.standalone import Listened
 from ..actors.session.wire import SERVER_BUSY, Refusal
 from ..stores import Address, UnderstudyError
 from .inbound import Inbound
-from .limits.limiter import Limiter
+from .limits.permits import Permits
 from .posts import Posts
 from .refusals import Refused
 from .replay import Replay, Replays
@@ -50,7 +50,7 @@ class StandingLeg:
         session_of: Callable[[Inbound], Awaitable[Address]],
         session_ttl: float,
         relay: Relay | None,
-        limits: Limiter | None = None,
+        permits: Permits | None = None,
     ) -> None:
         """`session_of`: who the request is from, and for. `session_ttl` in seconds."""
         self._sessions = sessions
@@ -61,7 +61,7 @@ class StandingLeg:
         self._session_of = session_of
         self._session_ttl = session_ttl
         self._relay = relay
-        self._limits = limits
+        self._permits = permits
         self._replays = Replays()
 
     async def __call__(self, inbound: Inbound) -> None:
@@ -104,11 +104,11 @@ class StandingLeg:
         Raises:
             Refused: There are as many as there may be.
         """
-        if self._limits is None:
+        if self._permits is None:
             yield
             return
         try:
-            async with self._limits.stream(inbound.tenant, address, name, resumed=resumed):
+            async with self._permits.stream(inbound.tenant, address, name, resumed=resumed):
                 yield
         except LimitExceeded as error:
             raise refused(error, address) from error

@@ -19,6 +19,7 @@ from .guarded_counters import GuardedCounters, WhenCountersFail
 from .limiter import Limiter
 from .limits import LimitsOf, limits_of
 from .pool import Sharing
+from .usage import Usage
 
 if TYPE_CHECKING:
     from ..cluster.cluster import Cluster
@@ -85,8 +86,9 @@ class LimitOptions:
             tasks,
             count(1).__next__,
         )
-        async with Limiter(self.limits_of, sharing, StoreCensus(store, clock=self.clock, timeout=store_timeout)) as it:
-            yield it
+        census = StoreCensus(store, clock=self.clock, timeout=store_timeout)
+        async with Limiter(Usage(self.limits_of, sharing, census)) as limiter:
+            yield limiter
 
 
 def _lives(holder: str) -> bool | None:

@@ -20,6 +20,7 @@ from understudy.runtime.limits.guarded_counters import GuardedCounters
 from understudy.runtime.limits.limiter import Limiter
 from understudy.runtime.limits.limits import limits_of
 from understudy.runtime.limits.pool import Sharing
+from understudy.runtime.limits.usage import Usage
 from understudy.stores import MemoryStore
 
 ACME = TenantContext("acme", "ada")
@@ -51,7 +52,7 @@ class Node:
         """A request that is in flight until its `let_go` is called."""
         call = request(tenant)
         try:
-            entering = self.limiter.enter(call, None)
+            entering = self.limiter.permits.enter(call, None)
             if entering is not None:
                 await entering
         except LimitExceeded as error:
@@ -94,7 +95,7 @@ async def node(
             itertools.count(1).__next__,
         )
         census = StoreCensus(store or MemoryStore(), clock=clock, timeout=5.0)
-        async with Limiter(limits_of(limits), sharing, census) as limiter:
+        async with Limiter(Usage(limits_of(limits), sharing, census)) as limiter:
             yield Node(limiter, guarded)
 
 

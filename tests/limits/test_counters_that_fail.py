@@ -94,7 +94,7 @@ async def test_what_is_in_hand_may_be_used_though_nobody_can_be_asked() -> None:
         for _ in range(100):
             await it.call()
         await settle()
-        in_hand = it.limiter._of("acme").calls.tokens
+        in_hand = it.limiter.usage.of("acme").calls.tokens
         assert in_hand
         counters.broken = fail
         assert [await it.call() is None for _ in range(in_hand + 1)] == [True] * in_hand + [False]
@@ -122,7 +122,7 @@ async def test_a_record_that_cannot_be_read_is_begun_anew() -> None:
     clock = ManualClock()
     inner = MemoryCounters()
     async with node("a.1", Limits(calls_per_minute=2), Shared(inner), clock) as it:
-        inner.put(it.limiter._of("acme").calls.key, b"\xc1 garbage")
+        inner.put(it.limiter.usage.of("acme").calls.key, b"\xc1 garbage")
         assert [await it.call() is None for _ in range(3)] == [True, True, False]
 
 

@@ -95,7 +95,7 @@ def _die(member: Member) -> None:
     """Renew the lease no more, and tell nobody anything."""
     cluster: Any = member.runtime.cluster
     node: Any = member.runtime._node
-    node.limiter._sharing.counters._inner = Mute()
+    node.limiter.usage.sharing.counters._inner = Mute()
     cluster.membership._renew = asyncio.Event().wait
 
 

@@ -130,10 +130,10 @@ async def test_what_a_node_does_not_use_goes_back_within_seconds() -> None:
         for _ in range(30):
             assert await one.call() is None
         await settle()
-        held = one.limiter._of("acme").calls.tokens
+        held = one.limiter.usage.of("acme").calls.tokens
         assert 0 < held <= 100 // SHARE
         await clock.advance(IDLE + 2.0)
-        assert one.limiter._of("acme").calls.tokens == 0
+        assert one.limiter.usage.of("acme").calls.tokens == 0
         allowed = 0
         while await other.call() is None:
             allowed += 1
@@ -279,7 +279,7 @@ async def test_a_waiting_call_that_is_cancelled_takes_nothing() -> None:
             await settle()
             gate.set()
             await settle()
-        assert it.limiter._of("acme").in_flight.in_use == 0
+        assert it.limiter.usage.of("acme").in_flight.in_use == 0
         assert not isinstance(await it.enter(), LimitExceeded)
 
 

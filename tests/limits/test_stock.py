@@ -55,7 +55,7 @@ async def test_all_nodes_together_open_no_more_than_there_may_be() -> None:
                 await keep(store)
         assert opened == 7
         # One that ends at one node makes room at another, once it is told.
-        members[0].limiter.ended("acme", 0)
+        members[0].limiter.usage.drop_session("acme")
         await clock.advance(2.0)
         assert [await may_open(members[1]) for _ in range(2)] == [True, False]
 
@@ -83,8 +83,8 @@ async def test_what_has_ended_is_not_taken_away_twice_by_a_census_and_by_who_saw
             kept.append(await keep(store))
         await clock.advance(COUNT_AGAIN + 1.0)
         await store.delete(kept[0])
-        it.limiter.ended("acme", 0)
-        it.limiter._of("acme").sessions.count_soon()
+        it.limiter.usage.drop_session("acme")
+        it.limiter.usage.of("acme").sessions.count_soon()
         await clock.advance(3.0)
         assert [await may_open(it) for _ in range(2)] == [True, False]
 
@@ -113,7 +113,7 @@ async def test_a_tenants_bytes_are_what_its_snapshots_take() -> None:
     for _ in range(3):
         await keep(store, snapshot=b"x" * 1000)
     async with node("a.1", Limits(state_bytes=4000), MemoryCounters(), clock, store=store) as it:
-        await it.limiter._of("acme").state.learn()
+        await it.limiter.usage.of("acme").state.learn()
         assert it.limiter.max_state(ACME, 100, 10_000) == 1100
         it.limiter.state_changed("acme", 900)
         assert it.limiter.max_state(ACME, 100, 10_000) == 200
