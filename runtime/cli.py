@@ -24,6 +24,7 @@ from .config import ConfigError, ServeOptions, parse_duration, parse_size
 from .key_command import key
 from .nats_options import LOGIN_VARIABLES
 from .operator_errors import OperatorError
+from .store_commands import store
 from .target import TargetError
 from .tenant_label import DEFAULT_LABELS, MOST_LABELS
 
@@ -216,7 +217,7 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith("UNDERSTUDY_") and name not in known)
 
 
-for command in (cluster, nodes, sessions, session, drain, tenant, rotate_keys, top, key):
+for command in (cluster, nodes, sessions, session, drain, tenant, rotate_keys, top, key, store):
     main.add_command(command)
 
 

@@ -14,7 +14,7 @@ from .errors import StoreURLError
 from .event_log import EventLogBounds
 from .store import SessionStore
 
-__all__ = ["Opener", "open_store", "register_scheme", "sqlite_path"]
+__all__ = ["Opener", "open_store", "register_scheme", "scheme_of", "sqlite_path"]
 
 Clock = Callable[[], float]
 Opener = Callable[[str, Clock], Awaitable[SessionStore]]
@@ -44,22 +44,30 @@ async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventL
     """
     if url == AUTO:
         url = store_of_environment(os.environ).url
+    scheme, rest = scheme_of(url)
+    builtin = _BUILTIN.get(scheme)
+    if builtin is not None:
+        return await builtin(rest, clock, event_bounds)
+    return await _added[scheme](rest, clock)
+
+
+def scheme_of(url: str) -> tuple[str, str]:
+    """The scheme of a store's URL, for which there is a store, and what follows `://`.
+
+    Raises:
+        StoreURLError: There is none.
+    """
     match = _URL.fullmatch(url)
     if match is None:
         raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
     scheme, slashes, rest = match.groups()
-    builtin = _BUILTIN.get(scheme)
-    opener = _added.get(scheme)
-    if builtin is None and opener is None:
+    if scheme not in _BUILTIN and scheme not in _added:
         if scheme in _PLANNED:
             raise StoreURLError(f"the {scheme}:// store is not in this version of understudy; {_forms()}")
         raise StoreURLError(f"there is no store {scheme!r}; {_forms()}")
     if slashes is None:
         raise StoreURLError(f"a store URL of {scheme!r} continues with ://; {_forms()}")
-    if builtin is not None:
-        return await builtin(rest, clock, event_bounds)
-    assert opener is not None
-    return await opener(rest, clock)
+    return scheme, rest
 
 
 def register_scheme(scheme: str, opener: Opener) -> None:

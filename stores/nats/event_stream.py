@@ -63,11 +63,11 @@ class EventStream(Bucket):
         """
         doing = f"opening the event log of the bucket {bucket.name!r} in NATS"
         self = cls(bucket.client, bucket.name, bucket.timeout, bucket.replicas, bucket.storage, bucket.made, bounds)
-        answer = await self.api("STREAM.INFO", {}, doing, _NO_SUCH_STREAM)
+        answer = await self.find(doing)
         if answer is None:
             answer = await self._make(doing)
+            self._check(answer["config"])
         config: dict[str, Any] = answer["config"]
-        self._check(config)
         wanted = {"max_age": _nanoseconds(bounds.max_age), "max_bytes": bounds.max_total_bytes}
         if any(config.get(key) != value for key, value in wanted.items()):
             config = await self._changed(config, wanted, doing)
@@ -76,6 +76,13 @@ class EventStream(Bucket):
             replicas=int(config.get("num_replicas") or 1),
             bounds=replace(bounds, max_age=config["max_age"] / 1e9, max_total_bytes=config["max_bytes"]),
         )
+
+    async def find(self, doing: str) -> dict[str, Any] | None:
+        """What NATS says of the stream; None if it is not there. Nothing is made. Raises as `open`."""
+        answer = await self.api("STREAM.INFO", {}, doing, _NO_SUCH_STREAM)
+        if answer is not None:
+            self._check(answer["config"])
+        return answer
 
     async def messages(self, pattern: str) -> AsyncGenerator[Message]:
         """All messages whose keys match `pattern`, in order, as one replica has them."""

@@ -13,8 +13,9 @@ from .bucket import Bucket
 from .client import NatsClient
 from .connection import jetstream
 from .errors import NatsUnavailable
+from .settings import NatsSettings, split_nats_url
 
-__all__ = ["BucketOptions", "open_bucket"]
+__all__ = ["FORMAT", "BucketOptions", "bucket_of", "check_bucket", "configuration", "find_bucket", "open_bucket"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,47 @@ class BucketOptions:
         self.max_bytes = max_bytes
 
 
+def bucket_of(url: str) -> tuple[NatsSettings, BucketOptions]:
+    """What a `nats://` or `tls://` URL says.
+
+    Raises:
+        StoreURLError: It cannot be understood.
+    """
+    settings, path, options = split_nats_url(url)
+    numbers: dict[str, int] = {}
+    for option in ("replicas", "max_bytes"):
+        if option in options:
+            text = options.pop(option)
+            if not text.isdigit() or len(text) > 18:
+                raise StoreURLError(f"{option}={text[:64]!r} in a nats:// URL must be a whole number")
+            numbers[option] = int(text)
+    storage = options.pop("storage", None)
+    if options:
+        raise StoreURLError(
+            f"unknown option {min(options)[:64]!r} in a nats:// URL; it takes replicas, storage, max_bytes, user, "
+            "password, token, nkey, creds, ca, cert and key"
+        )
+    return settings, BucketOptions(path or "understudy", storage=storage, **numbers)
+
+
+async def find_bucket(
+    client: NatsClient, options: BucketOptions, *, timeout: float
+) -> tuple[Bucket, dict[str, Any] | None]:
+    """The bucket, and what NATS says of its stream; None if it is not there. Nothing is made, and nothing of it judged.
+
+    Raises:
+        NatsUnavailable: As `open_bucket`.
+    """
+    await jetstream(client, timeout=timeout)
+    if int(client.server_info.get("api_lvl") or 0) < _API_LEVEL:
+        version = client.server_info.get("version", "unknown")
+        raise NatsUnavailable(f"the NATS server has version {version}; the store needs 2.11 or later: upgrade it")
+    if client.max_payload < _LEAST_PAYLOAD:
+        raise NatsUnavailable(f"max_payload of NATS is {client.max_payload}; set it to 64KB at least, or 1MB")
+    bucket = Bucket(client, options.name, timeout)
+    return bucket, await bucket.api("STREAM.INFO", {}, _doing(options), _STREAM_NOT_FOUND)
+
+
 async def open_bucket(client: NatsClient, options: BucketOptions, *, timeout: float) -> Bucket:
     """The bucket, made if it is not there.
 
@@ -78,21 +120,13 @@ async def open_bucket(client: NatsClient, options: BucketOptions, *, timeout: fl
         StoreCorrupt: It is something else's, or was changed so that the store could not keep its promises.
         StoreURLError: It has other replicas or another storage than `options` say.
     """
-    await jetstream(client, timeout=timeout)
-    if int(client.server_info.get("api_lvl") or 0) < _API_LEVEL:
-        version = client.server_info.get("version", "unknown")
-        raise NatsUnavailable(f"the NATS server has version {version}; the store needs 2.11 or later: upgrade it")
-    if client.max_payload < _LEAST_PAYLOAD:
-        raise NatsUnavailable(f"max_payload of NATS is {client.max_payload}; set it to 64KB at least, or 1MB")
-    bucket = Bucket(client, options.name, timeout)
-    doing = f"opening the bucket {options.name!r} in NATS"
-    answer = await bucket.api("STREAM.INFO", {}, doing, _STREAM_NOT_FOUND)
+    bucket, answer = await find_bucket(client, options, timeout=timeout)
     if answer is None:
         # Several nodes may do this at once: all but one are told that it is there, with the same configuration.
-        answer = await bucket.api("STREAM.CREATE", _configuration(bucket, options), doing, writing=True)
+        answer = await bucket.api("STREAM.CREATE", configuration(options), _doing(options), writing=True)
     assert answer is not None
     config: Mapping[str, Any] = answer["config"]
-    _check(config, options)
+    check_bucket(config, options)
     if config["storage"] == "memory":
         logger.warning(
             "the bucket %r is in the memory of NATS: sessions are lost with its server; storage=file keeps them",
@@ -106,11 +140,16 @@ async def open_bucket(client: NatsClient, options: BucketOptions, *, timeout: fl
     )
 
 
-def _configuration(bucket: Bucket, options: BucketOptions) -> dict[str, Any]:
+def _doing(options: BucketOptions) -> str:
+    return f"opening the bucket {options.name!r} in NATS"
+
+
+def configuration(options: BucketOptions) -> dict[str, Any]:
+    """What a new bucket is made with."""
     return _MUST | {
-        "name": bucket.stream,
+        "name": f"KV_{options.name}",
         "description": "sessions of understudy",
-        "subjects": [f"$KV.{bucket.name}.>"],
+        "subjects": [f"$KV.{options.name}.>"],
         "retention": "limits",
         "allow_rollup_hdrs": True,
         "storage": options.storage or "file",
@@ -120,7 +159,12 @@ def _configuration(bucket: Bucket, options: BucketOptions) -> dict[str, Any]:
     }
 
 
-def _check(config: Mapping[str, Any], options: BucketOptions) -> None:
+def check_bucket(config: Mapping[str, Any], options: BucketOptions) -> int:
+    """The format of a bucket, from its configuration.
+
+    Raises:
+        StoreVersionError, StoreCorrupt, StoreURLError: As `open_bucket`.
+    """
     name = options.name
     metadata: Mapping[str, str] = config.get("metadata") or {}
     mark = metadata.get(_MARK, "")
@@ -141,3 +185,4 @@ def _check(config: Mapping[str, Any], options: BucketOptions) -> None:
                 f"the bucket {name!r} in NATS has {option}={config.get(key)}, not {asked}: correct the URL, or change "
                 f"the bucket with `nats stream edit KV_{name}`"
             )
+    return int(mark)

@@ -10,7 +10,7 @@ from typing import Self
 
 from ..address import Address
 from ..arguments import checked_limit, checked_text, checked_ttl
-from ..errors import RecordExists, RecordNotFound, StaleEpoch, StoreURLError
+from ..errors import RecordExists, RecordNotFound, StaleEpoch
 from ..event_log import EventLogBounds
 from ..record import Page, Record, RecordInfo
 from .bodies import Bodies
@@ -21,10 +21,10 @@ from .connection import close, connect
 from .errors import NatsUnavailable
 from .events import NatsEventLog
 from .listing import Listing
-from .opening import BucketOptions, open_bucket
+from .opening import BucketOptions, bucket_of, open_bucket
 from .records import Head
 from .revisions import MARGIN, Revisions, Stored
-from .settings import NatsSettings, split_nats_url
+from .settings import NatsSettings
 
 __all__ = ["NatsStore"]
 
@@ -116,21 +116,7 @@ class NatsStore:
         Raises:
             StoreURLError: It cannot be understood. Otherwise as `open`.
         """
-        settings, path, options = split_nats_url(url)
-        numbers: dict[str, int] = {}
-        for option in ("replicas", "max_bytes"):
-            if option in options:
-                text = options.pop(option)
-                if not text.isdigit() or len(text) > 18:
-                    raise StoreURLError(f"{option}={text[:64]!r} in a nats:// URL must be a whole number")
-                numbers[option] = int(text)
-        storage = options.pop("storage", None)
-        if options:
-            raise StoreURLError(
-                f"unknown option {min(options)[:64]!r} in a nats:// URL; it takes replicas, storage, max_bytes, user, "
-                "password, token, nkey, creds, ca, cert and key"
-            )
-        bucket = BucketOptions(path or "understudy", storage=storage, **numbers)
+        settings, bucket = bucket_of(url)
         return await cls.open(settings, bucket, clock=clock, event_bounds=event_bounds)
 
     async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:

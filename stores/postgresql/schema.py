@@ -10,7 +10,7 @@ from .connection import Connection, Failed
 from .errors import Failure, PostgresRefused
 from .settings import PostgresSettings
 
-__all__ = ["SCHEMA_VERSION", "Found", "open_schema", "quoted", "script"]
+__all__ = ["SCHEMA_VERSION", "TABLES", "Found", "check_rights", "find_version", "open_schema", "quoted", "script"]
 
 SCHEMA_VERSION = 1
 """Of the tables below. Those of a lower one are brought to it, those of a higher one refused."""
@@ -105,14 +105,14 @@ async def open_schema(connection: Connection, settings: PostgresSettings) -> Fou
         StoreCorrupt: There are others of their names.
         Failed: The role may not use, or not make them; or as `Connection.fetch`.
     """
-    found = await _version(connection, settings)
+    found = await find_version(connection, settings)
     if found is not None and found[0] == SCHEMA_VERSION:
-        await _check_rights(connection, settings)
+        await check_rights(connection, settings)
         return Found(found[1], False)
     try:
         await connection.run("BEGIN", f"SELECT pg_advisory_xact_lock({_LOCK})")
         try:
-            found = await _version(connection, settings)
+            found = await find_version(connection, settings)
             if found is None or found[0] < SCHEMA_VERSION:
                 await _make(connection, settings, 0 if found is None else found[0])
             await connection.run("COMMIT")
@@ -122,13 +122,14 @@ async def open_schema(connection: Connection, settings: PostgresSettings) -> Fou
             raise
     except Failed as failed:
         raise _explained(failed, settings) from failed
-    found = await _version(connection, settings)
+    found = await find_version(connection, settings)
     if found is None:
         raise StoreCorrupt(f"the tables in schema {settings.schema!r} of {settings.where} are gone again")
     return Found(found[1], True)
 
 
-async def _version(connection: Connection, settings: PostgresSettings) -> tuple[int, str] | None:
+async def find_version(connection: Connection, settings: PostgresSettings) -> tuple[int, str] | None:
+    """Version and identity of the tables; None if there are none. Raises as `open_schema`."""
     name = quoted(settings.schema)
     [(there,)] = await connection.fetch(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -166,7 +167,11 @@ async def _make(connection: Connection, settings: PostgresSettings, version: int
     await connection.run(*script(settings.schema, version=version))
 
 
-async def _check_rights(connection: Connection, settings: PostgresSettings) -> None:
+async def check_rights(connection: Connection, settings: PostgresSettings) -> None:
+    """
+    Raises:
+        Failed: The role lacks a right on one of the tables, which it names.
+    """
     rows = await connection.fetch(
         "SELECT t.name, p.name FROM unnest($2::text[]) AS t(name), unnest($3::text[]) AS p(name)"
         " WHERE NOT has_table_privilege(format('%I.%I', $1::text, t.name), p.name) LIMIT 1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hiredis
@@ -17,7 +17,7 @@ from .scripts import SCHEMA
 from .server import Server
 from .settings import RedisSettings
 
-__all__ = ["FORMAT", "look_around", "open_schema"]
+__all__ = ["FORMAT", "check_schema", "look_around", "open_schema"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def open_schema(route: Route, keys: Keys, prefix: str) -> str:
         StoreCorrupt: They are something else's.
         RedisUnavailable: Redis does not answer, or refuses.
     """
-    format, shards, id = await route.run(
+    found = await route.run(
         slot_of(keys.schema),
         SCHEMA,
         keys.schema,
@@ -46,6 +46,12 @@ async def open_schema(route: Route, keys: Keys, prefix: str) -> str:
         secrets.token_hex(8).encode(),
         writing=True,
     )
+    return check_schema(found, prefix)
+
+
+def check_schema(found: Sequence[bytes | None], prefix: str) -> str:
+    """The id of a store, from the format, shards and id that its schema has. Raises as `open_schema`."""
+    format, shards, id = found
     if format is None or id is None or not format.isdigit():
         raise StoreCorrupt(
             f"the keys {prefix!r} in Redis are not understudy's; they are left as they are: name another prefix "

@@ -21,7 +21,9 @@ __all__ = [
     "connect",
     "explain",
     "identity",
+    "inspect",
     "prepare",
+    "script",
 ]
 
 APPLICATION_ID = 0x55_53_54_59
@@ -123,12 +125,7 @@ def prepare(path: Path, *, busy_timeout: float) -> None:
             f"this Python brings {sqlite3.sqlite_version}",
             outcome_unknown=False,
         )
-    try:
-        _inspect(path)
-    except StoreCorrupt:
-        # Another process may have been in the middle of creating or closing it.
-        time.sleep(_SECOND_LOOK)
-        _inspect(path)
+    inspect(path)
     try:
         with closing(connect(path, busy_timeout=busy_timeout)) as connection:
             _stamp(connection)
@@ -181,6 +178,26 @@ def explain(path: Path, error: sqlite3.Error, may_be_written: bool) -> StoreErro
     return StoreUnavailable(f"{path} {reason} ({error})", outcome_unknown=may_be_written)
 
 
+def inspect(path: Path) -> int | None:
+    """The schema version of the store at `path`, which is not written to; None if there is no file, or an empty one.
+
+    Raises:
+        StoreVersionError, StoreCorrupt, StoreUnavailable: As `prepare`.
+    """
+    try:
+        return _inspect(path)
+    except StoreCorrupt:
+        # Another process may have been in the middle of creating or closing it.
+        time.sleep(_SECOND_LOOK)
+        return _inspect(path)
+
+
+def script(version: int) -> list[str]:
+    """What brings a file of `version` to this one's; 0 is a new file."""
+    steps = [statement for later in range(version + 1, SCHEMA_VERSION + 1) for statement in _SINCE[later]]
+    return [*steps, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}"]
+
+
 def identity(path: Path) -> tuple[int, int]:
     """What tells this file from another one at the same path. For `check_in_place`."""
     status = path.stat()
@@ -214,11 +231,8 @@ def _stamp(connection: sqlite3.Connection) -> None:
         # Another process may have been quicker.
         if _is_behind(connection):
             version = _stamp_of(connection)[1]
-            for later in range(version + 1, SCHEMA_VERSION + 1):
-                for statement in _SINCE[later]:
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in script(version):
+                connection.execute(statement)
         connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:
@@ -236,11 +250,12 @@ def _stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
     return application, connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def _inspect(path: Path) -> None:
+def _inspect(path: Path) -> int | None:
     header, size = _header_of(path)
-    if header:
-        _check_header(path, header, size)
-        _check_body(path)
+    if not header:
+        return None
+    version = _check_header(path, header, size)
+    return _check_body(path) or version
 
 
 def _header_of(path: Path) -> tuple[bytes, int]:
@@ -263,7 +278,7 @@ def _header_of(path: Path) -> tuple[bytes, int]:
         ) from None
 
 
-def _check_header(path: Path, header: bytes, size: int) -> None:
+def _check_header(path: Path, header: bytes, size: int) -> int:
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise StoreCorrupt(f"{path} is not a SQLite database; it is left as it is, name another file")
     version, application = struct.unpack_from(">I4xI", header, 60)
@@ -275,6 +290,7 @@ def _check_header(path: Path, header: bytes, size: int) -> None:
         raise StoreCorrupt(
             f"{path} is damaged: it has {size} of {page_bytes * pages} bytes; it is left as it is: restore a copy"
         )
+    return version
 
 
 def _check_stamp(path: Path, application: int, version: int) -> None:
@@ -290,21 +306,25 @@ def _check_stamp(path: Path, application: int, version: int) -> None:
         )
 
 
-def _check_body(path: Path) -> None:
+def _check_body(path: Path) -> int | None:
+    """The version, also where only the log tells it; None if nobody can judge at the moment."""
     if Path(f"{path}-journal").exists():
-        return  # a creation is under way or was cut off: SQLite must finish or undo it before anybody can judge
+        return None  # a creation is under way or was cut off: SQLite must finish or undo it before anybody can judge
     # An ordinary connection makes -wal and -shm files, and moves a log into the file when it closes. An immutable one
     # does nothing of the kind, but sees no log either; where there is one, a read-only connection leaves both alone.
     mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(f"file:{quote(os.fspath(path.absolute()))}?{mode}", uri=True)) as connection:
-            _check_stamp(path, *_stamp_of(connection))
+            application, version = _stamp_of(connection)
+            _check_stamp(path, application, version)
             connection.execute("SELECT number FROM records ORDER BY number DESC LIMIT 1").fetchone()
-            if _stamp_of(connection)[1] > 1:
+            if version > 1:
                 connection.execute("SELECT stream FROM events LIMIT 1").fetchone()
                 connection.execute("SELECT number FROM streams, event_totals LIMIT 1").fetchone()
+            return version
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (*_CORRUPT, sqlite3.SQLITE_ERROR):  # SQLITE_ERROR: no such table
             raise StoreCorrupt(f"{path} is damaged ({error}); it is left as it is: restore it from a copy") from error
         # Anything else will be met again, and explained, when the file is opened for writing.
+        return None

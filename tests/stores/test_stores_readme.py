@@ -1,8 +1,9 @@
-"""stores/README.md: its Python blocks run as they stand."""
+"""stores/README.md: its Python blocks and its commands run as they stand."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -14,10 +15,21 @@ from understudy import stores
 README = Path(stores.__file__).with_name("README.md")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
 
+COMMANDS = re.findall(r"^```bash\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_runs(block: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, check=True, timeout=30)
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=range(len(COMMANDS)))
+def test_commands_run(block: str, tmp_path: Path) -> None:
+    for line in block.splitlines():
+        program, _, rest = line.partition(" ")
+        assert program == "understudy", line
+        command = f"{shlex.quote(sys.executable)} -m understudy.runtime {rest}"
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=30)
 
 
 def test_the_suite_in_the_readme_passes_under_a_plain_pytest(tmp_path: Path) -> None:
