@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-import time
 import tomllib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
 from ..actors.session import TenantContext
+from ..stores.settled_file import FileUnsettled, Stamp, read_settled, stamp_of
 from .api_key import ApiKey, ApiKeyError
 from .challenges import checked_scopes
 from .errors import ConfigurationError
@@ -30,11 +29,6 @@ READ_TIMEOUT: Final = 2.0
 PAUSE: Final = 0.25
 """Least seconds between two looks that are asked for by keys which nobody knows."""
 MOST_WAITING: Final = 4096
-SETTLED: Final = 0.1
-"""Seconds after which a file is taken for whole: an editor empties it first and writes it then, and whoever read what
-is there in between would refuse good keys. By then two writes have two times, too."""
-SETTLING: Final = 10
-"""Times that a file may change while it is read."""
 _NAME = re.compile(r"sha256:[0-9a-f]{64}")
 _FIELDS: Final = frozenset({"tenant", "principal", "plan", "scopes", "expires", "revoked"})
 
@@ -142,7 +136,7 @@ class KeyFile(Generic[T]):
         self._began = float("-inf")
         self._waiting = 0
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        self._seen: tuple[int, ...] | None = None
+        self._seen: Stamp | None = None
         self._complaint: str | None = None
         self._reloads = 0
         self._failures = 0
@@ -233,49 +227,32 @@ class KeyFile(Generic[T]):
             logger.info("%s has changed and was read again", self._what)
         return found
 
-    def _look_again(self) -> tuple[tuple[int, ...] | None, T | ApiKeyError | None]:
+    def _look_again(self) -> tuple[Stamp | None, T | ApiKeyError | None]:
         try:
             return self._look(self._seen)
         finally:
             self._next = self._clock() + self._every
             self._looking = False
 
-    def _look(self, seen: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, T | ApiKeyError | None]:
+    def _look(self, seen: Stamp | None) -> tuple[Stamp | None, T | ApiKeyError | None]:
         """The file's stamp, and what it holds if that is not `seen`."""
-        stamp: tuple[int, ...] | None = None
+        stamp: Stamp | None = None
         try:
-            if seen is not None and _stamp(self._path.stat()) == seen:
+            if seen is not None and stamp_of(self._path.stat()) == seen:
                 return seen, None
-            stamp, raw = self._read_whole()
+            stamp, raw = read_settled(self._path, LARGEST + 1)
             if len(raw) > LARGEST:
                 raise ApiKeyError(f"{self._what} is larger than {LARGEST} bytes")
             return stamp, self._prepare(parse_keys(raw.decode(), self._what))
         except OSError as error:
             # Without a stamp: a file that comes back unchanged is news too, and ends the complaint.
             return None, ApiKeyError(f"{self._what} cannot be read: {error.strerror}")
+        except FileUnsettled as error:
+            return None, ApiKeyError(f"{self._what}: {error}")
         except UnicodeDecodeError:
             return stamp, ApiKeyError(f"{self._what} is not UTF-8")
         except ApiKeyError as error:
             return stamp, error
-
-    def _read_whole(self) -> tuple[tuple[int, ...], bytes]:
-        """The file's stamp and its beginning, once nobody has written to it for a moment.
-
-        Raises:
-            OSError: It cannot be read.
-            ApiKeyError: Somebody keeps writing to it.
-        """
-        for _ in range(SETTLING):
-            with self._path.open("rb") as opened:
-                status = os.fstat(opened.fileno())
-                raw = opened.read(LARGEST + 1)
-            stamp = _stamp(status)
-            if time.time() - status.st_mtime >= SETTLED:
-                return stamp, raw
-            time.sleep(SETTLED)
-            if _stamp(self._path.stat()) == stamp:
-                return stamp, raw
-        raise ApiKeyError(f"{self._what} keeps changing while it is read; write a new one and move it into its place")
 
     def _complain(self, reason: str) -> None:
         """Say that the file cannot be used, once for each reason, and that the keys stay."""
@@ -287,7 +264,3 @@ class KeyFile(Generic[T]):
     def stats(self) -> dict[str, int | float]:
         """Plain numbers."""
         return {"key_reloads_total": self._reloads, "key_reload_failures_total": self._failures}
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_mtime_ns, status.st_size, status.st_ino)

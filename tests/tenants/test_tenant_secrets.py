@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle  # noqa: TID251
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -296,6 +297,24 @@ async def test_a_changed_file_is_read_again_and_a_bad_one_changes_nothing(
         assert await secrets_of(helpers, "acme", "ada") == {"TOKEN": "four"}
 
 
+async def test_a_file_that_is_half_written_takes_no_secret_from_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its second half ada would go by what everybody of her tenant has."""
+    text = '[tenants.acme]\nTOKEN = "of all"\n[users.acme.ada]\nTOKEN = "of ada"\n'
+    path = written(tmp_path / "s.toml", text)
+    now = 0.0
+    async with offering(SecretsFile(path), clock=lambda: now) as helpers:
+        assert await secrets_of(helpers, "acme", "ada") == {"TOKEN": "of ada"}
+        written(path, text[:31])
+        monkeypatch.setattr(
+            "understudy.stores.settled_file.time.sleep",
+            lambda _: path.stat().st_size == len(text) or written(path, text),
+        )
+        now = 6.0
+        assert await secrets_of(helpers, "acme", "ada") == {"TOKEN": "of ada"}
+
+
 async def test_an_env_file_is_read_as_such_files_are_written(tmp_path: Path) -> None:
     path = written(
         tmp_path / "prod.env",
@@ -377,6 +396,30 @@ def test_what_is_looked_for_is_bounded_and_the_oldest_go(monkeypatch: pytest.Mon
     redactor.learn(["secret-1", "secret-4"])
     assert redactor.redact("secret-1 secret-2 secret-3 secret-4") == "*** secret-2 *** ***"
     assert len(redactor._known) == 3
+    redactor.unwatch()
+
+
+def test_a_text_made_of_the_beginnings_of_secrets_holds_up_nobody() -> None:
+    """Keys of one service begin alike, and a client may have a tool repeat him in an error."""
+    redactor = Redactor()
+    keys = [f"sk_live_{number:032x}" for number in range(5000)]
+    redactor.learn(keys)
+    began = time.perf_counter()
+    text = f"{'sk_live_' * 5000}{keys[17]}"
+    assert redactor.redact(text) == f"{'sk_live_' * 5000}***"
+    # Some milliseconds. Looking at one secret after the other took 10 s.
+    assert time.perf_counter() - began < 2
+    redactor.unwatch()
+
+
+def test_what_cannot_be_looked_through_in_time_is_blotted_out() -> None:
+    redactor = Redactor()
+    keys = [f"{'a' * (10_000 + number)}b" for number in range(200)]
+    redactor.learn(keys)
+    said = redactor.redact("a" * 50_000 + keys[0])
+    assert said.endswith("***")
+    assert len(said) < 1000
+    assert redactor.redact(f"{'a' * 20} at {'a' * 9000}") == f"{'a' * 20} at {'a' * 9000}"
     redactor.unwatch()
 
 

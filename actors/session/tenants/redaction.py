@@ -18,6 +18,10 @@ SHORTEST: Final = 6
 MOST_KNOWN: Final = 65_536
 """Spellings that are looked for; beyond, those are forgotten that were learned first."""
 LONGEST_KNOWN: Final = 65_536
+WORK: Final = 32
+"""Characters that are compared for each one of a text, and `WORK_AT_LEAST` for all: what would take more, as texts do
+that are made of the beginnings of secrets, is blotted out from there on."""
+WORK_AT_LEAST: Final = 2**20
 
 _WATCHED: Final = ("understudy", "mcp")
 """Loggers, and those below them, that say what our code and the SDK have to say of a call."""
@@ -30,7 +34,7 @@ class Redactor:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._by_start: dict[str, list[str]] = {}
+        self._by_start: dict[str, _Alike] = {}
         self._filter = RedactingFilter(self)
         self._watched: set[str] = set()
         self.blotted = 0
@@ -53,14 +57,12 @@ class Redactor:
         if spelling in self._known:
             return
         self._known[spelling] = None
-        same = self._by_start.setdefault(spelling[:SHORTEST], [])
-        same.append(spelling)
-        same.sort(key=len, reverse=True)
+        self._by_start.setdefault(spelling[:SHORTEST], _Alike()).add(spelling)
         while len(self._known) > MOST_KNOWN:
             oldest, _ = self._known.popitem(last=False)
-            others = self._by_start[oldest[:SHORTEST]]
-            others.remove(oldest)
-            if not others:
+            alike = self._by_start[oldest[:SHORTEST]]
+            alike.remove(oldest)
+            if not alike.lengths:
                 del self._by_start[oldest[:SHORTEST]]
 
     @property
@@ -76,14 +78,28 @@ class Redactor:
         if not starts:
             return text
         end = len(text) - SHORTEST
+        work = max(WORK * len(text), WORK_AT_LEAST)
         while at <= end:
-            same = starts.get(text[at : at + SHORTEST])
-            secret = next((each for each in tuple(same) if text.startswith(each, at)), None) if same else None
-            if secret is None:
+            alike = starts.get(text[at : at + SHORTEST])
+            if alike is None:
                 at += 1
                 continue
-            found += (text[kept:at], BLOT)
-            at = kept = at + len(secret)
+            length = 0
+            for each in alike.lengths:
+                if at + each > len(text):
+                    continue
+                work -= each
+                if text[at : at + each] in alike.spellings:
+                    length = each
+                    break
+            if work < 0:
+                found += (text[kept:at], BLOT)
+                at = kept = len(text)
+            elif length:
+                found += (text[kept:at], BLOT)
+                at = kept = at + length
+            else:
+                at += 1
         if not kept:
             return text
         self.blotted += 1
@@ -126,6 +142,28 @@ class Redactor:
         with self._lock:
             self._known.clear()
             self._by_start.clear()
+
+
+class _Alike:
+    """Spellings that begin alike, as the keys of one service do."""
+
+    __slots__ = ("lengths", "spellings")
+
+    def __init__(self) -> None:
+        self.spellings: set[str] = set()
+        self.lengths: tuple[int, ...] = ()
+        """Which they have, the longest first: one that holds another is found whole. Replaced, never changed, as
+        threads read it."""
+
+    def add(self, spelling: str) -> None:
+        self.spellings.add(spelling)
+        if len(spelling) not in self.lengths:
+            self.lengths = tuple(sorted((*self.lengths, len(spelling)), reverse=True))
+
+    def remove(self, spelling: str) -> None:
+        self.spellings.discard(spelling)
+        if not any(len(other) == len(spelling) for other in self.spellings):
+            self.lengths = tuple(length for length in self.lengths if length != len(spelling))
 
 
 class RedactingFilter(logging.Filter):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ....stores import UnderstudyError
+from ....stores.settled_file import FileUnsettled, Stamp, read_settled, stamp_of
 
 if TYPE_CHECKING:
     from ..tenant import TenantContext
@@ -42,7 +43,8 @@ class SecretsFile:
         MAIL_PASSWORD = "..."
 
     In TOML, or JSON of the same shape. A file that ends in `.env` has lines of `NAME=value`, which are everybody's: for
-    a server of one tenant. It is looked at again when secrets are asked for, at most each 5 seconds for one principal.
+    a server of one tenant. It is looked at again when secrets are asked for, at most each 5 seconds for one principal,
+    and one that is being written is read once it has been left alone for 0.1 s.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, group_readable: bool = False) -> None:
@@ -50,7 +52,7 @@ class SecretsFile:
         self.path = Path(path)
         self._forbidden = stat.S_IRWXO | stat.S_IWGRP | (0 if group_readable else stat.S_IRGRP | stat.S_IXGRP)
         self._what = f"the file of secrets {str(self.path)!r}"
-        self._seen: tuple[int, ...] | None = None
+        self._seen: Stamp | None = None
         self._tables: dict[str, Any] = {}
 
     def load(self) -> bool:
@@ -60,16 +62,15 @@ class SecretsFile:
             SecretsFileError: It cannot be read, others can read it, or it is none.
         """
         try:
-            with self.path.open("rb") as opened:
-                status = os.fstat(opened.fileno())
-                seen = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
-                if seen == self._seen:
-                    return False
-                self._check(status)
-                raw = opened.read(LARGEST + 1)
+            # Its mode alone may have changed, which the stamp tells too.
+            if self._seen is not None and stamp_of(self.path.stat()) == self._seen:
+                return False
+            seen, raw = read_settled(self.path, LARGEST + 1, self._check)
         except OSError as error:
             self._seen = None
             raise SecretsFileError(f"{self._what} cannot be read: {error.strerror}") from None
+        except FileUnsettled as error:
+            raise SecretsFileError(f"{self._what}: {error}") from None
         self._tables = self._parse(raw)
         self._seen = seen
         return True
