@@ -7,22 +7,21 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ...actors.session import TenantContext
 from ...actors.session.tenants.names import schema_name
-from ...actors.session.tenants.running import helpers_for
 from ...actors.session.tenants.secret import Secret
 from ...actors.task_owner import TaskOwner
 from ..errors import ConfigurationError
+from .asker_settings import AskerSettings
 from .errors import DatabaseBusy, DatabaseUnavailable
 from .limits import DatabaseLimits
 from .pool import ConnectionPool
-from .statements import identifier, opening, setting_name
-from .statistics import statistics_of, timeouts
+from .statements import identifier
+from .statistics import statistics_of
 from .tenant_connection import TenantConnection
 from .transaction import tenant_transaction
 
@@ -63,7 +62,7 @@ class DatabasePerTenant:
         self._url = Secret(url) if isinstance(url, str) else url
         self._database = database
         self._most = max_databases
-        self._settings = (setting_name(tenant_setting), setting_name(principal_setting))
+        self._asker = AskerSettings(tenant_setting, principal_setting)
         limits = limits or DatabaseLimits(connections=2)
         self._limits = replace(limits, connections_of_one=limits.connections_of_one or limits.connections)
         self._pools: OrderedDict[str, ConnectionPool] = OrderedDict()
@@ -98,10 +97,7 @@ class DatabasePerTenant:
     @asynccontextmanager
     async def _transaction(self, tenant: TenantContext) -> AsyncGenerator[TenantConnection]:
         pool = await self._pool_of(tenant.tenant)
-        settings = dict(zip(self._settings, (tenant.tenant, tenant.principal), strict=True))
-        begin = opening(settings | timeouts(self._limits))
-        check = partial(helpers_for, tenant)
-        async with tenant_transaction(pool, tenant.tenant, begin, check, self._limits) as connection:
+        async with tenant_transaction(pool, tenant, self._limits, self._asker.of(tenant)) as connection:
             yield connection
 
     def connection(self, tenant: TenantContext) -> AbstractAsyncContextManager[TenantConnection]:

@@ -43,3 +43,10 @@ class DatabaseLimits:
     def of_one(self) -> int:
         """Connections that one tenant may have."""
         return self.connections_of_one or max(1, self.connections // 2)
+
+    def timeouts(self) -> dict[str, str]:
+        """The server's own deadlines, as settings of one transaction."""
+        return {
+            "statement_timeout": f"{max(1, round(self.statement_timeout * 1000))}",
+            "idle_in_transaction_session_timeout": f"{max(1, round(self.idle_timeout * 1000))}",
+        }

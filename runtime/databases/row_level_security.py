@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from ...actors.session import TenantContext
-from ...actors.session.tenants.running import helpers_for
 from ...actors.session.tenants.secret import Secret
-from .errors import DatabaseMisconfigured
 from .limits import DatabaseLimits
 from .pool import ConnectionPool
 from .row_check import row_problems
-from .statements import opening, setting_name
-from .statistics import statistics_of, timeouts
+from .shared_database import SharedDatabase
 from .tenant_connection import TenantConnection
 from .transaction import tenant_transaction
 
 __all__ = ["RowLevelSecurity"]
 
 
-class RowLevelSecurity:
+class RowLevelSecurity(SharedDatabase):
     """`Runtime(database=RowLevelSecurity(url))`: policies tell rows by the setting `app.tenant` (and `app.principal`),
     which holds for one transaction.
 
@@ -58,37 +53,10 @@ class RowLevelSecurity:
         Raises:
             ConfigurationError: A setting's name is none, or asyncpg is not installed.
         """
-        self._url = url if isinstance(url, Secret) else Secret(url)
-        self._settings = (setting_name(tenant_setting), setting_name(principal_setting))
+        super().__init__(
+            url, tenant_setting=tenant_setting, principal_setting=principal_setting, check=check, limits=limits
+        )
         self._shared = frozenset(shared)
-        self._check = check
-        self._limits = limits or DatabaseLimits()
-        self._pool: ConnectionPool | None = None
-
-    async def __aenter__(self) -> Self:
-        """
-        Raises:
-            DatabaseMisconfigured: `check` found something.
-            DatabaseUnavailable: The server cannot be reached to look.
-            ConfigurationError: The URL cannot be used.
-        """
-        pool = ConnectionPool(self._url, self._limits)
-        await pool.open()
-        try:
-            if self._check:
-                await self._look(pool)
-        except BaseException:
-            await pool.close()
-            raise
-        self._pool = pool
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
 
     async def check(self) -> None:
         """Look whether PostgreSQL keeps rows apart for the role that we connect as: after a migration, say.
@@ -104,22 +72,10 @@ class RowLevelSecurity:
         finally:
             await pool.close()
 
-    async def _look(self, pool: ConnectionPool) -> None:
-        async with pool.connection("") as raw:
-            problems = await row_problems(raw, self._settings[0], self._shared)
-        if problems:
-            raise DatabaseMisconfigured(problems)
+    async def _problems(self, raw: Any) -> list[str]:
+        return await row_problems(raw, self._asker.tenant, self._shared)
 
     def connection(self, tenant: TenantContext) -> AbstractAsyncContextManager[TenantConnection]:
         """As `TenantContext.connection`."""
         assert self._pool is not None
-        settings = dict(zip(self._settings, (tenant.tenant, tenant.principal), strict=True))
-        begin = opening(settings | timeouts(self._limits))
-        return tenant_transaction(self._pool, tenant.tenant, begin, partial(helpers_for, tenant), self._limits)
-
-    def forget(self, tenant: str) -> None:
-        """Nothing is kept for one tenant."""
-
-    def stats(self) -> dict[str, int | float]:
-        """Plain numbers."""
-        return statistics_of([] if self._pool is None else [self._pool])
+        return tenant_transaction(self._pool, tenant, self._limits, self._asker.of(tenant))

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from ...actors.session import TenantContext
 from ...actors.session.tenants.names import schema_name
-from ...actors.session.tenants.running import helpers_for
 from ...actors.session.tenants.secret import Secret
-from .errors import DatabaseMisconfigured
 from .limits import DatabaseLimits
-from .pool import ConnectionPool
 from .row_check import role_problems
-from .statements import identifier, opening, setting_name, text
-from .statistics import statistics_of, timeouts
+from .shared_database import SharedDatabase
+from .statements import identifier, text
 from .tenant_connection import TenantConnection
 from .transaction import tenant_transaction
 
 __all__ = ["SchemaPerTenant"]
 
 
-class SchemaPerTenant:
+class SchemaPerTenant(SharedDatabase):
     """`Runtime(database=SchemaPerTenant(url))`: names without a schema mean the tenant's, for one transaction
     (`search_path`).
 
@@ -58,44 +53,18 @@ class SchemaPerTenant:
         Raises:
             ConfigurationError: A name is none, or asyncpg is not installed.
         """
-        self._url = url if isinstance(url, Secret) else Secret(url)
+        super().__init__(
+            url, tenant_setting=tenant_setting, principal_setting=principal_setting, check=check, limits=limits
+        )
         self._schema = schema
         self._roles = roles
         # Temporary tables last: where no place is given to them they come first, and hide what they are called after.
         self._after = ", ".join(
             [*(identifier(each) if each != "public" else "public" for each in shared_schemas), "pg_temp"]
         )
-        self._settings = (setting_name(tenant_setting), setting_name(principal_setting))
-        self._check = check
-        self._limits = limits or DatabaseLimits()
-        self._pool: ConnectionPool | None = None
 
-    async def __aenter__(self) -> Self:
-        """
-        Raises:
-            DatabaseMisconfigured: We connect as a superuser, or as one with BYPASSRLS.
-            DatabaseUnavailable: The server cannot be reached to look.
-            ConfigurationError: The URL cannot be used.
-        """
-        pool = ConnectionPool(self._url, self._limits)
-        await pool.open()
-        try:
-            if self._check:
-                async with pool.connection("") as raw:
-                    if problems := await role_problems(raw):
-                        raise DatabaseMisconfigured(problems)
-        except BaseException:
-            await pool.close()
-            raise
-        self._pool = pool
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+    async def _problems(self, raw: Any) -> list[str]:
+        return await role_problems(raw)
 
     def schema_of(self, tenant: str) -> str:
         """The name of the schema (and, with `roles`, the role) of `tenant`, as whoever creates it must call it.
@@ -111,17 +80,8 @@ class SchemaPerTenant:
         """As `TenantContext.connection`."""
         assert self._pool is not None
         quoted = identifier(self._schema(tenant.tenant))
-        settings = dict(zip(self._settings, (tenant.tenant, tenant.principal), strict=True))
-        settings |= {"search_path": f"{quoted}, {self._after}", **timeouts(self._limits)}
+        settings = {**self._asker.of(tenant), "search_path": f"{quoted}, {self._after}"}
         # Or a schema that is not there would be passed over without a word.
         there = f"SELECT {text(quoted)}::regnamespace"
         role = (f"SET LOCAL ROLE {quoted}",) if self._roles else ()
-        begin = opening(settings, there, *role)
-        return tenant_transaction(self._pool, tenant.tenant, begin, partial(helpers_for, tenant), self._limits)
-
-    def forget(self, tenant: str) -> None:
-        """Nothing is kept for one tenant."""
-
-    def stats(self) -> dict[str, int | float]:
-        """Plain numbers."""
-        return statistics_of([] if self._pool is None else [self._pool])
+        return tenant_transaction(self._pool, tenant, self._limits, settings, there, *role)

@@ -1,13 +1,12 @@
-"""`statistics_of`: the numbers of pools of connections; `timeouts`: the server's own deadlines."""
+"""`statistics_of`: the numbers of pools of connections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .limits import DatabaseLimits
 from .pool import ConnectionPool
 
-__all__ = ["statistics_of", "timeouts"]
+__all__ = ["statistics_of"]
 
 
 def statistics_of(pools: Iterable[ConnectionPool]) -> dict[str, int | float]:
@@ -21,12 +20,4 @@ def statistics_of(pools: Iterable[ConnectionPool]) -> dict[str, int | float]:
         "transactions_total": sum(pool.transactions for pool in every),
         "busy_total": sum(pool.places.busy for pool in every),
         "discarded_total": sum(pool.discarded for pool in every),
-    }
-
-
-def timeouts(limits: DatabaseLimits) -> dict[str, str]:
-    """Settings of one transaction."""
-    return {
-        "statement_timeout": f"{max(1, round(limits.statement_timeout * 1000))}",
-        "idle_in_transaction_session_timeout": f"{max(1, round(limits.idle_timeout * 1000))}",
     }

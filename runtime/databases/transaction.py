@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
+from ...actors.session import TenantContext
+from ...actors.session.tenants.running import helpers_for
 from .errors import DatabaseError, DatabaseUnavailable, TenantNotProvisioned
 from .limits import DatabaseLimits
 from .pool import ConnectionPool, asyncpg_module, cut, is_closed
-from .statements import CLEANING, UNDOING
+from .statements import CLEANING, UNDOING, opening
 from .tenant_connection import TenantConnection
 
 __all__ = ["tenant_transaction"]
@@ -24,13 +27,10 @@ _NOT_THERE: Final = ("3F000", "22023", "42704")
 
 @asynccontextmanager
 async def tenant_transaction(
-    pool: ConnectionPool,
-    tenant: str,
-    opening: str,
-    check: Callable[[], object],
-    limits: DatabaseLimits,
+    pool: ConnectionPool, tenant: TenantContext, limits: DatabaseLimits, settings: dict[str, str], *statements: str
 ) -> AsyncGenerator[TenantConnection]:
-    """A transaction that `opening` begins: committed when the block ends, undone when it raises or is cancelled.
+    """A transaction in which `settings` hold, begun with `statements`: committed when the block ends, undone when it
+    raises or is cancelled.
 
     no-wrong-tenant: the connection goes to the next one only when the server has said that all was cleaned.
 
@@ -39,10 +39,11 @@ async def tenant_transaction(
         DatabaseUnavailable: On leaving: the connection broke, and whether it was committed may not be known.
         asyncpg.PostgresError: On leaving: a deferred constraint does not hold; nothing was committed.
     """
-    async with pool.connection(tenant) as raw:
+    begin = opening(settings | limits.timeouts(), *statements)
+    async with pool.connection(tenant.tenant) as raw:
         pool.transactions += 1
-        await _begin(raw, opening, limits)
-        connection = TenantConnection(raw, check, limits.statement_timeout + 1.0)
+        await _begin(raw, begin, limits)
+        connection = TenantConnection(raw, partial(helpers_for, tenant), limits.statement_timeout + 1.0)
         try:
             yield connection
         except BaseException as error:
@@ -56,10 +57,10 @@ async def tenant_transaction(
         await _commit(raw, limits)
 
 
-async def _begin(raw: Any, opening: str, limits: DatabaseLimits) -> None:
+async def _begin(raw: Any, begin: str, limits: DatabaseLimits) -> None:
     asyncpg = asyncpg_module()
     try:
-        await raw.execute(opening, timeout=limits.connect_timeout)
+        await raw.execute(begin, timeout=limits.connect_timeout)
     except asyncpg.PostgresError as error:
         await _end(raw)
         if error.sqlstate in _NOT_THERE:
