@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from ..actors.session import TenantContext
+from ..actors.session.scope import SCOPES_ARE, is_scope
 from .errors import ConfigurationError
 from .tenants import Forbidden, Unauthenticated
 
 __all__ = ["bearer_challenge", "checked_scopes", "invalid_token", "require_scopes", "with_parameter"]
-
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 
 
 def bearer_challenge(**parameters: str) -> str:
@@ -44,8 +42,8 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
         raise ConfigurationError(f"scopes is the text {scopes!r}; give a collection, such as ({scopes!r},)")
     listed = tuple(scopes)
     for scope in listed:
-        if _SCOPE.fullmatch(scope) is None:
-            raise ConfigurationError(f"{scope!r} is no scope: printable ASCII without spaces, quotes and backslashes")
+        if not is_scope(scope):
+            raise ConfigurationError(f"{scope!r} is no scope: {SCOPES_ARE}")
     return listed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
@@ -42,7 +41,7 @@ from .security import HostGuard
 from .session_ends import SessionEnded, SessionEnds
 from .tenant_news import TenantHook, TenantNews
 from .tenant_numbers import TenantNumbers
-from .tenant_tally import TenantTally
+from .tenant_tally import ObserveCall
 
 if TYPE_CHECKING:
     from .cluster.cluster import Cluster
@@ -86,7 +85,7 @@ class Node:
         servers: Servers,
         commons: ClusterCommons | None,
         guard: HostGuard,
-        observe_call: Callable[[float, TenantTally | None], None],
+        observe_call: ObserveCall,
         numbers: TenantNumbers,
         changes: TenantChanges,
         hooks: list[TenantHook],

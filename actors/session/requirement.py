@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .errors import HostingError
+from .scope import SCOPES_ARE, is_scope
 
 __all__ = ["Requirement", "any_declared", "requirement_of", "requires"]
 
 T = TypeVar("T")
 
 _ATTRIBUTE: Final = "__understudy_requires__"
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
-"""As RFC 6749 (section 3.3) takes for one."""
 _LAYERS: Final = 64
 """Wrappers that are looked through for the function below."""
 
@@ -56,8 +54,8 @@ def requires(*, scopes: Iterable[str] = (), plan: str | Iterable[str] | None = N
     wanted = frozenset((scopes,) if isinstance(scopes, str) else scopes)
     plans = None if plan is None else frozenset((plan,) if isinstance(plan, str) else plan)
     for scope in wanted:
-        if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise HostingError(f"{scope!r} is no scope: printable ASCII without spaces, quotes and backslashes")
+        if not is_scope(scope):
+            raise HostingError(f"{scope!r} is no scope: {SCOPES_ARE}")
     if plans is not None and not all(isinstance(name, str) and name for name in plans):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise HostingError(f"plan has {sorted(map(repr, plans))}; a plan is named by a text that is not empty")
     if not wanted and not plans:

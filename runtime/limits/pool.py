@@ -12,7 +12,8 @@ from ...actors.clock import Clock
 from ...actors.task_owner import TaskOwner
 from .counters import CountersUnavailable
 from .guarded_counters import GuardedCounters
-from .ledger import WINDOW, Ledger, tick_of
+from .ledger import WINDOW, Ledger
+from .reports import Reports, enter
 
 __all__ = ["SHARE", "Exhausted", "Pool", "Sharing", "read_ledger"]
 
@@ -28,7 +29,6 @@ LOOK_AGAIN: Final = 1.0
 """Seconds after which a limit that others hold is looked at again: they may have given some back."""
 LASTING: Final = 2 * WINDOW
 """Seconds after which nothing in a rate's ledger matters any more."""
-_REPORTS: Final = 4
 
 
 class Exhausted(Exception):
@@ -72,9 +72,7 @@ class Pool:
         "_nothing_until",
         "_reports",
         "_returns_at",
-        "_serial",
         "_sharing",
-        "_spending",
         "_takes_before",
         "_takes_since",
         "_waiting",
@@ -103,9 +101,7 @@ class Pool:
         self._low = -1
         self._name: str = sharing.me()
         self._former: str | None = None
-        self._spending: dict[int, int] = {}
-        self._reports: list[tuple[int, dict[int, int]]] = []
-        self._serial = 0
+        self._reports = Reports(sharing.wall, sharing.next_serial)
         self._changing: asyncio.Task[bool] | None = None
         self._waiting = 0
         self._nothing_until = 0.0
@@ -124,8 +120,7 @@ class Pool:
         self.tokens = tokens - 1
         self.takes += 1
         if self.spends:
-            now = tick_of(self._sharing.wall())
-            self._spending[now] = self._spending.get(now, 0) + 1
+            self._reports.spend(1)
         else:
             self.in_use += 1
         if tokens - 1 <= self._low and self._changing is None and not self._nothing_until:
@@ -167,12 +162,8 @@ class Pool:
         if not self.spends:
             self.put_back()
             return
-        for tick in reversed(self._spending):
-            self._spending[tick] -= 1
-            if not self._spending[tick]:
-                del self._spending[tick]
+        if self._reports.unspend():
             self.tokens += 1
-            return
 
     # Sharing
 
@@ -221,15 +212,16 @@ class Pool:
         if me != self._name:
             # What the old name held counts as a dead node's: what of it was spent and not told is spent now.
             self._former = self._name
-            self._name, self._reports, self._spending = me, list[tuple[int, dict[int, int]]](), dict[int, int]()
+            self._name = me
+            self._reports.drop()
         ahead = 0 if leaving else self._ahead
         self._low = ahead // 2 if ahead else -1
         wanted = ahead + self._waiting
         self.tokens = min(self.tokens, wanted)
         asked = wanted - self.tokens
         keeping = self.tokens + self.in_use
-        self._report()
-        serial, reports, limit, spends = self._serial, list(self._reports), self._limit, self.spends
+        reports = self._reports.write()
+        serial, limit, spends = self._reports.serial, self._limit, self.spends
         former = self._former
 
         def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, _Drawn]:
@@ -238,10 +230,7 @@ class Pool:
             known = ledger.held_by(me).serial
             ledger.leave(me)
             ledger.settle(now, partial(self._lives, alone, former), spends=spends)
-            for number, spent in reports:
-                if number > known:
-                    for tick, count in spent.items():
-                        ledger.spend(tick, count)
+            enter(reports, ledger, after=known)
             granted = max(0, min(asked, ledger.free(limit) - keeping))
             others = any(holding.tokens for holding in ledger.held.values())
             holding = keeping + granted
@@ -255,7 +244,7 @@ class Pool:
         except CountersUnavailable:
             return False
         if not alone:
-            self._reports = [report for report in self._reports if report[0] > serial]
+            self._reports.arrived(serial)
             self._former = None if self._former == former else self._former
         self.drawn += drawn.tokens > 0
         self.tokens += drawn.tokens
@@ -269,32 +258,14 @@ class Pool:
     def _lives(self, alone: bool, former: str | None, holder: str) -> bool | None:
         return False if alone or holder == former else self._sharing.alive(holder)
 
-    def _report(self) -> None:
-        if self._reports:
-            oldest = tick_of(self._sharing.wall()) - tick_of(WINDOW) - 1
-            self._reports = [report for report in self._reports if max(report[1]) >= oldest]
-        if not self._spending:
-            return
-        self._serial = self._sharing.next_serial()
-        self._reports.append((self._serial, self._spending))
-        self._spending = {}
-        if len(self._reports) > _REPORTS:
-            # Whether the first of them has arrived is not known; entered twice it keeps others waiting, no more.
-            (_, first), (number, second) = self._reports[:2]
-            for tick, count in first.items():
-                second[tick] = second.get(tick, 0) + count
-            self._reports[:2] = [(number, second)]
-
     @property
     def resting(self) -> bool:
         """Nothing is in hand, in use or untold: whoever needs the pool may make it anew."""
-        return not (
-            self.tokens or self.in_use or self._spending or self._reports or self._waiting or self._changing is not None
-        )
+        return not (self.tokens or self.in_use or self._reports or self._waiting or self._changing is not None)
 
     async def tidy(self) -> None:
         """Give back what is not used, and tell what was spent. Called now and then, and at the end."""
-        if self._changing is None and (self.tokens or self._spending or self._reports):
+        if self._changing is None and (self.tokens or self._reports):
             await asyncio.shield(self._change_soon(leaving=True))
 
 

@@ -7,8 +7,8 @@ import logging
 from typing import Final
 
 from .counters import CountersUnavailable
-from .ledger import WINDOW, tick_of
 from .pool import LASTING, SHARE, Exhausted, Sharing, read_ledger
+from .reports import Reports, enter
 
 __all__ = ["PostPaid"]
 
@@ -18,28 +18,23 @@ FRESH: Final = 1.0
 """Seconds that what was read of the ledger is gone by while the limit is in use."""
 STALE: Final = 5.0
 """Seconds after which it says nothing any more."""
-_REPORTS: Final = 4
 
 
 class PostPaid:
     """What this node knows of a rate that all nodes share, and what of its own it has yet to tell.
 
     Whoever begins while less than the limit was spent in the last minute may go on to any size. So a minute may see
-    more
-    than it: by what was under way when it was reached, and by a `SHARE`-th of it for each node.
+    more than it: by what was under way when it was reached, and by a `SHARE`-th of it for each node.
     """
 
     __slots__ = (
         "_changing",
         "_known",
         "_limit",
-        "_name",
         "_read_at",
         "_reports",
         "_returns_at",
-        "_serial",
         "_sharing",
-        "_spending",
         "_untold",
         "key",
     )
@@ -48,14 +43,11 @@ class PostPaid:
         self.key = key
         self._sharing = sharing
         self._limit = 1
-        self._name = sharing.me()
         self._known = 0
         self._read_at = float("-inf")
         self._returns_at = 0.0
         self._untold = 0
-        self._spending: dict[int, int] = {}
-        self._reports: list[tuple[int, dict[int, int]]] = []
-        self._serial = 0
+        self._reports = Reports(sharing.wall, sharing.next_serial)
         self._changing: asyncio.Task[bool] | None = None
 
     def may_begin(self, limit: int) -> bool | None:
@@ -88,8 +80,7 @@ class PostPaid:
 
     def spend(self, count: int) -> None:
         """So much was spent just now."""
-        tick = tick_of(self._sharing.wall())
-        self._spending[tick] = self._spending.get(tick, 0) + count
+        self._reports.spend(count)
         self._untold += count
         if self._untold > self._limit // SHARE and self._changing is None:
             self._change_soon()
@@ -110,8 +101,8 @@ class PostPaid:
     async def _exchange(self) -> bool:
         sharing = self._sharing
         me = sharing.me()
-        self._report()
-        serial, reports, limit = self._serial, list(self._reports), self._limit
+        reports = self._reports.write()
+        serial, limit = self._reports.serial, self._limit
         telling = self._untold
 
         def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, tuple[int, float | None]]:
@@ -119,10 +110,7 @@ class PostPaid:
             now = sharing.wall()
             known = ledger.held_by(me).serial
             ledger.settle(now, sharing.alive, spends=True)
-            for number, spent in reports:
-                if number > known:
-                    for tick, count in spent.items():
-                        ledger.spend(tick, count)
+            enter(reports, ledger, after=known)
             if serial:
                 ledger.hold(me, 0, now, serial)
             return ledger.pack(), (ledger.used, ledger.returns_in(now, limit))
@@ -132,31 +120,18 @@ class PostPaid:
         except CountersUnavailable:
             return False
         if not alone:
-            self._reports = [report for report in self._reports if report[0] > serial]
+            self._reports.arrived(serial)
         self._known, self._untold = used, self._untold - telling
         now = self._read_at = sharing.clock.monotonic()
         self._returns_at = now + (FRESH if returns is None else returns)
         return True
 
-    def _report(self) -> None:
-        oldest = tick_of(self._sharing.wall()) - tick_of(WINDOW) - 1
-        self._reports = [report for report in self._reports if max(report[1]) >= oldest]
-        if self._spending:
-            self._serial = self._sharing.next_serial()
-            self._reports.append((self._serial, self._spending))
-            self._spending = {}
-        if len(self._reports) > _REPORTS:
-            (_, first), (number, second) = self._reports[:2]
-            for tick, count in first.items():
-                second[tick] = second.get(tick, 0) + count
-            self._reports[:2] = [(number, second)]
-
     @property
     def resting(self) -> bool:
         """Everything is told: whoever needs the account may make it anew."""
-        return not (self._untold or self._reports or self._spending or self._changing is not None)
+        return not (self._untold or self._reports or self._changing is not None)
 
     async def tidy(self) -> None:
         """Tell what was spent."""
-        if self._changing is None and (self._spending or self._reports):
+        if self._changing is None and self._reports:
             await asyncio.shield(self._change_soon())
