@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import anyio
 import click
@@ -28,19 +30,23 @@ def bench() -> None:
     """
 
 
-def _command(name: str, help: str, measure: Callable[[], Measure], *, rounds: int = 5) -> None:
+def _command(
+    name: str, help: str, measure: Callable[[], Callable[..., Awaitable[Report]]], *own: click.Option, rounds: int = 5
+) -> None:
+    """`own`: options of this one, which `measure` is given by their names."""
+
     @bench.command(name, help=help)
     @click.option(
         "--rounds", type=click.IntRange(1, 100), default=rounds, show_default=True, help="How often to measure."
     )
     @click.option("--quick", is_flag=True, help="Run every line once: shows that it works, measures nothing.")
     @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
-    def command(rounds: int, quick: bool, as_json: bool) -> None:
+    def command(rounds: int, quick: bool, as_json: bool, **given: Any) -> None:
         def progress(said: str) -> None:
             click.echo(f"bench {name}: {said}", err=True)
 
         try:
-            report = anyio.run(measure(), Effort.of(rounds, quick=quick), progress)
+            report = anyio.run(partial(measure(), **given), Effort.of(rounds, quick=quick), progress)
         except (Refused, UnderstudyError) as refused:
             raise click.ClickException(str(refused)) from refused
         except BaseExceptionGroup as group:
@@ -48,8 +54,13 @@ def _command(name: str, help: str, measure: Callable[[], Measure], *, rounds: in
             refusals, others = group.split((Refused, UnderstudyError))
             if refusals is None or others is not None:
                 raise
-            raise click.ClickException("; ".join(_leaves(refusals))) from group
+            # Many in flight are mostly refused for one reason.
+            said = list(dict.fromkeys(_leaves(refusals)))
+            more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+            raise click.ClickException("; ".join(said[:3]) + more) from group
         click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
+
+    command.params = [*own, *command.params]
 
 
 def _leaves(group: BaseExceptionGroup[Refused | UnderstudyError]) -> list[str]:
@@ -122,6 +133,18 @@ def _streams() -> Measure:
     return bench_streams
 
 
+def _stores() -> Callable[..., Awaitable[Report]]:
+    from .stores import bench_stores
+
+    return bench_stores
+
+
+def _coldstart() -> Measure:
+    from .coldstart import bench_coldstart
+
+    return bench_coldstart
+
+
 def _tenants() -> Measure:
     from .tenants import bench_tenants
 
@@ -153,5 +176,18 @@ _command("failover", "How long a call waits when its node dies or hangs.", _fail
 _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)
 _command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)
 _command("tenants", "What a call pays to be known, by API key or token, and named in logs and metrics.", _tenants)
+_command(
+    "stores",
+    "Each operation of a store, beside the client library that it is made of.",
+    _stores,
+    click.Option(
+        ["--url", "urls"],
+        multiple=True,
+        metavar="URL",
+        help="A store that is there already; repeatable. It is left as it was. [default: start what this machine has]",
+    ),
+    rounds=3,
+)
+_command("coldstart", "From the start of a process to a sleeping session's first answer.", _coldstart, rounds=7)
 _command("noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, rounds=3)
 _command("limits", "A local call with and without limits of its tenant.", _limits)

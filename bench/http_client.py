@@ -162,10 +162,12 @@ class RemoteSession:
 
     __slots__ = ("_head", "session_id")
 
-    def __init__(self, session_id: str, headers: dict[str, str] | None = None) -> None:
-        """`headers`: further ones, a credential say."""
+    def __init__(self, session_id: str | None, headers: dict[str, str] | None = None) -> None:
+        """`session_id`: None where the server keeps no sessions. `headers`: further ones, a credential say."""
         self.session_id = session_id
-        named = {"mcp-session-id": session_id, "mcp-protocol-version": HANDSHAKE_VERSION}
+        named = {"mcp-protocol-version": HANDSHAKE_VERSION} | (
+            {} if session_id is None else {"mcp-session-id": session_id}
+        )
         self._head = _head({**named, **(headers or {})})
 
     def request(self, body: bytes) -> bytes:
