@@ -153,6 +153,16 @@ def main() -> None:
 @option("--jwt-audience", metavar="URL", help="Whom its tokens must be for: this server, as the issuer knows it.")
 @option("--jwks-url", metavar="URL", help="Where the issuer publishes its keys.")
 @option("--jwt-tenant", metavar="CLAIM", default="tenant", help="The claim of a token that names the tenant.")
+@option("--files", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        help="Where tenant.files are, a folder for each tenant. Cluster: all nodes must see it.")  # fmt: skip
+@option("--secrets", type=click.Path(path_type=Path), metavar="FILE",
+        help="What tools find in tenant.secrets: TOML or JSON with the tables all, tenants.ID, users.TENANT.PRINCIPAL, "
+        "or .env; mode 600; read again when it changes.")  # fmt: skip
+@option("--database", metavar="URL", help="PostgreSQL that tenant.connection() connects to. Better said by its "
+        "variable, as it may hold a password.")  # fmt: skip
+@option("--database-isolation", type=click.Choice(["rows", "schemas", "roles", "databases"]),
+        help="What keeps tenants apart there: policies on rows; a schema each; a schema and a role each; a database "
+        "each.")  # fmt: skip
 @option("--tenant-labels", type=click.IntRange(0, MOST_LABELS), metavar="N", default=DEFAULT_LABELS,
         help="How many tenants, the busiest, have a label of their own in /metrics; the others share one.")  # fmt: skip
 @option("--cluster", metavar="NAME", help="Be one node of this cluster: any node answers for any session.")

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -100,7 +100,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     path: str = "/mcp"
-    store: str | None = None
+    store: str | None = field(default=None, repr=False)
     """A store URL; None: a SQLite file of the target's own (see `understudy.runtime.target.default_store_path`), or in
     a cluster the bucket that the cluster's NATS keeps."""
     event_log: Literal["store", "off"] = "store"
@@ -134,7 +134,7 @@ class ServeOptions:
     reload: bool = False
     cluster: str | None = None
     """The cluster's name; None: one node, without NATS."""
-    nats: str | None = None
+    nats: str | None = field(default=None, repr=False)
     nats_creds: Path | None = None
     nats_nkey: Path | None = None
     nats_ca: Path | None = None
@@ -158,6 +158,13 @@ class ServeOptions:
     jwks_url: str | None = None
     jwt_tenant: str = "tenant"
     """The claim that names the tenant."""
+    files: Path | None = None
+    """The folder of `tenant.files`; None: they are not offered, as the next two."""
+    secrets: Path | None = None
+    database: str | None = field(default=None, repr=False)
+    """The URL of the PostgreSQL that `tenant.connection()` connects to."""
+    database_isolation: Literal["rows", "schemas", "roles", "databases"] | None = None
+    """What keeps tenants apart there."""
     request_state_keys: Path | None = None
     """A file of keys; None: the cluster makes its own."""
     key_rotation: float = 30 * 86400.0
@@ -168,7 +175,8 @@ class ServeOptions:
 
         Raises:
             ConfigError: A path, host, origin, TLS pair, or mixture of cluster options, that cannot be used.
-            ConfigurationError: No file of limits.
+            ConfigurationError: No file of limits; a database without asyncpg.
+            SecretsFileError: No file of secrets.
             KeyRingError: No file of encryption keys.
             ConfigurationError, NatsSettingsError: A cluster's name, a node's id or a NATS URL that is none.
         """
@@ -199,6 +207,16 @@ class ServeOptions:
             KeyRing.from_file(self.encryption_keys)
         elif self.encryption_allow_plain:
             raise ConfigError("--encryption-allow-plain is for a store that is encrypted: name --encryption-keys FILE")
+        if self.database_isolation is not None and self.database is None:
+            raise ConfigError("--database-isolation is for a database of the tenants: name --database URL")
+        if self.database is not None and self.database_isolation is None:
+            raise ConfigError(
+                "--database needs --database-isolation rows, schemas, roles or databases: what parts the tenants"
+            )
+        if self.secrets is not None or self.database is not None:
+            from .serve_tenants import helpers_of
+
+            helpers_of(self)
         tokens = {name: getattr(self, name) for name in ("jwt_issuer", "jwt_audience", "jwks_url")}
         if any(tokens.values()) and not all(tokens.values()):
             missing = next(name for name, value in tokens.items() if not value)

@@ -25,7 +25,7 @@ from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
 from .key_file import read_keys
 from .logs import configure_logging
 from .nats_options import nats_url
-from .serve_tenants import tenants_of
+from .serve_tenants import helpers_of, tenants_of
 from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
 from .target import Target, default_store_path, load_target
 
@@ -118,6 +118,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         credential_check=options.credential_check,
         tenant_labels=options.tenant_labels,
         **tenants_of(options),
+        **helpers_of(options),
         **encryption,
         **limits,
         **audit,

@@ -29,7 +29,7 @@ class ClusterOptions:
 
     name: str
     """Nodes of one name on one NATS are one cluster; those of different names never meet."""
-    nats: NatsSettings | str = "nats://127.0.0.1:4222"
+    nats: NatsSettings | str = field(default="nats://127.0.0.1:4222", repr=False)
     """Settings, or a URL: `nats://user:password@host:4222`, several servers separated by commas."""
     url: str = ""
     """Where this node is reached over HTTP, for people to read (`understudy nodes`)."""
