@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from ..address import Address
 from ..arguments import checked_limit
+from ..calls import Calls
 from ..errors import StreamTaken
 from ..event_log import STREAM_OVERHEAD, EventLogBounds, LoggedStream
 from ..event_rules import checked_after, checked_append, checked_stream
-from .calls import Calls
 from .event_room import EventRoom
 from .event_scripts import APPEND, DROP_ALL, READ, REPEATED
 from .keys import Keys, shard_of

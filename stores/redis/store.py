@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from ..address import Address
 from ..arguments import checked_limit, checked_text, checked_ttl
+from ..calls import Calls
 from ..errors import RecordExists, RecordNotFound, StaleEpoch
 from ..event_log import EventLogBounds
 from ..record import Page, Record
-from .calls import Calls
 from .cluster import ClusterRoute
 from .errors import RedisUnavailable
 from .event_scripts import EVENT_SCRIPTS
@@ -67,7 +67,7 @@ class RedisStore:
         self._route = route
         self._keys = Keys(settings.prefix)
         self._listing = Listing(route, self._keys)
-        self._calls = Calls(max_calls)
+        self._calls = Calls(max_calls, "Redis", RedisUnavailable)
         self._clock = clock
         # One time for all nodes where none is given: that of Redis.
         self._own_clock = clock is not time.time

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
-from ..errors import StoreUnavailable
-from .errors import RedisUnavailable
+from .errors import StoreUnavailable
 
 __all__ = ["Calls"]
 
 
 class Calls:
-    """Lets at most `most` calls be under way, and none after `close`: `with calls.writing: ...` around each."""
+    """Lets at most `most` calls be under way, and none after `close`: `with calls.writing: ...` around each.
 
-    def __init__(self, most: int) -> None:
+    `server` is what the store is in, for its messages; `refusal` makes the error of a call that is not let in.
+    """
+
+    def __init__(self, most: int, server: str, refusal: Callable[[str], StoreUnavailable]) -> None:
         self.most = most
+        self.server = server
+        self.refusal = refusal
         self.running = 0
         self.closed = False
         self.writing = _Kind(self)
@@ -64,10 +69,10 @@ class _Kind:
     def __enter__(self) -> None:
         calls = self._calls
         if calls.closed:
-            raise RedisUnavailable("the Redis store is closed")
+            raise calls.refusal(f"the {calls.server} store is closed")
         if calls.running >= calls.most:
-            raise RedisUnavailable(
-                f"{calls.running} calls to the Redis store are under way; Redis is slower than its use"
+            raise calls.refusal(
+                f"{calls.running} calls to the {calls.server} store are under way; it is slower than its use"
             )
         calls.running += 1
         self.count += 1
