@@ -101,7 +101,8 @@ def main() -> None:
 @option("--port", type=click.IntRange(0, 65535), metavar="N", default=8000, help="TCP port; 0 takes a free one.")
 @option("--path", default="/mcp", help="Path of the MCP endpoint.")
 @option("--store", metavar="URL", help="Where sessions are kept: sqlite:///file.db, memory://, nats://host/bucket, "
-        "redis://host, postgresql://host/database; auto for the one that REDIS_URL, DATABASE_URL and the like name. "
+        "redis://host, postgresql://host/database, dynamodb://table; auto for the one that REDIS_URL, "
+        "DATABASE_URL and the like name. "
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
 @option("--event-log", type=click.Choice(["store", "off"]), default="store",
          help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import re
 import time
@@ -23,7 +25,6 @@ Opener = Callable[[str, Clock], Awaitable[SessionStore]]
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
 _URL = re.compile(rf"({_SCHEME.pattern}):(//)?(.*)", re.DOTALL)
 _REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
-_PLANNED = ("dynamodb",)
 
 
 _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]]
@@ -32,8 +33,9 @@ _Builtin = Callable[[str, Clock, EventLogBounds | None], Awaitable[SessionStore]
 async def open_store(url: str, *, clock: Clock = time.time, event_bounds: EventLogBounds | None = None) -> SessionStore:
     """Open the store that `url` names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`,
     `sqlite:///~/in-home.db`, `nats://host:4222/bucket` (`tls://` for TLS), `postgresql://host/database`,
-    `redis://host:6379/0` (`rediss://` for TLS, `redis+sentinel://`, `redis+cluster://`), or a scheme added with
-    `register_scheme`. `auto` is the store that the environment names: see `store_of_environment`.
+    `redis://host:6379/0` (`rediss://` for TLS, `redis+sentinel://`, `redis+cluster://`), `dynamodb://table?region=...`,
+    or a scheme added with `register_scheme`. `auto` is the store that the environment names: see
+    `store_of_environment`.
 
     `clock` gives seconds since the Unix epoch; `event_bounds` is what the event log keeps, which a store of a scheme
     that was added brings as it sees fit. The store belongs to the event loop it was opened on; `aclose` it.
@@ -62,8 +64,6 @@ def scheme_of(url: str) -> tuple[str, str]:
         raise StoreURLError(f"a store URL starts with its kind, and this one does not; {_forms()}")
     scheme, slashes, rest = match.groups()
     if scheme not in _BUILTIN and scheme not in _added:
-        if scheme in _PLANNED:
-            raise StoreURLError(f"the {scheme}:// store is not in this version of understudy; {_forms()}")
         raise StoreURLError(f"there is no store {scheme!r}; {_forms()}")
     if slashes is None:
         raise StoreURLError(f"a store URL of {scheme!r} continues with ://; {_forms()}")
@@ -136,6 +136,20 @@ def _redis_opener(scheme: str) -> _Builtin:
     return open_redis
 
 
+async def _open_dynamodb(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
+    from .dynamodb.settings import DynamoSettings
+
+    settings = DynamoSettings.from_url(f"dynamodb://{rest}")
+    try:
+        # In a thread: the import of botocore takes longer than the rest of the start.
+        module = await asyncio.to_thread(importlib.import_module, ".dynamodb.store", __package__)
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("aiobotocore", "botocore", "aiohttp"):
+            raise
+        raise StoreURLError("the dynamodb:// store needs aiobotocore: pip install 'understudy[dynamodb]'") from error
+    return await module.DynamoStore.open(settings, clock=clock)
+
+
 def sqlite_path(rest: str) -> Path:
     """The file that `sqlite://` with `rest` behind it names. Raises `StoreURLError`."""
     if not rest.startswith("/"):
@@ -163,6 +177,7 @@ def _forms() -> str:
 
 _added: dict[str, Opener] = {}
 _BUILTIN: dict[str, _Builtin] = {
+    "dynamodb": _open_dynamodb,
     "memory": _open_memory,
     "nats": _nats_opener("nats"),
     "postgres": _postgresql_opener("postgres"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from support import ServerProcess
 from support import free_port as find_free_port
+from support.dynamodb import CREDENTIALS, DynamoServer, dynamodb_missing, fresh_table_name
 from support.nats import nats_missing
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
 from support.redis import RedisCluster, RedisServer, redis_missing
@@ -206,6 +207,30 @@ def redis_cluster() -> Iterator[RedisCluster]:
         pytest.skip(reason)
     with RedisCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def dynamodb_server() -> Iterator[DynamoServer]:
+    """One DynamoDB, played by moto, for all tests, and its credentials in the environment. Each test takes a table of
+    its own (`dynamodb_url`) and leaves the server as it is."""
+    reason = dynamodb_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+            environment.delenv(name, raising=False)
+        for name, value in CREDENTIALS.items():
+            environment.setenv(name, value)
+        with DynamoServer() as server:
+            yield server
+
+
+@pytest.fixture
+def dynamodb_url(dynamodb_server: DynamoServer) -> str:
+    """The URL of a table of the shared DynamoDB that is new and empty."""
+    table = fresh_table_name()
+    dynamodb_server.create_table(table)
+    return dynamodb_server.url(table)
 
 
 @pytest.hookimpl(wrapper=True)

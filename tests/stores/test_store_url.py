@@ -88,7 +88,7 @@ async def test_a_path_may_be_percent_encoded(tmp_path: Path) -> None:
         ("sqlite:///x.db#frag", "no \\? or # part"),
         ("sqlite:///x%00.db", "NUL"),
         ("postgresql:localhost/db", "continues with ://"),
-        ("dynamodb://table", "not in this version"),
+        ("dynamodb:table", "continues with ://"),
         ("nats:", "continues with ://"),
     ],
 )
@@ -119,6 +119,10 @@ async def test_a_url_that_opens_nothing_says_why_and_what_is_known(
         "user:hunter2@localhost",
         "hunter2",
         "redis:hunter2",
+        "dynamodb://user:hunter2@table",
+        "dynamodb://hunter2!",
+        "dynamodb://table?password=hunter2",
+        "dynamodb://table?endpoint=http://user:hunter2@host",
         "nats://user:hunter2@host:hunter2",
         "nats://user:hunter2@host/bucket?token=hunter2",
         "nats://user:hunter2@host/hunter2 ",
@@ -151,15 +155,21 @@ async def test_a_nats_url_that_makes_no_sense_says_why(text: str, says: str) -> 
 
 @pytest.mark.parametrize(
     ("scheme", "module", "extra"),
-    [("nats", "nats", "cluster"), ("tls", "nats", "cluster"), ("redis+sentinel", "hiredis", "redis")],
+    [
+        ("nats", "nats", "cluster"),
+        ("tls", "nats", "cluster"),
+        ("redis+sentinel", "hiredis", "redis"),
+        ("dynamodb", "aiobotocore", "dynamodb"),
+    ],
 )
 def test_a_store_whose_extra_is_missing_says_how_to_get_it(scheme: str, module: str, extra: str) -> None:
+    place = "sessions?profile=secret" if scheme == "dynamodb" else "user:secret@host/bucket"
     script = (
         "import asyncio, sys\n"
         f"sys.modules['{module}'] = None\n"
         "from understudy.stores import StoreURLError, open_store\n"
         "try:\n"
-        f"    asyncio.run(open_store('{scheme}://user:secret@host/bucket'))\n"
+        f"    asyncio.run(open_store('{scheme}://{place}'))\n"
         "except StoreURLError as error:\n"
         "    print(error)\n"
     )

@@ -1,0 +1,104 @@
+"""moto's DynamoDB as a server process: `python moto_front.py PORT [CERTIFICATE KEY]`. See `support.dynamodb`.
+
+One request at a time, as moto is not made for threads, and DynamoDB does each item's writes one after the other. It
+counts requests, and does to some of them what `POST /_faults` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+MOTO = DomainDispatcherApplication(create_backend_app)
+MAX_BODY = 64 * 2**20
+
+
+class Front:
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+        self.faults: list[dict[str, Any]] = []
+        self.away = False
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if request.path.startswith("/_"):
+            return self.control(request.path, body)
+        if self.away:
+            return self.cut(request)
+        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        table = str(json.loads(body or b"{}").get("TableName", ""))
+        self.counts.setdefault(table, Counter())[operation] += 1
+        fault = self.fault_for(table, operation)
+        if fault is None:
+            return self.answer(request, body)
+        if fault["done"]:
+            self.answer(request, body)
+        if fault["action"] == "cut":
+            return self.cut(request)
+        if fault["action"] == "hang":
+            await asyncio.sleep(fault["seconds"])
+            return self.cut(request)
+        return web.Response(
+            status=fault["status"], text=fault["text"], content_type=fault["type"], headers={"x-amzn-RequestId": "TEST"}
+        )
+
+    def control(self, path: str, body: bytes) -> web.Response:
+        if path == "/_faults":
+            self.faults.append(json.loads(body))
+        elif path == "/_away":
+            self.away = json.loads(body)
+        return web.json_response(self.counts)
+
+    def fault_for(self, table: str, operation: str) -> dict[str, Any] | None:
+        for fault in self.faults:
+            if fault["table"] == table and fault["operation"] in (operation, "*"):
+                if fault["skip"]:
+                    fault["skip"] -= 1
+                    return None
+                fault["times"] -= 1
+                if not fault["times"]:
+                    self.faults.remove(fault)
+                return fault
+        return None
+
+    def answer(self, request: web.Request, body: bytes) -> web.Response:
+        environ = EnvironBuilder(
+            path=request.path, method=request.method, headers=list(request.headers.items()), data=body
+        ).get_environ()
+        chunks, status, headers = run_wsgi_app(MOTO, environ)
+        kept = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        return web.Response(status=int(status.split()[0]), body=b"".join(chunks), headers=kept)
+
+    @staticmethod
+    def cut(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+
+async def main() -> None:
+    app = web.Application(client_max_size=MAX_BODY)
+    app.router.add_route("*", "/{path:.*}", Front().serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    context = None
+    if len(sys.argv) > 2:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[2], sys.argv[3])
+    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1]), ssl_context=context).start()
+    parent = os.getppid()
+    while os.getppid() == parent:  # it ends with the tests, however those end
+        await asyncio.sleep(1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
