@@ -20,6 +20,7 @@ from .child import LIFELINE, LISTEN
 from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster.errors import ClusterError, StoreNotShared
 from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, tenant, top
+from .collector import collector_paused
 from .config import ConfigError, ServeOptions, parse_duration, parse_size
 from .key_command import key
 from .nats_options import LOGIN_VARIABLES
@@ -217,9 +218,10 @@ def serve(target: str, **given: Any) -> None:
 
         if LISTEN not in os.environ:
             sys.exit(serve_with_reload(target, options, sys.argv[1:]))
-    from .serve import serve as run
+    with collector_paused():
+        from .serve import serve as run
 
-    run(target, options)
+        run(target, options)
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from urllib.parse import quote
 from ..stores import EventLogBounds, KeyRing, UnderstudyError
 from .audit import Audit
 from .child import LISTEN
+from .collector import start_is_over
 from .config import ServeOptions, format_duration
 from .console import shown_url
 from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
@@ -170,9 +170,7 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
             if warning:
                 logger.warning("%s", warning)
         logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
-        # What start-up made stays for good: the collector need not walk it again with every full collection.
-        gc.collect()
-        gc.freeze()
+        start_is_over()
         run = HTTP_SERVERS[options.http]
         await serve_until_stopped(
             runtime,
