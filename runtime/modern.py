@@ -215,7 +215,7 @@ class ModernLeg:
         arguments: Any = message.params.get("arguments")
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             return None
-        schema = self._handles.reserved_schema(hosted, name) or hosted.input_schema(name)
+        schema = self._handles.reserved_schema(hosted, name) or hosted.tools.schema(name)
         if schema is None or not (self._is_annotated(schema) or any(key.startswith(_PARAM_PREFIX) for key in headers)):
             return None
         try:
@@ -240,7 +240,7 @@ class ModernLeg:
             if self._handles.is_reserved(hosted, name):
                 self._own(call, self._handles.serve(call, hosted, cast("str", name)))
                 return
-            if hosted.takes_session(name) or self._handles.declares_handle(hosted, name):
+            if hosted.tools.takes_session(name) or self._handles.declares_handle(hosted, name):
                 await self._deliver(call, hosted)
                 return
         self._own(call, self._handles.serve_plain(call, hosted))

@@ -65,7 +65,7 @@ class HandleCalls:
 
     def is_reserved(self, hosted: HostedServer, tool: object) -> bool:
         """Whether `tool` is one of the two session tools, on a server that takes sessions."""
-        return tool in (OPEN_SESSION, CLOSE_SESSION) and hosted.offers_sessions
+        return tool in (OPEN_SESSION, CLOSE_SESSION) and hosted.tools.offer_sessions
 
     def reserved_schema(self, hosted: HostedServer, tool: str) -> dict[str, Any] | None:
         """The input schema of a session tool; None for any other."""
@@ -73,7 +73,7 @@ class HandleCalls:
 
     def declares_handle(self, hosted: HostedServer, tool: object) -> bool:
         """Whether a tool of a server that is no `MCPServer` declares the handle itself."""
-        return isinstance(tool, str) and not hosted.manages_tools and declares_handle(hosted.input_schema(tool))
+        return isinstance(tool, str) and not hosted.tools.managed and declares_handle(hosted.tools.schema(tool))
 
     def address(self, call: Call) -> Address | None:
         """The session that the call's handle names; None if it names none."""
@@ -137,7 +137,7 @@ class HandleCalls:
 
     async def serve_plain(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
         """Run a call that names no session; a listing of the tools also tells how to get one."""
-        if call.method == "tools/call" and not hosted.knows_tools:
+        if call.method == "tools/call" and not hosted.tools.known:
             # Only now is it known whether a tool declares the handle.
             await learn_tools(call, hosted, self._helpers)
             tool: Any = (call.params or {}).get("name")
@@ -147,8 +147,8 @@ class HandleCalls:
                 return await self._hand_on(call, hosted)
         result = await serve_stateless(call, hosted, self._helpers, self._limits)
         if call.method == "tools/list":
-            hosted.note_handles(result["tools"])
-            if hosted.offers_sessions:
+            hosted.tools.note(result["tools"])
+            if hosted.tools.offer_sessions:
                 return add_session_tools(hosted, result)
         return result
 

@@ -64,9 +64,9 @@ def check_names(hosted: HostedServer) -> None:
     Raises:
         HostingError: The server takes sessions and has a tool under one of the two reserved names.
     """
-    if not hosted.offers_sessions:
+    if not hosted.tools.offer_sessions:
         return
-    for name in hosted.tool_names():
+    for name in hosted.tools.names():
         if name in (OPEN_SESSION, CLOSE_SESSION):
             raise HostingError(
                 f"server {hosted.name!r} has a tool called {name!r}, which clients of the 2026-07-28 era call to "
@@ -84,7 +84,7 @@ def reserved_schema(tool: str) -> dict[str, Any] | None:
 def add_session_tools(hosted: HostedServer, listed: dict[str, Any]) -> dict[str, Any]:
     """A `tools/list` result as the modern era sees it: handles among the arguments, and the tools to get one."""
     tools: list[dict[str, Any]] = [
-        {**tool, "inputSchema": hosted.input_schema(tool["name"])} if hosted.takes_session(tool["name"]) else tool
+        {**tool, "inputSchema": hosted.tools.schema(tool["name"])} if hosted.tools.takes_session(tool["name"]) else tool
         for tool in listed["tools"]
     ]
     if listed.get("nextCursor") is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp.server._otel import OpenTelemetryMiddleware
@@ -11,24 +10,20 @@ from mcp.server.context import ServerMiddleware
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.lowlevel.server import lifespan as no_lifespan
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.tools import Tool
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary
-from mcp.server.runner import ServerRunner
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ServerEvent, SubscriptionBus
-from mcp.shared.dispatcher import DispatchContext
 from mcp_types import EmptyResult, SubscribeRequestParams, SubscriptionsListenRequestParams, UnsubscribeRequestParams
 
 from .commons import ALONE, Commons, seal_together
-from .components import Components, Filtering
+from .components import Filtering
 from .errors import HostingError
-from .handle_schema import declares_handle, with_session_argument
 from .hiding import Hiding, MCPServerHiding
+from .hosted_tools import HostedTools, ManagedTools
 from .listening import Listening
 from .parameter import fill_session_parameter
 from .requirement import any_declared
 from .sharing import share_equal_parts
-from .surface import SURFACE
 from .telemetry import TelemetryIfInstalled
 from .tenant_bus import ALL_LISTS, TenantBus
 from .tenant_shared import TenantShared
@@ -71,13 +66,8 @@ class HostedServer:
 
     __slots__ = (
         "__weakref__",
-        "_clashes",
-        "_handle_schemas",
         "_init_options",
-        "_read_only",
-        "_schemas",
         "_shared",
-        "_tools",
         "bus",
         "hiding",
         "lifespan",
@@ -88,6 +78,7 @@ class HostedServer:
         "name",
         "relayed",
         "retired",
+        "tools",
         "turns",
     )
 
@@ -112,17 +103,14 @@ class HostedServer:
                 "or a function (tenant) -> server"
             )
         self.lowlevel: AnyServer = lowlevel
+        self.tools: HostedTools
+        self.hiding: Hiding
         self.name = lowlevel.name
         self.bus: SubscriptionBus | None = None
         """What its tools publish changes on; None for one that is no `MCPServer`, whose bus is out of reach."""
         self.lifespan: Lifespan | None = None
         self.lifespan_state: Any = {}
-        self._tools: Components[Tool] | None = None
-        self._read_only: dict[str, bool] | None = None
-        self._schemas: dict[str, tuple[Any, dict[str, Any]]] | None = None
         self._init_options: InitializationOptions | None = None
-        self._clashes: set[str] | None = None
-        self._handle_schemas: dict[str, Any] | None = None
         self._shared = shared
         self.relayed: TenantShared | None = None
         """What the server publishes on; None where that is a bus of the author's own."""
@@ -142,15 +130,16 @@ class HostedServer:
             self._adopt_mcpserver(cast("MCPServer[Any]", server), shared, commons, Filtering(filtered))
         else:
             self.hiding = _hiding_of(server, Filtering(filtered))
+            self.tools = HostedTools(lowlevel, self.hiding)
 
     def _adopt_mcpserver(
         self, server: MCPServer[Any], shared: TenantShared | None, commons: Commons | None, filtering: Filtering
     ) -> None:
         hiding = self.hiding = MCPServerHiding(server, filtering)
-        self._tools = hiding.tools
-        for tool in self._tools.everything():
+        self.tools = ManagedTools(self.lowlevel, hiding, hiding.tools)
+        for tool in hiding.tools.everything():
             fill_session_parameter(tool)
-        shorten_tool_calls(server, self.lowlevel, self._tools)
+        shorten_tool_calls(server, self.lowlevel, hiding.tools)
         if shared is not None:
             self._share_bus(server, shared)
             share_equal_parts(server, self.lowlevel, shared.boundaries)
@@ -199,46 +188,6 @@ class HostedServer:
             self._init_options = options
         return options
 
-    async def learn_tools(self, runner: ServerRunner[Any], dispatch: DispatchContext[Any], *, meta: object) -> None:
-        """Learn from a server that is no `MCPServer` which of its tools only read, by asking it for `tools/list`.
-
-        Done once per server; a tool that appears later, or a server that cannot list, counts as one that writes.
-        """
-        read_only: dict[str, bool] = {}
-        # What it learns is for all surfaces; what each may know of it is asked as it asks.
-        token = SURFACE.set(None)
-        params: dict[str, Any] = {} if meta is None else {"_meta": meta}
-        try:
-            for _ in range(_MAX_PAGES):
-                page = await runner.on_request(dispatch, "tools/list", params)
-                self.note_handles(page.get("tools", ()))
-                for tool in page.get("tools", ()):
-                    annotations: dict[str, Any] = tool.get("annotations") or {}
-                    read_only[tool["name"]] = bool(annotations.get("readOnlyHint"))
-                if page.get("nextCursor") is None:
-                    break
-                params = {**params, "cursor": page["nextCursor"]}
-        except Exception as error:
-            logger.info("server %r does not list its tools (%s): all of them count as writing", self.name, error)
-        finally:
-            SURFACE.reset(token)
-        self._read_only = read_only
-
-    def note_handles(self, tools: Iterable[dict[str, Any]]) -> None:
-        """Remember which of the listed tools declare the state handle themselves. `MCPServer` tools never do."""
-        if self._tools is not None:
-            return
-        for tool in tools:
-            schema = tool.get("inputSchema")
-            if declares_handle(schema):
-                if self._handle_schemas is None:
-                    self._handle_schemas = {}
-                self._handle_schemas[tool["name"]] = schema
-
-    @property
-    def knows_tools(self) -> bool:
-        return self._tools is not None or self._read_only is not None
-
     def ignores(self, notification: str, params: dict[str, Any] | None) -> bool:
         """Whether the server would do nothing at all about a notification of this name.
 
@@ -254,79 +203,6 @@ class HostedServer:
             elif kind is not RequestStateBoundary:
                 return False
         return self.lowlevel.get_notification_handler(notification) is None
-
-    @property
-    def manages_tools(self) -> bool:
-        """Whether the tools are an `MCPServer`'s, so that their functions are in reach."""
-        return self._tools is not None
-
-    def is_read_only(self, tool_name: object) -> bool:
-        """Whether the tool is annotated `readOnlyHint`. False for one that is not known."""
-        if self._tools is not None:
-            tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
-            return tool is not None and tool.annotations is not None and bool(tool.annotations.read_only_hint)
-        if self._read_only is None or not isinstance(tool_name, str) or not self._read_only.get(tool_name, False):
-            return False
-        return self.hiding.shows_tool(tool_name)
-
-    def may_repeat(self, tool_name: object) -> bool:
-        """Whether a call of the tool may run twice: annotated `readOnlyHint` or `idempotentHint`."""
-        if self._tools is None:
-            return self.is_read_only(tool_name)
-        tool = self._tools.get(tool_name) if isinstance(tool_name, str) else None
-        hints = tool.annotations if tool is not None else None
-        return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
-
-    def takes_session(self, tool_name: object) -> bool:
-        """Whether the tool declared a `Session` parameter. Also fills it for a tool added since."""
-        if self._tools is None or not isinstance(tool_name, str):
-            return False
-        tool = self._tools.get(tool_name)
-        return tool is not None and self._fills(tool)
-
-    def _fills(self, tool: Tool) -> bool:
-        """`fill_session_parameter`; a tool added since that cannot have it must not take the others down with it."""
-        try:
-            return fill_session_parameter(tool)
-        except HostingError as error:
-            if self._clashes is None:
-                self._clashes = set()
-            if tool.name not in self._clashes:
-                self._clashes.add(tool.name)
-                logger.error("%s. Until then it works in the handshake era only", error)
-            return False
-
-    @property
-    def offers_sessions(self) -> bool:
-        """Whether a tool takes a session, so that modern-era clients need a way to open one."""
-        if self._tools is None:
-            return self._handle_schemas is not None and any(map(self.hiding.shows_tool, self._handle_schemas))
-        return any(self._fills(tool) for tool in self._tools.values())
-
-    def tool_names(self) -> list[str]:
-        """The names of all tools, hidden ones too, where they are known without asking."""
-        return [tool.name for tool in self._tools.everything()] if self._tools is not None else []
-
-    def input_schema(self, tool_name: str) -> Any | None:
-        """The tool's input schema as the modern era lists it, or None where it is not known without asking."""
-        if self._tools is not None:
-            tool = self._tools.get(tool_name)
-            if tool is None:
-                return None
-            if not self._fills(tool):
-                return tool.parameters
-            if self._schemas is None:
-                self._schemas = {}
-            kept = self._schemas.get(tool_name)
-            if kept is None or kept[0] is not tool:
-                kept = self._schemas[tool_name] = (tool, with_session_argument(tool.parameters))
-            return kept[1]
-        if not self.hiding.shows_tool(tool_name):
-            return None
-        lookup = self.lowlevel.get_tool_input_schema
-        if lookup is not None and (schema := lookup(tool_name)) is not None:
-            return schema
-        return self._handle_schemas.get(tool_name) if self._handle_schemas is not None else None
 
 
 def _hiding_of(server: object, filtering: Filtering) -> Hiding:
@@ -350,9 +226,6 @@ def _bus_of(server: MCPServer[Any]) -> TenantBus | None:
 
 async def _accept(ctx: object, params: object) -> EmptyResult:
     return EmptyResult()
-
-
-_MAX_PAGES = 100
 
 
 def has_lifespan(hosted: HostedServer) -> bool:

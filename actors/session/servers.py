@@ -142,10 +142,10 @@ class Servers:
         """
         hosted = await self.for_surface(tenant)
         if not hosted.filtered:
-            return hosted.may_repeat(tool)
+            return hosted.tools.may_repeat(tool)
         token = SURFACE.set(await self.surfaces.of(tenant))
         try:
-            return hosted.may_repeat(tool)
+            return hosted.tools.may_repeat(tool)
         finally:
             SURFACE.reset(token)
 

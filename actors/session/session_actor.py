@@ -104,7 +104,7 @@ class SessionActor(OutsideCalls):
         if call.method != "tools/call" or call.params is None:
             return False
         hosted = self._hosted or self._kind.servers.one
-        return hosted is not None and hosted.is_read_only(call.params.get("name"))
+        return hosted is not None and hosted.tools.is_read_only(call.params.get("name"))
 
     def cancel(self, params: Mapping[str, Any] | None) -> None:
         """`notifications/cancelled`: stop the call it names, wherever it is. `initialize` cannot be cancelled."""
@@ -235,12 +235,12 @@ class SessionActor(OutsideCalls):
         helpers = self._kind.helpers
         RUNNING.set(Running(call.tenant, helpers))
         if tool is not None:
-            if not hosted.knows_tools:
-                await call.run(hosted.learn_tools(runner, dispatch, meta=(params or {}).get("_meta")))
-            hosted.takes_session(tool)
+            if not hosted.tools.known:
+                await call.run(hosted.tools.learn(runner, dispatch, meta=(params or {}).get("_meta")))
+            hosted.tools.takes_session(tool)
         else:
             refuse_foreign_uris(method, params, call.tenant.tenant)
-        read_only = method in PROTOCOL_READS or (tool is not None and hosted.is_read_only(tool))
+        read_only = method in PROTOCOL_READS or (tool is not None and hosted.tools.is_read_only(tool))
         if read_only and access is Access.EXCLUSIVE:
             return self._move_beside(call)
         if call.cancelled:

@@ -36,7 +36,7 @@ async def learn_tools(call: Call, hosted: HostedServer, helpers: TenantHelpers |
     RUNNING.set(Running(call.tenant, helpers))
     runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
     try:
-        await call.run(hosted.learn_tools(runner, CallDispatch(call, None), meta=(call.params or {}).get("_meta")))
+        await call.run(hosted.tools.learn(runner, CallDispatch(call, None), meta=(call.params or {}).get("_meta")))
     finally:
         await connection.aclose()
 
@@ -68,7 +68,7 @@ async def serve_stateless(
             raise RequestCancelled
         if limits is not None:
             tool = (call.params or {}).get("name") if call.method == "tools/call" else None
-            beginning = limits.begin(call, None, read_only=hosted.is_read_only(tool))
+            beginning = limits.begin(call, None, read_only=hosted.tools.is_read_only(tool))
             if beginning is not None:
                 await call.run(beginning)
         refuse_foreign_uris(call.method, call.params, call.tenant.tenant)
