@@ -19,11 +19,11 @@ BURST: Final = 4
 """Requests that are let in at once while nobody waits ..."""
 WINDOW: Final = 0.0005
 """... in so many seconds. More than a node can serve, so that only those that come together have to wait."""
-PER_PASS: Final = 1
-"""Requests that are let in for each pass of the event loop while others wait: the fewer, the shorter is the pass for
-everybody. A pass costs 3 us, a request fifty times that."""
+PASSES: Final = 3
+"""Passes of the event loop that a call takes which waits for nothing else: its beginning, its turn, its answer. So many
+belong to each that is let in while others wait. An empty pass costs 3 us, a request fifty times that."""
 STRAIGHT: Final = 16
-"""Tenants with nothing waiting, of which one request each is let in during a pass though others wait."""
+"""Requests that pass by those who wait before one of these is let in again."""
 ALONE_AFTER: Final = 60.0
 """Seconds without a request of a second tenant after which the one that is left is not held up any more."""
 LONGEST: Final = 10.0
@@ -42,7 +42,9 @@ class Admission:
 
     All requests of a node share one event loop, where whoever has a hundred of them ready is served a hundred times
     before the one of another. Here those of one tenant wait for each other, before their bodies are read, and a tenant
-    that has none waiting passes by. While the loop has time for all, or there is only one tenant, nobody waits.
+    that has had no more than the others passes by. Whoever is let in has the loop for as long as a call takes: what a
+    request finds before it is the rest of one call. While the loop has time for all, or there is only one tenant,
+    nobody waits.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class Admission:
         self._latest: str | None = None
         self._mixed_until = 0.0
         self._passing = False
-        self._passed_by: set[str] = set()
+        self._taken = 0
+        """Passes from now on that belong to those who were let in."""
         self._straight = 0
         self._waited = 0
         self._waited_seconds = 0.0
@@ -92,15 +95,15 @@ class Admission:
             if self._let_in < BURST or now >= self._mixed_until:
                 self._let_in += 1
                 return None
-        elif self._straight < STRAIGHT and name not in self._passed_by and not self._lanes.waits(name):
-            self._straight += 1
-            self._passed_by.add(name)
-            return None
-        return self._wait(tenant, size, now)
-
-    def _wait(self, tenant: TenantContext, size: int, now: float) -> asyncio.Future[None]:
-        waiting = _Waiting(tenant.tenant, now, self._leave)
         cost = (1 + min(size, DEAREST) / COST_OF) / self._options.weight_of(tenant)
+        if self._passing and self._straight < STRAIGHT and self._lanes.pass_by(name, cost):
+            self._straight += 1
+            self._taken = PASSES
+            return None
+        return self._wait(tenant, cost, now)
+
+    def _wait(self, tenant: TenantContext, cost: float, now: float) -> asyncio.Future[None]:
+        waiting = _Waiting(tenant.tenant, now, self._leave)
         try:
             pushed_out = self._lanes.push(tenant.tenant, waiting, cost)
         except LaneFull:
@@ -120,28 +123,33 @@ class Admission:
         (self._call_soon or asyncio.get_running_loop().call_soon)(self._pass)
 
     def _pass(self) -> None:
-        self._passed_by.clear()
-        self._straight = 0
-        now = self._clock()
-        for _ in range(PER_PASS):
-            due = self._lanes.pop()
-            while due is not None and now - due[1].since > LONGEST:
-                self._refuse(due[1])
-                due = self._lanes.pop()
-            if due is None:
-                self._passing = False
-                return
-            tenant, waiting = due
-            self._passed_by.add(tenant)
-            self._waited += 1
-            self._waited_seconds += now - waiting.since
-            waiting.set_result(None)
-        # Also when nobody waits any more: whoever comes during the pass of the last one counts as in it.
+        if self._taken > 0:
+            self._taken -= 1
+        elif not self._let_one_in():
+            self._passing = False
+            return
+        # Also when nobody waits any more: whoever comes during the passes of the last one counts as beside it.
         self._pass_soon()
+
+    def _let_one_in(self) -> bool:
+        now = self._clock()
+        while (due := self._lanes.pop()) is not None:
+            _, waiting = due
+            if now - waiting.since <= LONGEST:
+                self._straight = 0
+                self._taken = PASSES - 1
+                self._waited += 1
+                self._waited_seconds += now - waiting.since
+                waiting.set_result(None)
+                return True
+            self._refuse(waiting)
+        return False
 
     def _refuse(self, waiting: _Waiting) -> None:
         self._refused_node += 1
         waiting.set_exception(Refused(_NODE_FULL))
+        # It counts as seen: whoever is cancelled before he wakes never looks.
+        waiting.exception()
 
     def _leave(self, waiting: _Waiting) -> None:
         if self._lanes.discard(waiting.tenant, waiting):

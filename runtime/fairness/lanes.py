@@ -37,7 +37,8 @@ class Lanes(Generic[T]):
     """Start-time fair queueing (Goyal, Vin and Cheng, 1996): deficit round robin's shares, without its rounds.
 
     A tenant that had nothing waiting begins where the others are: what it did not use before is not saved up. Served in
-    logarithmic time of the number of tenants; nothing is kept of a tenant that has had no more than the others.
+    logarithmic time of the number of tenants; nothing is kept of a tenant that has had no more than the others, nor
+    where that would be of more tenants than may have something waiting.
     """
 
     __slots__ = ("_heap", "_in_all", "_lanes", "_now", "_order", "_per_tenant", "_size")
@@ -60,10 +61,20 @@ class Lanes(Generic[T]):
         """How many tenants have something waiting, or have lately had more than the others."""
         return len(self._lanes)
 
-    def waits(self, tenant: str) -> bool:
-        """Whether `tenant` has something waiting."""
+    def pass_by(self, tenant: str, cost: float) -> bool:
+        """Whether one of `tenant` need not wait, which has nothing waiting and has had no more than the others.
+
+        If so, it has had `cost` now, which is as in `push`.
+        """
         lane = self._lanes.get(tenant)
-        return lane is not None and bool(lane.queue)
+        if lane is None:
+            if len(self._lanes) < self._in_all:
+                self._open(tenant, self._now + cost)
+            return True
+        if lane.queue or lane.turn > self._now:
+            return False
+        lane.turn = self._now + cost
+        return True
 
     def push(self, tenant: str, item: T, cost: float) -> T | None:
         """Let `item` wait. `cost`: what it takes of the tenant's share, divided by its weight; more than 0.
@@ -85,8 +96,7 @@ class Lanes(Generic[T]):
             pushed_out = longest.queue.pop().item
             self._size -= 1
         if lane is None:
-            lane = self._lanes[tenant] = _Lane(tenant, self._now)
-            self._enter(lane)
+            lane = self._open(tenant, self._now)
         lane.queue.append(_Waiter(item, cost))
         self._size += 1
         return pushed_out
@@ -96,6 +106,10 @@ class Lanes(Generic[T]):
         heap = self._heap
         while heap:
             turn, _, lane = heappop(heap)
+            if lane.turn > turn:
+                # It has passed by since.
+                self._enter(lane)
+                continue
             # One that left its queue early, or had more than its share of late, may be in the heap with nothing to do.
             self._now = max(self._now, turn)
             if not lane.queue:
@@ -108,8 +122,10 @@ class Lanes(Generic[T]):
                 # Nobody waits who could be at a disadvantage by it.
                 self._lanes.clear()
                 heap.clear()
-            else:
+            elif lane.queue or len(self._lanes) <= self._in_all:
                 self._enter(lane)
+            else:
+                del self._lanes[lane.tenant]
             return lane.tenant, waiter.item
         return None
 
@@ -124,6 +140,11 @@ class Lanes(Generic[T]):
                 self._size -= 1
                 return True
         return False
+
+    def _open(self, tenant: str, turn: float) -> _Lane[T]:
+        lane = self._lanes[tenant] = _Lane(tenant, turn)
+        self._enter(lane)
+        return lane
 
     def _enter(self, lane: _Lane[T]) -> None:
         self._order += 1

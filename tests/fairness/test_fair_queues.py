@@ -12,6 +12,7 @@ from edge.client import Client, hosting, hosting_modern
 from edge.server import make_server
 from starlette.requests import Request
 from understudy.runtime import ConfigurationError, Fairness, Runtime, TenantContext
+from understudy.runtime.asker import ASKER
 
 
 def by_name(request: Request) -> TenantContext:
@@ -48,6 +49,39 @@ async def test_one_call_beside_three_hundred_of_another_tenant_is_answered_among
         stats = client.runtime.stats()
         assert stats["admission_waited_total"] > 200
         assert stats["admission_waiting"] == 0
+
+
+@pytest.mark.parametrize("crowd", [40, 400])
+async def test_what_a_request_finds_before_it_is_the_rest_of_one_call(
+    crowd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: Counter[str] = Counter()
+    run = asyncio.Handle._run
+
+    def counted(handle: asyncio.Handle) -> None:
+        tenant = handle._context.get(ASKER)
+        if tenant is not None:
+            steps[tenant.tenant] += 1
+        run(handle)
+
+    async with hosting(make_server(), tenants=by_name) as client:
+        quiet, loud = await two(client)
+        await quiet.tool("increment")
+        monkeypatch.setattr(asyncio.Handle, "_run", counted)
+        calls = [loud.begin_tool("increment") for _ in range(crowd)]
+        await calls[15].answered()
+        found: list[int] = []
+        for _ in range(3):
+            before = steps["loud"]
+            await quiet.tool("increment")
+            found.append(steps["loud"] - before)
+            await calls[len(found) * 5 + 15].answered()
+        for call in calls:
+            await call.answered()
+        # A call's own steps are its beginning and its end, and the session's turn.
+        alone = steps["loud"] / crowd
+        assert client.runtime.stats()["admission_waited_total"] > crowd / 2
+        assert max(found) <= 1.5 * alone
 
 
 async def test_first_come_first_served_is_there_for_who_wants_it() -> None:

@@ -128,6 +128,34 @@ def test_what_is_discarded_is_not_served_and_takes_no_room() -> None:
     assert [due[1] for _ in range(2) if (due := queue.pop())] == [11, 12]
 
 
+def test_who_has_had_no_more_than_the_others_passes_by_and_then_waits_for_as_much() -> None:
+    queue = lanes()
+    for number in range(10):
+        queue.push("loud", number, 1.0)
+    assert queue.pass_by("quiet", 3.0)
+    assert not queue.pass_by("quiet", 3.0)
+    assert not queue.pass_by("loud", 1.0)
+    served(queue, 3)
+    assert not queue.pass_by("quiet", 3.0)
+    served(queue, 1)
+    assert queue.pass_by("quiet", 3.0)
+    queue.push("quiet", 0, 1.0)
+    assert served(queue, 4).count("quiet") == 1
+
+
+def test_what_passing_by_leaves_is_bounded() -> None:
+    queue = lanes(in_all=10)
+    for number in range(3):
+        queue.push("loud", number, 0.001)
+    assert all(queue.pass_by(f"t{number}", 1000.0) for number in range(1000))
+    assert queue.tenants <= 10
+    for number in range(7):
+        queue.push(f"late{number}", number, 1000.0)
+    while queue.pop() is not None:
+        assert queue.tenants <= 20
+    assert queue.tenants == 0
+
+
 def test_nothing_is_kept_of_those_who_have_gone() -> None:
     queue = lanes()
     for number in range(1000):
@@ -143,7 +171,7 @@ def test_nothing_is_kept_of_those_who_have_gone() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abc"), st.sampled_from(["push", "pop", "discard"]), st.floats(0.01, 100)),
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["push", "pop", "pass_by", "discard"]), st.floats(0.01, 100)),
         max_size=200,
     )
 )
@@ -169,6 +197,8 @@ def test_all_that_is_let_wait_comes_out_once(steps: list[tuple[str, str, float]]
                 assert not any(waiting.values())
             else:
                 assert waiting[due[0]].pop(0) == due[1]
+        elif step == "pass_by":
+            assert not (queue.pass_by(tenant, cost) and waiting[tenant])
         elif waiting[tenant]:
             assert queue.discard(tenant, waiting[tenant].pop())
         assert len(queue) == sum(map(len, waiting.values())) <= 8
