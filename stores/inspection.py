@@ -98,5 +98,6 @@ async def inspect_store(url: str, *, timeout: float = 5.0) -> Inspector:
 _EXTRAS = {
     "nats": "nats-py: pip install 'understudy[cluster]'",
     "asyncpg": "asyncpg: pip install 'understudy[postgres]'",
-    "hiredis": "hiredis: pip install 'understudy[redis]'",
+    "redis": "redis-py: pip install 'understudy[redis]'",
+    "hiredis": "redis-py: pip install 'understudy[redis]'",
 }

@@ -128,9 +128,9 @@ def _redis_opener(scheme: str) -> _Builtin:
         try:
             from .redis.store import RedisStore
         except ImportError as error:
-            if error.name is None or error.name.partition(".")[0] != "hiredis":
+            if error.name is None or error.name.partition(".")[0] not in ("redis", "hiredis"):
                 raise
-            raise StoreURLError(f"the {scheme}:// store needs hiredis: pip install 'understudy[redis]'") from error
+            raise StoreURLError(f"the {scheme}:// store needs redis-py: pip install 'understudy[redis]'") from error
         return await RedisStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
 
     return open_redis

@@ -1,4 +1,4 @@
-"""Records and events in Redis or Valkey. What needs hiredis is imported on first use."""
+"""Records and events in Redis or Valkey. What needs redis-py is imported on first use."""
 
 from __future__ import annotations
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import cast
 
-import hiredis
+import redis.exceptions as redis_py
+from redis.asyncio.cluster import ClusterNode, NodesManager
 
-from .errors import RedisNotPrimary, RedisRefused, RedisUnavailable
-from .replies import code_of
-from .route import wire_to
+from .connecting import causes, connect, failure_of
+from .connection import PlainConnection, RedisConnection, TlsConnection, new_connection, options_of
+from .errors import RedisRefused, RedisSettingsError, RedisUnavailable
+from .pipeline import Reply
+from .replies import code_of, text_of
 from .scripts import Script
 from .server import Server
 from .settings import RedisSettings
-from .wire import Wire, packed
 
 __all__ = ["ClusterRoute"]
 
-Reply = Any
 Place = tuple[str, int]
 
 _ATTEMPTS = 6
@@ -29,30 +29,38 @@ _ATTEMPTS = 6
 _PAUSE = 0.05
 """Seconds before the second of them that has to wait; it grows with each."""
 
+_NODE_TIMEOUT = 2.0
+"""Seconds that one node has to tell the map, before another is asked."""
+
 
 class ClusterRoute:
-    """One connection to each primary. The map of slots is read at the start, and again when it turns out to be old.
+    """A `Server` for each primary. redis-py keeps the map of slots, which is read at the start, and again when it turns
+    out to be old.
 
-    A call that is sent elsewhere (MOVED, ASK) was not run where it came first, so it follows, a few times at most.
+    A call that is sent elsewhere (MOVED, ASK) was not run where it came first, so it follows, a few times at most. The
+    pipelines are ours: one of redis-py's that goes to several nodes fails as a whole when one of them is away.
     """
 
     def __init__(self, settings: RedisSettings, scripts: Sequence[Script], *, name: str, timeout: float) -> None:
         self._settings = settings
-        self._make = partial(wire_to, settings=settings, scripts=scripts, name=name, timeout=timeout)
+        self._scripts = scripts
+        self._name = name
+        self._timeout = timeout
+        self._tasks = asyncio.TaskGroup()
+        self._opened = False
         self._servers: dict[Place, Server] = {}
-        self._starts: list[int] = []
-        self._owners: list[tuple[int, Place]] = []
-        """The last slot of each range, and who has it."""
+        self._map: NodesManager | None = None
         self._reading = asyncio.Lock()
         self._read = 0
         self._stale = True
         self._closed = False
-        self._left_connections = 0
-        self._timeout = timeout
+        self._left_reconnects = 0
         self._next_reading = 0.0
 
     async def open(self, deadline: float) -> None:
         """See `Route.open`. All primaries are connected, so that one that refuses us is found at the start."""
+        await self._tasks.__aenter__()
+        self._opened = True
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline
         while True:
@@ -66,45 +74,38 @@ class ClusterRoute:
                     raise
                 await asyncio.sleep(0.2)
         for server in list(self._servers.values()):
-            await server.connect_first(max(until - loop.time(), 0.1))
+            await server.open(max(until - loop.time(), 0.1))
 
     async def run(self, slot: int, script: Script, *args: bytes, writing: bool) -> Reply:
         """See `Route.run`."""
-        server = self._server(slot) if not self._stale else None
+        server: Server | None = None
         asking = False
         for attempt in range(_ATTEMPTS):
             if server is None:
                 if self._stale:
                     await self._read_map(self._read)
                 server = self._server(slot)
-            if server is None:
-                raise RedisUnavailable(f"nobody in the Redis cluster ({self._settings.where}) has slot {slot}")
-            name, what = (b"EVAL", script.body) if asking else (b"EVALSHA", script.sha)
             try:
-                reply = await server.ask(name, what, script.keys, *args, writing=writing, asking=asking)
-                if isinstance(reply, hiredis.ReplyError) and code_of(str(reply)) == "NOSCRIPT":
-                    reply = await server.ask(b"EVAL", script.body, script.keys, *args, writing=writing)
+                reply = await server.evaluate(script, *args, writing=writing, asking=asking)
             except RedisUnavailable:
                 # Its slots may be another's by now.
                 self._stale = True
                 raise
-            if not isinstance(reply, hiredis.ReplyError):
+            if not isinstance(reply, redis_py.RedisError):
                 return reply
-            text = str(reply)
-            code = code_of(text)
             asking = False
-            if code == "MOVED":
+            if isinstance(reply, redis_py.MovedError):
                 self._stale, server = True, None
                 if attempt:
                     await asyncio.sleep(_PAUSE * attempt)
-            elif code == "ASK":
-                server, asking = self._at(_place(text, self._settings)), True
-            elif code in ("TRYAGAIN", "CLUSTERDOWN") and attempt < _ATTEMPTS - 1:
+            elif isinstance(reply, redis_py.AskError):
+                server, asking = self._at(self._reached(cast("Place", reply.node_addr))), True  # pyright: ignore[reportUnknownMemberType] - not annotated
+            elif (code := code_of(text_of(reply))) in ("TRYAGAIN", "CLUSTERDOWN") and attempt < _ATTEMPTS - 1:
                 self._stale, server = True, None
                 await asyncio.sleep(_PAUSE * (attempt + 1))
             else:
                 self._stale |= code == "READONLY"
-                raise server.failed(None, text, writing=writing)
+                raise server.failed(text_of(reply), writing=writing)
         raise RedisUnavailable(
             f"slot {slot} of the Redis cluster is moving all the time; {_ATTEMPTS} attempts missed it"
         )
@@ -113,52 +114,64 @@ class ClusterRoute:
         """See `Route.info`."""
         if self._stale:
             await self._read_map(self._read)
-        places = sorted({place for _, place in self._owners})
-        return [(f"{host}:{port}", self._at((host, port))) for host, port in places]
+        return [(f"{host}:{port}", self._at((host, port))) for host, port in sorted(self._primaries())]
 
     def spread(self, slots: Sequence[int]) -> list[int]:
         """See `Route.spread`."""
         places: dict[Place | None, int] = {}
         for number, slot in enumerate(slots):
-            at = bisect_right(self._starts, slot) - 1
-            places.setdefault(self._owners[at][1] if at >= 0 else None, number)
+            places.setdefault(self._owner(slot), number)
         return list(places.values())
 
     def stats(self) -> dict[str, float]:
         """See `Route.stats`. `connected` is 1 only if all primaries are."""
-        servers = [self._servers[place] for place in {place for _, place in self._owners} if place in self._servers]
-        made = self._left_connections + sum(server.connections for server in self._servers.values())
+        servers = [self._servers.get(place) for place in self._primaries()]
         return {
-            "connected": 1 if servers and all(server.connected for server in servers) else 0,
-            "reconnects": max(made - len(servers), 0),
+            "connected": 1 if servers and all(server is not None and server.connected for server in servers) else 0,
+            "reconnects": self._left_reconnects + sum(server.reconnects for server in self._servers.values()),
         }
 
-    def close(self) -> None:
-        """See `Route.close`."""
+    async def aclose(self) -> None:
+        """See `Route.aclose`."""
         self._closed = True
         for server in self._servers.values():
             server.close()
+        await _forget(self._map)
+        opened, self._opened = self._opened, False
+        if opened:
+            await self._tasks.__aexit__(None, None, None)
 
-    def _server(self, slot: int) -> Server | None:
-        at = bisect_right(self._starts, slot) - 1
-        if at < 0 or self._owners[at][0] < slot:
-            return None
-        return self._at(self._owners[at][1])
+    def _owner(self, slot: int) -> Place | None:
+        nodes = self._map.slots_cache.get(slot) if self._map is not None else None
+        return (nodes[0].host, int(nodes[0].port)) if nodes else None
+
+    def _primaries(self) -> set[Place]:
+        if self._map is None:
+            return set()
+        return {(nodes[0].host, int(nodes[0].port)) for nodes in self._map.slots_cache.values()}
+
+    def _server(self, slot: int) -> Server:
+        place = self._owner(slot)
+        if place is None:
+            raise RedisUnavailable(f"nobody in the Redis cluster ({self._settings.where}) has slot {slot}")
+        return self._at(place)
 
     def _at(self, place: Place) -> Server:
         server = self._servers.get(place)
         if server is None:
-            server = self._servers[place] = Server(partial(self._find, place))
+            server = self._servers[place] = Server(
+                partial(new_connection, options_of(self._settings, timeout=self._timeout)),
+                partial(self._connect, place),
+                self._tasks,
+                timeout=self._timeout,
+                replicas=self._settings.replicas,
+            )
             if self._closed:
                 server.close()
         return server
 
-    async def _find(self, place: Place) -> Wire:
-        try:
-            return await self._make(place)
-        except RedisNotPrimary:
-            self._stale = True
-            raise
+    async def _connect(self, place: Place, connection: RedisConnection) -> None:
+        await connect(connection, place, scripts=self._scripts, name=self._name, timeout=self._timeout)
 
     async def _read_map(self, known: int) -> None:
         """Read the map, unless it has been since it was the `known`-th; once a moment, however many calls want it."""
@@ -168,7 +181,7 @@ class ClusterRoute:
             if self._closed:
                 raise RedisUnavailable("the Redis store is closed")
             loop = asyncio.get_running_loop()
-            if self._owners and loop.time() < self._next_reading:
+            if self._map is not None and loop.time() < self._next_reading:
                 return
             self._next_reading = loop.time() + _PAUSE
             try:
@@ -180,59 +193,63 @@ class ClusterRoute:
                 ) from error
 
     async def _read_anywhere(self) -> None:
-        failures: list[RedisUnavailable] = []
-        # Those that we know now first, then those that the URL names.
-        for place in dict.fromkeys([*self._servers, *self._settings.servers]):
+        """From those that we know now, or else from those that the URL names."""
+        if self._map is not None:
             try:
-                self._take(await self._slots(place), place[0])
+                await self._map.initialize()
+                self._take()
                 return
-            except RedisUnavailable as error:
-                failures.append(error)
-        kind = RedisRefused if all(isinstance(error, RedisRefused) for error in failures) else RedisUnavailable
-        raise kind("no node of the Redis cluster answers: " + "; ".join(dict.fromkeys(map(str, failures))))
+            except (redis_py.RedisClusterException, redis_py.RedisError, IndexError):
+                pass
+        fresh = self._new_map()
+        try:
+            await fresh.initialize()
+        except (redis_py.RedisClusterException, redis_py.RedisError) as error:
+            raise self._unread(error) from error
+        except IndexError:
+            # That is how redis-py takes a map without slots.
+            raise RedisUnavailable(
+                f"the Redis cluster ({self._settings.where}) has no slots yet: it is being made"
+            ) from None
+        finally:
+            if not fresh.slots_cache:
+                await _forget(fresh)
+        old, self._map = self._map, fresh
+        await _forget(old)
+        self._take()
 
-    async def _slots(self, place: Place) -> list[Any]:
-        from .connecting import connect, tls_context
+    def _new_map(self) -> NodesManager:
+        options = options_of(self._settings, timeout=min(self._timeout, _NODE_TIMEOUT))
+        options["connection_class"] = TlsConnection if self._settings.tls else PlainConnection
+        nodes = [ClusterNode(host, port, **options) for host, port in self._settings.servers]
+        # Part of it may be away: that costs its own records only.
+        return NodesManager(nodes, False, options, address_remap=self._reached)
 
-        server = self._servers.get(place)
-        if server is not None and server.connected:
-            reply = await server.ask(b"CLUSTER", b"SLOTS")
-        else:
-            settings = self._settings
-            # A replica knows the map as well.
-            wire = await connect(
-                place,
-                tls=tls_context(settings),
-                user=settings.user,
-                password=settings.password,
-                primary=False,
-                timeout=2.0,
-            )
-            try:
-                reply = await wire.send(packed(b"CLUSTER", b"SLOTS"), writing=False)
-            finally:
-                wire.close()
-        if isinstance(reply, hiredis.ReplyError):
-            if "cluster support disabled" in str(reply):
-                raise RedisRefused(f"Redis at {place[0]}:{place[1]} is no node of a cluster: write redis://")
-            raise RedisUnavailable(f"Redis at {place[0]}:{place[1]} says: {str(reply)[:160]}")
-        if not reply:
-            raise RedisUnavailable(f"the Redis cluster at {place[0]}:{place[1]} has no slots yet: it is being made")
-        return reply
+    def _reached(self, place: tuple[str | None, int]) -> Place:
+        # A node that does not know its own name is where we have reached one.
+        host = place[0]
+        return self._settings.servers[0][0] if host in (None, "", "?") else host, place[1]
 
-    def _take(self, slots: list[Any], asked: str) -> None:
-        ranges: list[tuple[int, int, Place]] = []
-        for first, last, primary, *_ in slots:
-            host = (primary[0] or b"").decode()
-            # One that does not know its own name is where we have reached it.
-            ranges.append((first, last, (asked if host in ("", "?") else host, primary[1])))
-        ranges.sort()
-        self._starts = [first for first, _, _ in ranges]
-        self._owners = [(last, place) for _, last, place in ranges]
-        owners = {place for _, _, place in ranges}
+    def _unread(self, error: Exception) -> RedisUnavailable | RedisSettingsError:
+        where = self._settings.where
+        for cause in causes(error):
+            if isinstance(cause, redis_py.RedisError):
+                if "cluster support disabled" in str(cause):
+                    return RedisRefused(f"Redis at {where} is no node of a cluster: write redis://")
+                said = failure_of(cause, where, tls=self._settings.tls)
+                kind = RedisRefused if isinstance(said, RedisRefused) else RedisUnavailable
+                return (
+                    said
+                    if isinstance(said, RedisSettingsError)
+                    else kind(f"no node of the Redis cluster answers: {said}")
+                )
+        return RedisUnavailable(f"no node of the Redis cluster ({where}) answers: {error}")
+
+    def _take(self) -> None:
+        owners = self._primaries()
         for place in [place for place in self._servers if place not in owners]:
             server = self._servers.pop(place)
-            self._left_connections += server.connections
+            self._left_reconnects += server.reconnects
             server.close()
         for place in owners:
             self._at(place)
@@ -240,9 +257,7 @@ class ClusterRoute:
         self._stale = False
 
 
-def _place(text: str, settings: RedisSettings) -> Place:
-    """The host and port in `ASK 1234 host:port`."""
-    host, _, port = text.rsplit(" ", 1)[-1].rpartition(":")
-    if not port.isdigit():
-        raise RedisUnavailable(f"the Redis cluster sends us nowhere: {text[:80]!r}")
-    return host or settings.servers[0][0], int(port)
+async def _forget(map: NodesManager | None) -> None:
+    if map is not None:
+        await map.aclose()
+        await map.aclose("startup_nodes")

@@ -69,7 +69,7 @@ class RedisInspector:
         try:
             await route.open(timeout)
         except BaseException:
-            route.close()
+            await route.aclose()
             raise
         return cls(route, settings)
 
@@ -107,7 +107,7 @@ class RedisInspector:
 
     async def aclose(self) -> None:
         """See `Inspector.aclose`."""
-        self._route.close()
+        await self._route.aclose()
 
     async def _snapshots(self, shard: int) -> int:
         keys, total, beginning = self._keys, 0, b"-"

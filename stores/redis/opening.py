@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hiredis
+import redis.exceptions as redis_py
 
 from ..errors import StoreCorrupt, StoreVersionError
 from .keys import SHARDS, Keys, slot_of
@@ -83,7 +83,7 @@ async def _warnings(where: str, server: Server, settings: RedisSettings) -> list
     config = {
         name: value[1].decode(errors="replace")
         for name, value in zip(_SETTINGS, values, strict=True)
-        if not isinstance(value, hiredis.ReplyError) and len(value) == 2
+        if not isinstance(value, redis_py.RedisError) and len(value) == 2
     }
     info: dict[str, str] = {}
     for section in await asyncio.gather(*(server.ask(b"INFO", name) for name in _SECTIONS)):

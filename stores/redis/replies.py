@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import redis.exceptions as redis_py
+
 from ..errors import StoreCorrupt, StoreError
 from .errors import RedisFull, RedisNotPrimary, RedisRefused, RedisUnavailable
 
-__all__ = ["code_of", "refusal"]
+__all__ = ["code_of", "refusal", "text_of"]
 
 # Before Redis 7 an error within a script stands in the middle of another.
 _CODE = re.compile(
@@ -34,6 +36,13 @@ _REFUSED = {
     "NOPERM": "does not let this user do what the store needs: see 'Permissions' in stores/README.md",
     "WRONGPASS": "refused our user or password: correct them in the store's URL",
 }
+
+
+def text_of(error: redis_py.RedisError) -> str:
+    """What Redis answered, of which redis-py has cut off the code; empty if it did not answer."""
+    if error.status_code is not None:
+        return f"{error.status_code} {error}"
+    return str(error) if isinstance(error, redis_py.ResponseError) else ""
 
 
 def code_of(text: str) -> str:

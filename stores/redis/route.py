@@ -5,30 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from .connecting import connect, tls_context
+from .connecting import connect
+from .connection import RedisConnection, new_connection, options_of
 from .errors import RedisNotPrimary, RedisRefused, RedisUnavailable
+from .pipeline import Reply
 from .scripts import Script
 from .sentinel import primary_of
-from .server import Outage, Server
+from .server import Server
 from .settings import RedisSettings
-from .wire import Wire
 
-__all__ = ["OneServer", "Route", "wire_to"]
-
-Reply = Any
-
-CONNECTIONS = 4
-"""To one server. While it waits for its disk for what came by one of them, the others bring the next: with appendfsync
-always, 64 saves at once are three times as fast as with one. A key's calls take one way, so that they stay in order."""
+__all__ = ["OneServer", "Route"]
 
 
 class Route(Protocol):
     """The way from a shard to its server."""
 
     async def open(self, deadline: float) -> None:
-        """Connect for the first time, within `deadline` seconds.
+        """Connect for the first time, within `deadline` seconds. `aclose` ends it, also where this fails.
 
         Raises:
             RedisUnavailable: No server answers, or it refuses us.
@@ -51,55 +46,42 @@ class Route(Protocol):
         """`connected` and `reconnects`."""
         ...
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Break all connections, and make none any more. Idempotent."""
         ...
 
 
-async def wire_to(
-    server: tuple[str, int],
-    settings: RedisSettings,
-    scripts: Sequence[Script],
-    *,
-    name: str,
-    timeout: float,
-) -> Wire:
-    """A connection to a primary with what `settings` say."""
-    return await connect(
-        server,
-        tls=tls_context(settings),
-        user=settings.user,
-        password=settings.password,
-        db=settings.db,
-        scripts=scripts,
-        name=name,
-        timeout=timeout,
-        replicas=settings.replicas,
-    )
-
-
 class OneServer:
-    """A `Route` where one primary has all keys: named in the URL, or by sentinels."""
+    """A `Route` where one primary has all keys: named in the URL, or by sentinels. Made on its event loop."""
 
     def __init__(self, settings: RedisSettings, scripts: Sequence[Script], *, name: str, timeout: float) -> None:
         self._settings = settings
-        make = partial(wire_to, settings=settings, scripts=scripts, name=name, timeout=timeout)
-        self._make = make
+        self._scripts = scripts
+        self._name = name
         self._timeout = timeout
-        outage = Outage()
-        self._servers = [Server(self._find, outage) for _ in range(CONNECTIONS)]
+        self._tasks = asyncio.TaskGroup()
+        self._opened = False
+        self.server = Server(
+            partial(new_connection, options_of(settings, timeout=timeout)),
+            self._connect,
+            self._tasks,
+            timeout=timeout,
+            replicas=settings.replicas,
+        )
 
     async def open(self, deadline: float) -> None:
         """See `Route.open`."""
-        await self._servers[0].connect_first(deadline)
+        await self._tasks.__aenter__()
+        self._opened = True
+        await self.server.open(deadline)
 
     async def run(self, slot: int, script: Script, *args: bytes, writing: bool) -> Reply:
         """See `Route.run`."""
-        return await self._servers[slot % CONNECTIONS].run(script, *args, writing=writing)
+        return await self.server.run(script, *args, writing=writing)
 
     async def info(self) -> list[tuple[str, Server]]:
         """See `Route.info`."""
-        return [(self._servers[0].where, self._servers[0])]
+        return [(self.server.where, self.server)]
 
     def spread(self, slots: Sequence[int]) -> list[int]:
         """See `Route.spread`."""
@@ -107,27 +89,27 @@ class OneServer:
 
     def stats(self) -> dict[str, float]:
         """See `Route.stats`."""
-        used = [server for server in self._servers if server.connections]
-        return {
-            "connected": 1 if used and all(server.connected for server in used) else 0,
-            "reconnects": sum(server.connections - 1 for server in used),
-        }
+        return {"connected": 1 if self.server.connected else 0, "reconnects": self.server.reconnects}
 
-    def close(self) -> None:
-        """See `Route.close`."""
-        for server in self._servers:
-            server.close()
+    async def aclose(self) -> None:
+        """See `Route.aclose`."""
+        self.server.close()
+        opened, self._opened = self._opened, False
+        if opened:
+            await self._tasks.__aexit__(None, None, None)
 
-    async def _find(self) -> Wire:
+    async def _connect(self, connection: RedisConnection) -> None:
+        make = partial(connect, connection, scripts=self._scripts, name=self._name, timeout=self._timeout)
         if self._settings.mode == "server":
             try:
-                return await self._make(self._settings.servers[0])
+                await make(self._settings.servers[0])
             except RedisNotPrimary as error:
                 raise RedisRefused(str(error)) from error
+            return
         try:
             async with asyncio.timeout(self._timeout):
                 primary = await primary_of(self._settings, timeout=self._timeout)
-            return await self._make(primary)
+            await make(primary)
         except TimeoutError as error:
             raise RedisUnavailable(
                 f"no sentinel ({self._settings.where}) names the primary within {self._timeout:g} s"

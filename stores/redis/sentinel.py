@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hiredis
+import redis.exceptions as redis_py
 
-from .connecting import connect, tls_context
+from .connecting import connect
+from .connection import new_connection, options_of
 from .errors import RedisRefused, RedisUnavailable
-from .replies import refusal
+from .pipeline import answer, packed
+from .replies import refusal, text_of
 from .settings import RedisSettings
-from .wire import packed
 
 __all__ = ["primary_of"]
 
 
 async def primary_of(settings: RedisSettings, *, timeout: float) -> tuple[str, int]:
     """Host and port of the primary of `settings.service`, from the first sentinel that knows it.
+
+    redis-py's `discover_master` would say of all that went wrong only that there is no master.
 
     Raises:
         RedisUnavailable: No sentinel answers, or none knows the primary.
@@ -33,22 +36,21 @@ async def primary_of(settings: RedisSettings, *, timeout: float) -> tuple[str, i
 
 
 async def _asked(server: tuple[str, int], settings: RedisSettings, service: str, timeout: float) -> tuple[str, int]:
-    wire = await connect(
-        server,
-        tls=tls_context(settings),
-        user=settings.sentinel_user,
-        password=settings.sentinel_password,
-        primary=False,
-        name="understudy",
-        timeout=timeout,
-    )
-    try:
-        reply = await wire.send(packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service), writing=False)
-    finally:
-        wire.close()
     where = f"{server[0]}:{server[1]}"
-    if isinstance(reply, hiredis.ReplyError):
-        text = str(reply)
+    options = options_of(settings, timeout=timeout)
+    connection = new_connection(
+        options | {"username": settings.sentinel_user, "password": settings.sentinel_password, "db": 0}
+    )
+    await connect(connection, server, timeout=timeout, primary=False)
+    try:
+        await connection.send_packed_command(packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service))
+        reply = await answer(connection)
+    except redis_py.RedisError as error:
+        raise RedisUnavailable(f"the sentinel at {where} does not answer") from error
+    finally:
+        connection.drop()
+    if isinstance(reply, redis_py.RedisError):
+        text = text_of(reply)
         if "unknown command" in text.lower():
             raise RedisRefused(f"Redis at {where} is no sentinel: name the sentinels, or write redis://{where}")
         error = refusal(text, where, writing=False)

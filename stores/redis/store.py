@@ -38,9 +38,9 @@ MAX_SNAPSHOT = 128 * 2**20
 class RedisStore:
     """A `SessionStore` in Redis 6.2 or later, or Valkey: one server, one behind sentinels, or a cluster.
 
-    Each method is one script, and so one atomic step and one round trip (`list`, `expire` and `ping`: some). All calls
-    share one connection to each primary. While Redis is away every call raises `StoreUnavailable`; the next call after
-    a pause connects again.
+    Each method is one script, and so one atomic step and one round trip (`list`, `expire` and `ping`: some). Calls of
+    one moment share a pipeline, and all of them a few connections of redis-py to each primary. While Redis is away
+    every call raises `StoreUnavailable`; the next call after a pause connects again.
 
     **one-writer** holds through a fail-over that loses writes: a store sends with each write the mark that it left in
     the record when it was given the epoch, so that of two that were given one epoch, in two histories,
@@ -125,7 +125,7 @@ class RedisStore:
             store = cls(route, settings, clock, id=id, max_calls=max_calls, event_bounds=event_bounds)
             store.warnings, _ = await asyncio.gather(look_around(route, settings), store.try_out())
         except BaseException:
-            route.close()
+            await route.aclose()
             raise
         for warning in store.warnings:
             logger.warning("%s", warning)
@@ -318,7 +318,7 @@ class RedisStore:
         try:
             await self._calls.close(self._close_timeout)
         finally:
-            self._route.close()
+            await self._route.aclose()
 
     def stats(self) -> dict[str, float]:
         """Calls and failed ones of writing and reading, calls under way, whether Redis is connected, how often it was

@@ -17,6 +17,7 @@ from support.ports import free_port
 from support.redis import RedisServer, fresh_prefix, wait_until
 from understudy.stores import (
     Address,
+    Record,
     SessionStore,
     StaleEpoch,
     StoreCorrupt,
@@ -148,11 +149,12 @@ async def test_every_call_on_a_connection_that_breaks_ends_and_none_twice(redis_
         assert {(await beside.claim(address, owner="n")).version for address in addresses} == {2}
 
 
-async def test_a_connection_that_was_cut_while_idle_costs_no_call(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_connection_that_was_cut_while_idle_costs_no_call(redis_server: RedisServer, reset: bool) -> None:
     async with _proxied(redis_server) as (store, proxy, _):
         address = await _new(store)
         for _ in range(3):
-            proxy.cut()
+            proxy.cut(reset=reset)
             proxy.restore()
             await asyncio.sleep(0.02)
             await store.claim(address, owner="node-2")
@@ -174,6 +176,41 @@ async def test_a_server_that_hangs_costs_a_call_its_deadline_and_no_more(redis_s
         await asyncio.sleep(0.3)
         await _save(store, address)
         assert (await beside.claim(address, owner="n")).version == 2
+
+
+async def test_calls_that_queue_for_a_server_that_hangs_end_with_the_first(redis_server: RedisServer) -> None:
+    async with _proxied(redis_server, timeout=0.3) as (store, proxy, _):
+        addresses = [await _new(store) for _ in range(10)]
+        proxy.stall()
+        began = time.monotonic()
+        calls = (_save(store, address, version) for version in range(2, 42) for address in addresses)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert time.monotonic() - began < 2
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        in_doubt = [
+            outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable) and outcome.outcome_unknown
+        ]
+        # What had not been sent was not done.
+        assert 0 < len(in_doubt) < 200
+
+
+async def test_a_store_that_is_closed_in_the_middle_of_calls_says_what_is_in_doubt(redis_server: RedisServer) -> None:
+    async with _proxied(redis_server) as (store, proxy, _):
+        address = await _new(store)
+        proxy.stall()
+        store._close_timeout = 0.05
+        tasks = [asyncio.ensure_future(_save(store, address, 2 + number)) for number in range(40)]  # noqa: TID251
+        tasks.append(asyncio.ensure_future(store.load(address)))  # noqa: TID251
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()
+        await store.aclose()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes[1:]), outcomes
+        # 32 have left in one pipeline; the others had to wait for it.
+        assert [o.outcome_unknown for o in outcomes if isinstance(o, StoreUnavailable)] == [True] * 31 + [False] * 9
+        with pytest.raises(StoreUnavailable, match="is closed"):
+            await store.load(address)
 
 
 async def test_a_slow_answer_that_still_moves_is_waited_for(redis_server: RedisServer) -> None:
@@ -227,7 +264,7 @@ async def test_no_more_calls_than_the_bound_are_under_way(redis_server: RedisSer
 async def test_no_more_bytes_than_the_bound_wait_for_the_network(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.stores.redis.wire.MAX_UNSENT", 2 * 2**20)
+    monkeypatch.setattr("understudy.stores.redis.server.MAX_UNANSWERED", 2 * 2**20)
     async with _proxied(redis_server) as (store, proxy, _):
         addresses = [await _new(store) for _ in range(60)]
         proxy.stall()
@@ -368,6 +405,41 @@ async def test_a_script_that_does_not_end_is_said_and_over_when_it_is_killed(red
             await _save(store, address)
 
 
+async def test_a_server_that_has_room_for_one_connection_only_is_used_by_that(redis_servers: Servers) -> None:
+    with redis_servers(options={"maxclients": "1"}) as server:
+        async with _opened(server.url) as store:
+            addresses = [await _new(store) for _ in range(100)]
+            for _ in range(3):
+                assert all(await asyncio.gather(*(store.load(address) for address in addresses)))
+            assert store.stats()["connected"] == 1
+
+
+async def test_a_server_that_loads_its_data_is_said_and_waited_for(redis_servers: Servers) -> None:
+    # It answers to nothing between two thousand commands.
+    options = {"key-load-delay": "200", "loading-process-events-interval-bytes": "1024"}
+    with redis_servers(options=options) as server:
+        async with _opened(server.url) as store:
+            address = await _new(store)
+            server.command("EVAL", "for i = 1, 4000 do redis.call('SET', 'k' .. i, 'x') end", 0)
+            server.kill()
+            server.start(ready=False)
+            said: list[StoreUnavailable] = []
+            async with asyncio.timeout(10):
+                while (record := await _loaded(store, address, said)) is None:
+                    await asyncio.sleep(0.02)
+            assert record.snapshot == b"one"
+            assert any("still loading" in str(error) for error in said), said
+            assert not any(error.outcome_unknown for error in said)
+
+
+async def _loaded(store: SessionStore, address: Address, said: list[StoreUnavailable]) -> Record | None:
+    try:
+        return await store.load(address)
+    except StoreUnavailable as error:
+        said.append(error)
+        return None
+
+
 async def test_scripts_that_somebody_flushed_are_learnt_again(redis_server: RedisServer) -> None:
     async with _opened(f"{redis_server.url}?prefix={fresh_prefix()}") as store:
         address = await _new(store)
@@ -474,6 +546,18 @@ async def test_tls_is_spoken_with_who_is_trusted_and_a_mismatch_is_said(redis_se
             await RedisStore.open(RedisSettings.from_url(f"rediss://127.0.0.1:{plain.port}?{ca}"), timeout=0.5)
 
 
+async def test_of_all_authorities_the_one_that_is_named_is_trusted_alone(
+    redis_servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_system, named = self_signed(tmp_path / "system"), self_signed(tmp_path / "named")
+    monkeypatch.setenv("SSL_CERT_FILE", str(of_the_system[0]))
+    with redis_servers(certificate=of_the_system) as server:
+        async with _opened(server.url) as store:
+            await _new(store)
+        with pytest.raises(RedisRefused, match="not trusted"):
+            await open_store(f"{server.url}?ca={named[0]}")
+
+
 async def test_a_file_that_is_gone_when_the_connection_is_made_anew_is_an_outage(
     redis_servers: Servers, tmp_path: Path
 ) -> None:
@@ -483,9 +567,7 @@ async def test_a_file_that_is_gone_when_the_connection_is_made_anew_is_an_outage
             address = await _new(store)
             away = cert.rename(tmp_path / "away.pem")
             assert isinstance(store._route, OneServer)
-            for connection in store._route._servers:
-                if connection._wire is not None:
-                    connection._wire.close()
+            store._route.server.leave()
             with pytest.raises(RedisRefused, match="no certificate that can be read"):
                 await store.load(address)
             away.rename(cert)
@@ -624,9 +706,7 @@ async def test_a_repeat_is_acknowledged_only_when_the_replicas_have_it(redis_ser
                     await _save(store, address)
                 assert caught.value.outcome_unknown
                 assert isinstance(store._route, OneServer)
-                for connection in store._route._servers:
-                    if connection._wire is not None:
-                        connection._wire.close()
+                store._route.server.leave()
             replica.resume()
             await _save(store, address)
 
@@ -642,7 +722,7 @@ async def test_of_two_that_were_given_one_epoch_in_two_histories_one_writes(redi
             server.kill()
             async with _opened(lagging.url) as second:
                 assert (await second.claim(address, owner="node-2")).epoch == 2
-                first._route.close()
+                await first._route.aclose()
                 first._route = second._route
                 with pytest.raises(StaleEpoch):
                     await first.save(address, epoch=2, version=2, snapshot=b"first", ttl=60)

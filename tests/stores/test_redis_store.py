@@ -14,6 +14,7 @@ from support.redis import RedisCluster, RedisServer, fresh_prefix, wait_until
 from understudy.runtime.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, SessionStore, StoreUnavailable
 from understudy.stores.redis import RedisStore
+from understudy.stores.redis.cluster import ClusterRoute
 from understudy.stores.redis.keys import shard_of, slot_of
 from understudy.stores.redis.settings import RedisSettings
 from understudy.stores.testing import ManualTime, StoreContract, store_machine
@@ -144,6 +145,34 @@ async def test_a_slot_that_moves_to_another_primary_is_followed(redis_cluster: R
             assert taker.command("HGET", key, "s") == b"moved"
 
 
+async def test_nodes_of_a_cluster_that_do_not_tell_their_names_are_where_it_was_reached(
+    redis_cluster: RedisCluster,
+) -> None:
+    for server in redis_cluster.servers:
+        assert server.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint") == b"OK"
+    try:
+        async with _opened(f"{redis_cluster.url}?prefix={fresh_prefix()}") as store:
+            addresses = [await _new(store) for _ in range(30)]
+            assert all(await asyncio.gather(*(store.load(address) for address in addresses)))
+    finally:
+        for server in redis_cluster.servers:
+            server.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+
+
+async def test_a_cluster_that_has_moved_altogether_is_found_by_its_url(redis_cluster: RedisCluster) -> None:
+    async with _opened(f"{redis_cluster.url}?prefix={fresh_prefix()}") as store:
+        addresses = [await _new(store) for _ in range(10)]
+        route = store._route
+        assert isinstance(route, ClusterRoute)
+        assert route._map is not None
+        for node in route._map.startup_nodes.values():
+            await node.disconnect()
+            node.connection_kwargs["port"] = 1
+            node._free.clear()
+        route._stale = True
+        assert all(await asyncio.gather(*(store.load(address) for address in addresses)))
+
+
 async def test_a_primary_of_a_cluster_that_is_away_costs_its_own_records_only(redis_cluster: RedisCluster) -> None:
     async with _opened(f"{redis_cluster.url}?prefix={fresh_prefix()}") as store:
         addresses = [await _new(store) for _ in range(30)]
@@ -186,6 +215,37 @@ async def test_each_call_is_one_command_to_redis(redis_servers: Callable[..., Re
             await store.delete(address, epoch=2)
             assert sent() - before == 5
             assert "cmdstat_eval" not in server.info("commandstats")
+
+
+async def test_calls_of_one_moment_leave_together(redis_servers: Callable[..., RedisServer]) -> None:
+    with redis_servers() as server:
+        async with _opened(server.url) as store:
+            addresses = [await _new(store) for _ in range(100)]
+
+            def reads() -> int:
+                return int(server.info("stats")["total_reads_processed"])
+
+            before = reads()
+            assert all(await asyncio.gather(*(store.load(address) for address in addresses)))
+            # Four pipelines, and the question itself.
+            assert 0 < reads() - before <= 8
+
+
+async def test_calls_for_one_record_keep_their_order(redis_url: str) -> None:
+    async with _opened(f"{redis_url}?prefix={fresh_prefix()}") as store:
+        addresses = [await _new(store) for _ in range(5)]
+        # Each save but the first is refused unless the one before it has been done.
+        await asyncio.gather(
+            *(
+                store.save(address, epoch=1, version=version, snapshot=b"%d" % version, ttl=60.0)
+                for version in range(2, 60)
+                for address in addresses
+            )
+        )
+        for address in addresses:
+            record = await store.load(address)
+            assert record is not None
+            assert record.snapshot == b"59"
 
 
 async def test_a_deleted_and_an_expired_record_leave_nothing_behind(redis_server: RedisServer) -> None:

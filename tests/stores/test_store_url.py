@@ -158,6 +158,7 @@ async def test_a_nats_url_that_makes_no_sense_says_why(text: str, says: str) -> 
     [
         ("nats", "nats", "cluster"),
         ("tls", "nats", "cluster"),
+        ("redis", "redis", "redis"),
         ("redis+sentinel", "hiredis", "redis"),
         ("dynamodb", "aiobotocore", "dynamodb"),
     ],

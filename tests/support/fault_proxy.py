@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 from typing import Literal, Self
 
@@ -52,9 +54,12 @@ class FaultProxy:
         async with asyncio.timeout(10):
             await self._broken.wait()
 
-    def cut(self) -> None:
-        """Break all connections, and refuse new ones until `restore`."""
+    def cut(self, *, reset: bool = False) -> None:
+        """Break all connections, and refuse new ones until `restore`. `reset`: without an orderly end."""
         self._refusing = True
+        for writer in self._writers if reset else ():
+            # Closed without lingering: RST instead of FIN.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._break()
 
     def stall(self) -> None:

@@ -22,8 +22,9 @@ def redis_missing() -> str | None:
         return "needs a Redis server: apt-get install redis-server"
     try:
         import hiredis  # noqa: F401
+        import redis  # noqa: F401
     except ImportError:
-        return "needs hiredis: pip install 'understudy[redis]'"
+        return "needs redis-py: pip install 'understudy[redis]'"
     return None
 
 
