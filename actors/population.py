@@ -13,7 +13,7 @@ from .cell import LiveCell
 from .counters import Counters
 from .departure import Departure
 from .envelope import Envelope
-from .errors import ActorError, Elsewhere, NodeDraining, RegistryFull
+from .errors import ActorError, Elsewhere, NodeDraining, OwnershipLost, RegistryFull
 from .host import Host
 from .lifecycle import State, begin_leaving, cut, fail_waiting, go, leave
 
@@ -127,7 +127,8 @@ class Population:
         departure = cell.departure
         if cell.state is State.LEAVING and departure is not None:
             _count(self.host.counters, departure)
-            self.host.notify(lambda observer: observer.departed(cell, departure))
+            told = _observed(departure, outcome)
+            self.host.notify(lambda observer: observer.departed(cell, told))
         if departure is Departure.ENDED:
             self.host.supervision.forget(address)
         _announce(cell, outcome)
@@ -214,6 +215,13 @@ class Population:
         # To make way for others is no failure: it does not use up a message's second chance.
         if successor is not None and departure is not Departure.PASSIVATED:
             successor.redelivered = tuple(once_more)
+
+
+def _observed(departure: Departure, outcome: bool | BaseException) -> Departure:
+    """Why it left, for observers: an end whose record is there still, or may be, is none."""
+    if departure is not Departure.ENDED or isinstance(outcome, bool):
+        return departure
+    return Departure.LOST if isinstance(outcome, OwnershipLost) else Departure.IN_DOUBT
 
 
 def _announce(cell: LiveCell, outcome: bool | BaseException) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         NoStandingStream,
         NotificationRefused,
         Session,
+        StateConflict,
         StateError,
         TenantContext,
         TurnSession,
@@ -65,7 +66,10 @@ if TYPE_CHECKING:
     from .limits import Limits, SessionLimits
     from .protected_resource import ProtectedResource
     from .runtime import Era, Runtime
-    from .session_errors import SessionNotFound, SessionUnavailable
+    from .session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable
+    from .session_hooks import SessionEvent, SessionHook, SessionHooks
+    from .session_info import SessionData, SessionInfo, SessionPage
+    from .session_provider import SessionProvider
     from .session_reference import SessionReference
     from .signing_keys import SigningKeyError
     from .tenant_hosts import ByHost, by_host
@@ -107,6 +111,8 @@ __all__ = [
     "NoStandingStream",
     "NotStarted",
     "NotificationRefused",
+    "OutcomeUnknown",
+    "OwnTurn",
     "PathRefused",
     "ProtectedResource",
     "QuotaExceeded",
@@ -119,11 +125,19 @@ __all__ = [
     "SecretsFile",
     "SecretsUnavailable",
     "Session",
+    "SessionData",
+    "SessionEvent",
+    "SessionHook",
+    "SessionHooks",
+    "SessionInfo",
     "SessionLimits",
     "SessionNotFound",
+    "SessionPage",
+    "SessionProvider",
     "SessionReference",
     "SessionUnavailable",
     "SigningKeyError",
+    "StateConflict",
     "StateError",
     "StatementRefused",
     "TenantConnection",
@@ -192,6 +206,15 @@ _ELSEWHERE = {
     "SessionLimits": ".limits",
     "SessionNotFound": ".session_errors",
     "SessionReference": ".session_reference",
+    "OutcomeUnknown": ".session_errors",
+    "OwnTurn": ".session_errors",
+    "SessionEvent": ".session_hooks",
+    "SessionHook": ".session_hooks",
+    "SessionHooks": ".session_hooks",
+    "SessionData": ".session_info",
+    "SessionInfo": ".session_info",
+    "SessionPage": ".session_info",
+    "SessionProvider": ".session_provider",
     "SessionUnavailable": ".session_errors",
     "SigningKeyError": ".signing_keys",
     "TenantResolver": ".tenants",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from mcp.shared.inbound import decode_header_value, unsupported_protocol_version_rejection
@@ -26,7 +27,6 @@ from .handshake import HandshakeLeg
 from .http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
 from .inbound import Inbound
 from .modern import ModernLeg
-from .notices import NOTICE
 from .open_streams import OpenStreams
 from .posts import Posts
 from .refusals import Refused, refuse
@@ -60,15 +60,16 @@ class Edge:
         modern: ModernLeg | None,
         numbers: TenantNumbers,
         router: Router | None = None,
-        notices: Leg | None = None,
+        host_legs: Mapping[str, Leg] | None = None,
         audit: AuditTrail | None = None,
         admission: Admission | None = None,
         open_streams: OpenStreams | None = None,
         threads: BlockingThreads | None = None,
     ) -> None:
-        """`router`: sends requests to other nodes; None: there are none. `notices`: see `Notices.serve`. `admission`:
-        lets requests in; None: all at once. `open_streams`: ends them with their credentials; None: they last.
-        `threads`: where the threads of calls are counted; None: nowhere.
+        """`router`: sends requests to other nodes; None: there are none. `host_legs`: what serves the calls of
+        other nodes' host programs, by their purpose. `admission`: lets requests in; None: all at once. `open_streams`:
+        ends them with their credentials; None: they last. `threads`: where the threads of calls are counted; None:
+        nowhere.
         """
         self._guard = guard
         self._tenants = tenants
@@ -77,7 +78,7 @@ class Edge:
         self._modern = modern
         self._numbers = numbers
         self._router = router
-        self._notices = notices
+        self._host_legs = dict(host_legs or {})
         self._audit = audit
         self._admission = admission
         self._open_streams = open_streams
@@ -163,7 +164,8 @@ class Edge:
         Raises:
             Elsewhere, NoRoom: As a `Leg`: the other node is to look further.
         """
-        if inbound.purpose == NOTICE:
+        host_leg = self._host_legs.get(inbound.purpose)
+        if host_leg is not None:
             ASKER.set(None)
             TALLY.set(None)
         else:
@@ -172,8 +174,8 @@ class Edge:
             named = _named_session(inbound.headers)
             Asking(self._audit, inbound.scope["method"], named, inbound.tenant, forwarded=True)
         try:
-            if inbound.purpose == NOTICE and self._notices is not None:
-                await self._notices(inbound)
+            if host_leg is not None:
+                await host_leg(inbound)
             else:
                 waiting = self._enter(inbound.tenant, len(inbound.body))
                 if waiting is not None:

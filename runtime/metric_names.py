@@ -41,6 +41,7 @@ GAUGES = {
     "limits_counting_alone": "1 while this node applies the limits by itself because of that.",
     "limits_tenants": "Tenants whose use of their limits is known at this node.",
     "limits_sessions": "Sessions whose use of their own limits is known at this node.",
+    "session_hooks_waiting": "Events of sessions that hooks are yet to be told of.",
     "audit_waiting": "Entries of the audit trail that wait to be written.",
     "store_records": "Records in the memory store.",
     "store_snapshot_bytes": "Bytes of all snapshots in the memory store.",
@@ -58,6 +59,9 @@ GAUGES = {
 TOTALS = {
     **CLUSTER_TOTALS,
     **HELPER_TOTALS,
+    "session_hooks_told_total": "Events of sessions that hooks were told of.",
+    "session_hooks_failed_total": "Times that a hook of sessions raised, or took too long.",
+    "session_hooks_dropped_total": "Events of sessions that hooks were not told of, because too many waited.",
     "sessions_turns_started": "Calls that got their turn.",
     "sessions_turns_failed": "Turns that raised, were cancelled, or could not be saved.",
     "sessions_deadlines_exceeded": "Calls that took longer than they may.",

@@ -27,10 +27,11 @@ from .fairness.admission import Admission
 from .fairness.blocking_threads import BlockingThreads
 from .fairness.thread_limiter import thread_limiter
 from .handshake import HandshakeLeg
+from .host_calls import HostCalls
 from .http import BodyReader
 from .limits.limiter import Limiter
 from .modern import ModernLeg
-from .notices import Notices
+from .notices import NOTICE, Notices
 from .open_streams import OpenStreams
 from .options import RuntimeOptions
 from .posts import Posts
@@ -39,6 +40,8 @@ from .resumable import ResumableStreams
 from .routing import Placement
 from .security import HostGuard
 from .session_ends import SessionEnded, SessionEnds
+from .session_errands import ERRAND, SessionErrands
+from .session_life import SessionLife
 from .tenant_news import TenantHook, TenantNews
 from .tenant_numbers import TenantNumbers
 from .tenant_tally import ObserveCall
@@ -66,9 +69,12 @@ class Node:
     resumable: ResumableStreams
     relay: Relay
     notices: Notices
+    session_calls: HostCalls
+    """The host program's way to `SessionErrands`, here and at other nodes."""
     edge: Edge
     news: TenantNews
     audit: AuditTrail | None = None
+    life: SessionLife | None = None
     open_streams: OpenStreams | None = None
     admission: Admission | None = None
     threads: BlockingThreads | None = None
@@ -153,6 +159,8 @@ class Node:
         if cluster is not None:
             cluster.router.serve_here = self.edge.serve_inbound
             cluster.journal.changed = self.news.heard
+            if self.life is not None:
+                cluster.ended_asleep = self.life.ended_asleep
             await cluster.join(self.registry, self.resumable.table)
             stack.push_async_callback(cluster.leave)
             self.cluster = cluster
@@ -210,6 +218,11 @@ class Node:
             heard_by.append(self.limiter.session_over)
         if heard_by:
             observer = SessionEnds(heard_by, observer)
+        if options.hooks is not None:
+            self.life = await stack.enter_async_context(
+                SessionLife(options.hooks, node=self.runtime.node_id, inner=observer)
+            )
+            observer, kind.opened = self.life, self.life.opened
         self.registry = kind.registry = Registry(
             store=self.store,
             kinds=[kind],
@@ -287,6 +300,15 @@ class Node:
         )
         stack.callback(tasks.spawn(self.news.run()).cancel)
         self.notices = Notices(self.registry, placement.router)
+        errands = SessionErrands(
+            self.registry,
+            max_state=options.max_state,
+            ended=streams.end,
+            ended_asleep=None if self.life is None else self.life.ended_asleep,
+            announce=placement.announce,
+            limits=self.limiter,
+        )
+        self.session_calls = HostCalls(ERRAND, placement.router, errands.serve)
         self.edge = Edge(
             guard=self._guard,
             tenants=options.tenants,
@@ -295,7 +317,7 @@ class Node:
             modern=self.modern,
             numbers=self._numbers,
             router=placement.router,
-            notices=self.notices.serve,
+            host_legs={NOTICE: self.notices.serve, ERRAND: errands.serve},
             audit=self.audit,
             admission=self.admission,
             open_streams=self.open_streams,
@@ -354,6 +376,8 @@ class Node:
             numbers |= self.open_streams.stats()
         if self.audit is not None:
             numbers |= self.audit.stats()
+        if self.life is not None:
+            numbers |= self.life.stats()
         if self.admission is not None:
             numbers |= self.admission.stats()
         if self.threads is not None:

@@ -13,6 +13,7 @@ from .errors import ConfigurationError
 from .fairness import Fairness
 from .limits.options import LimitOptions
 from .routing import Placement
+from .session_hooks import SessionHooks
 from .tenant_helpers import HelperOptions
 from .tenant_label import MOST_LABELS
 from .tenants import TenantResolver
@@ -74,6 +75,7 @@ class RuntimeOptions:
     """None: first come, first served."""
     helpers: HelperOptions
     limits: LimitOptions | None
+    hooks: SessionHooks | None
 
     def __post_init__(self) -> None:
         """
@@ -102,6 +104,8 @@ class RuntimeOptions:
             raise ConfigurationError("encryption is for what the store keeps, and event_log is kept apart from it")
         if self.encryption_allows_plain and self.encryption is None:
             raise ConfigurationError("encryption_allows_plain is given without encryption; name the keys")
+        if self.hooks is not None and not isinstance(self.hooks, SessionHooks):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"hooks is {self.hooks!r:.80}; it must be SessionHooks(opened=..., ended=...)")
         if self.cluster is not None and self.max_body > self.cluster.max_body:
             raise ConfigurationError(
                 f"max_body is {self.max_body}, but at most {self.cluster.max_body} bytes can cross between nodes, any "

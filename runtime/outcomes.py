@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from mcp.server.streamable_http import REQUEST_CANCELLED
 
 from ..actors.session.wire import SERVER_BUSY, SESSION_NOT_FOUND, Refusal
 
-__all__ = ["Outcome", "is_unknown", "outcome_of"]
+__all__ = ["IN_DOUBT", "Outcome", "is_unknown", "outcome_of"]
 
 Outcome = Literal["result", "tool error", "error", "cancelled", "unknown", "refused"]
 
+IN_DOUBT: Final = {"outcome": "unknown"}
+"""`data` of the error for what may have run."""
 _TURNED_AWAY = frozenset((401, 403, 429, 503))
 
 

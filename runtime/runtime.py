@@ -38,6 +38,8 @@ from .protected_resource import ProtectedResource
 from .publishing import publish
 from .routing import Placement
 from .security import HostGuard
+from .session_hooks import SessionHooks
+from .session_provider import SessionProvider
 from .session_reference import SessionReference
 from .tenant_helpers import HelperOptions
 from .tenant_label import DEFAULT_LABELS
@@ -117,6 +119,7 @@ class Runtime:
         limits: Limits | LimitsByPlan | LimitsOf | None = None,
         when_counters_fail: WhenCountersFail = "open",
         limit_counters: Counters | None = None,
+        hooks: SessionHooks | None = None,
     ) -> None:
         """
         Args:
@@ -172,6 +175,7 @@ class Runtime:
             when_counters_fail: What to do while what all nodes count together is out of reach. "open": each node
                 applies the limits by itself, alone. "closed": what has a limit is refused.
             limit_counters: Where nodes count together, in place of the cluster's NATS.
+            hooks: Functions that are told when a session is opened, comes into memory, leaves it, or ends; None: none.
 
         Raises:
             HostingError: `server` cannot be hosted.
@@ -209,6 +213,7 @@ class Runtime:
             fairness=fairness_of(fairness) if tenants is not None else None,
             helpers=HelperOptions(cache, files, secrets, database),
             limits=LimitOptions.of(limits, when_counters_fail, limit_counters),
+            hooks=hooks,
         )
         self.node_id: str = node_id or f"{socket.gethostname()}-{token_hex(3)}"
         self._server = server
@@ -223,6 +228,8 @@ class Runtime:
         self._servers: Servers | None = self._make_servers()
         self._node: Node | None = None
         self._draining = False
+        self.sessions = SessionProvider(lambda: self._node, self._options, self._refer)
+        """Its sessions, at all nodes of its cluster, for code that runs in no call of theirs."""
         self.app = Application(self, path)
         """The ASGI application: the MCP endpoint at `path`, and `/healthz`, `/readyz`, `/metrics`."""
 
@@ -320,7 +327,10 @@ class Runtime:
         Nothing is looked up before one of its methods is awaited. `tenant`: whose session it must be; that of any other
         is then as unknown as one that never was. None does not ask: whoever hosts the runtime is trusted.
         """
-        return SessionReference(session_id, tenant, self._tell)
+        return self._refer(session_id, tenant)
+
+    def _refer(self, id: str, tenant: str | None) -> SessionReference:
+        return SessionReference(id, tenant, self._tell)
 
     async def _tell(self, id: str, method: str, params: dict[str, Any] | None, tenant: str | None) -> None:
         if self._node is None:

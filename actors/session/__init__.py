@@ -12,6 +12,7 @@ from .errors import (
     ReadOnlyTurn,
     RequestCancelled,
     SessionError,
+    StateConflict,
     StateError,
     TurnOver,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "SessionKind",
     "SessionSeed",
     "SessionSnapshot",
+    "StateConflict",
     "StateError",
     "TenantContext",
     "TurnOver",

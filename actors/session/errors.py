@@ -19,6 +19,7 @@ __all__ = [
     "ReadOnlyTurn",
     "RequestCancelled",
     "SessionError",
+    "StateConflict",
     "StateError",
     "TurnOver",
 ]
@@ -95,6 +96,17 @@ class ReadOnlyTurn(SessionError):
 
 class StateError(SessionError, ValueError):
     """`session.state` holds what cannot be saved: a type, a key, a size."""
+
+
+class StateConflict(SessionError):
+    """An update expected another state than there is. Nothing was changed: read it again, and decide anew.
+
+    `keys`: whose values differ; empty where the state as a whole does.
+    """
+
+    def __init__(self, message: str, keys: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 class NotificationRefused(SessionError, ValueError):

@@ -13,6 +13,8 @@ from mcp_types import RequestId
 
 from .errors import HandlerExit, LimitExceeded, RequestCancelled
 from .exchange import Exchange
+from .state import EMPTY_STATE
+from .state_update import StateUpdate
 from .tenant import TenantContext
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .session_actor import SessionActor
     from .surface import Surface
 
-__all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle", "Tell"]
+__all__ = ["MOVED", "Authorize", "Call", "Merge", "Notice", "OpenHandle", "Tell", "Update", "Wake"]
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +165,8 @@ class OpenHandle:
 
     tenant: TenantContext
     protocol_version: str
+    state: bytes = EMPTY_STATE
+    """What it starts with, packed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -183,3 +187,20 @@ class Tell:
     """As `checked_notification` gives them."""
     tenant: str | None = None
     """Whose session it must be. None: anybody's."""
+
+
+@dataclass(slots=True, eq=False)
+class Update:
+    """Change the state from outside of any call. The turn's result is the packed state as it is then."""
+
+    update: StateUpdate
+    tenant: str | None = None
+    """As in `Tell`."""
+
+
+@dataclass(slots=True, eq=False)
+class Wake:
+    """Be in memory, and count this as a use. The turn's result is None."""
+
+    tenant: str | None = None
+    """As in `Tell`."""

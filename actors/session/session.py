@@ -84,6 +84,11 @@ class TurnSession(Notifier):
         self._over = False
 
     @property
+    def running(self) -> bool:
+        """Whether its turn has not ended yet."""
+        return not self._over
+
+    @property
     def what(self) -> str:
         """What is running, for messages: `tool 'count'`, or the method."""
         return f"tool {self._tool!r}" if self._tool is not None else self._method

@@ -22,13 +22,14 @@ from .dispatch import CallDispatch, NoticeDispatch
 from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
 from .kernel import on_notify, on_request
 from .live import LiveObjects
-from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell
+from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell, Update, Wake
 from .outside_calls import OutsideCalls
 from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for
 from .relay import message_of
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
 from .state import merge_states
+from .state_update import MOST_ONCE, StateUpdate
 from .surface import SURFACE, Surface
 from .tenant import TenantContext
 from .tenants.foreign import refuse_foreign_uris
@@ -149,18 +150,30 @@ class SessionActor(OutsideCalls):
             if self.snap.origin != "handshake" and not message.by_handle:
                 raise ForeignSession(self._cell.address)
             return None
-        if kind is Tell:
+        if kind is Tell or kind is Update or kind is Wake:
             if message.tenant not in (None, self.snap.tenant):
                 raise ForeignSession(self._cell.address)
-            await self.tell(message.method, message.params)
-            return None
+            if kind is Tell:
+                await self.tell(message.method, message.params)
+            return self._update(message.update) if kind is Update else None
         if kind is Merge:
             merged = merge_states(self.snap.state, message.before, message.after, self._kind.max_state)
             self._next = replace(self.snap, state=merged)
             return None
         assert kind is OpenHandle, message
-        self._next = replace(self.snap, protocol_version=message.protocol_version)
+        self._next = replace(self.snap, protocol_version=message.protocol_version, state=message.state)
         return None
+
+    def _update(self, update: StateUpdate) -> bytes:
+        snap, once = self.snap, update.once
+        if once is not None and once in snap.updates:
+            return snap.state
+        state = update.applied(snap.state, self._kind.max_state)
+        if once is not None:
+            self._next = replace(snap, state=state, updates=(*snap.updates, once)[-MOST_ONCE:])
+        elif state is not snap.state:
+            self._next = replace(snap, state=state)
+        return state
 
     async def _call(self, call: Call, access: Access) -> dict[str, Any]:
         if self._in_flight is None or self._in_flight.get(_key(call)) is not call:
@@ -361,6 +374,8 @@ class SessionActor(OutsideCalls):
         if self._next is not None:
             self._state_saved(self._next)
             before, self.snap = self.snap, self._next
+            if not before.protocol_version and self._kind.opened is not None:
+                self._kind.opened(self._cell.address, self.snap)
             if self._kind.relay is not None and self.snap.subscriptions != before.subscriptions:
                 self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard)
         self._turn_over()

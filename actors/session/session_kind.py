@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...stores import Address, Record
@@ -68,6 +69,8 @@ class SessionKind:
         """Told of changed subscriptions; None where nothing is relayed."""
         self.limits: CallLimits | None = None
         """Says how much a tenant may use; None: everything."""
+        self.opened: Callable[[Address, SessionSnapshot], None] | None = None
+        """Told of each session when its first snapshot is saved. Must be quick, and not raise."""
 
     async def merge(self, address: Address, before: bytes, after: bytes) -> None:
         """Save what an interleaved turn changed from `before` to `after`, in an exclusive turn of its own.

@@ -37,9 +37,13 @@ class SessionSnapshot:
     """Resource URIs, in order of subscription."""
     state: bytes = EMPTY_STATE
     """`session.state`, packed."""
+    updates: tuple[str, ...] = ()
+    """`StateUpdate.once` of the last updates that had one, oldest first."""
 
     def pack(self) -> bytes:
         """The wire form, at the version that this code writes."""
+        # An earlier version, which knows no updates, reads on: only the session's next updates might be made twice.
+        updates = {"updates": self.updates} if self.updates else {}
         return pack(
             {
                 "v": SNAPSHOT_VERSION,
@@ -51,6 +55,7 @@ class SessionSnapshot:
                 "log_level": self.log_level,
                 "subscriptions": self.subscriptions,
                 "state": self.state,
+                **updates,
             }
         )
 
@@ -97,18 +102,26 @@ class SessionSnapshot:
                 log_level=fields["log_level"],
                 subscriptions=tuple(fields["subscriptions"]),
                 state=fields["state"],
+                updates=tuple(fields.get("updates", ())),
             )
             state: Any = unpack(snapshot.state)
         except Exception as error:
             raise SnapshotError(f"a session snapshot of version {version} is damaged: {error!r}") from None
         subscriptions: Any = fields["subscriptions"]
-        texts = (snapshot.tenant, snapshot.principal, snapshot.protocol_version, *snapshot.subscriptions)
+        texts = (
+            snapshot.tenant,
+            snapshot.principal,
+            snapshot.protocol_version,
+            *snapshot.subscriptions,
+            *snapshot.updates,
+        )
         if (
             snapshot.origin not in ("handshake", "handle")
             or not all(isinstance(text, str) for text in texts)  # pyright: ignore[reportUnnecessaryIsInstance]
             or not isinstance(snapshot.client, bytes)  # pyright: ignore[reportUnnecessaryIsInstance]
             or not isinstance(snapshot.log_level, str | None)  # pyright: ignore[reportUnnecessaryIsInstance]
             or not isinstance(subscriptions, list)
+            or not isinstance(fields.get("updates", []), list)
             or not isinstance(state, dict)
             or not all(isinstance(key, str) for key in cast("dict[Any, Any]", state))
         ):

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,7 +17,7 @@ from nats.errors import Error as NatsError
 from ...actors.clock import Clock, SystemClock
 from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
-from ...stores import Address, SessionStore
+from ...stores import Address, Record, SessionStore
 from ...stores.nats.bucket import Bucket
 from ...stores.nats.connection import close, connect, jetstream, translated
 from ..link import SEALED, Link, Seals
@@ -90,6 +91,8 @@ class Cluster:
         self.counts = Counts()
         self.failover = Latency()
         self.journal = TenantJournal()
+        self.ended_asleep: Callable[[Record], None] | None = None
+        """Told of a session that an operator ends while no node has it in memory, by its last record."""
         self.ownership = Ownership(f"{node_id}.none", lease=options.lease)
         self.registry: Registry
         self.streams: StreamTable

@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 
 from ...actors import Elsewhere
 from ...actors.session import SESSION
-from ...stores import Address, RecordInfo
+from ...stores import Address, Record, RecordInfo
 from ..metrics import Latency
 from .control import ControlError, Operation
 from .directory import DirectoryUnavailable, EntryChanged
@@ -144,13 +144,14 @@ class _Operations:
         cluster = self._cluster
         address = _address(question)
         if address in cluster.registry or cluster.ownership.holds(address):
+            asleep = await self._asleep(address)
             try:
                 ended = await cluster.registry.end(address)
             except Elsewhere:
                 # It went while we looked; the directory tells where to.
                 pass
             else:
-                cluster.streams.end(address)
+                self._ended(address, asleep if ended else None)
                 return {"ended": ended}
         owner = await self._owner(address)
         if owner:
@@ -159,14 +160,27 @@ class _Operations:
                 return {"elsewhere": node}
             raise ControlError("the session is on its way in or out of memory; try again in a moment")
         entry = await cluster.directory.look_up(address)
+        asleep = await self._asleep(address)
         ended = await _bounded(cluster.store.delete(address))
-        # Its events go with it, though nobody has it in memory.
-        cluster.streams.end(address)
+        self._ended(address, asleep if ended else None)
         if entry is not None:
             # A hint that leads nowhere costs a hop.
             with suppress(EntryChanged, DirectoryUnavailable):
                 await cluster.directory.remove(address, entry.revision)
         return {"ended": ended}
+
+    async def _asleep(self, address: Address) -> Record | None:
+        """What is known of a session that nobody will see leave memory, if somebody wants to know."""
+        cluster = self._cluster
+        if cluster.ended_asleep is None or address in cluster.registry:
+            return None
+        return await _bounded(cluster.store.load(address))
+
+    def _ended(self, address: Address, asleep: Record | None) -> None:
+        # Its events go with it, also where nobody has it in memory.
+        self._cluster.streams.end(address)
+        if asleep is not None and self._cluster.ended_asleep is not None:
+            self._cluster.ended_asleep(asleep)
 
     async def drain(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Move all sessions to other nodes; answers when all have moved, or at once if that is under way already."""

@@ -218,7 +218,9 @@ class ClusterRouter:
             tried |= {peer.incarnation}
             self._ownership.peers.assign(peer)
             try:
-                event = await self._forwarding.forward(inbound, None, peer.incarnation, response, purpose="open")
+                event = await self._forwarding.forward(
+                    inbound, None, peer.incarnation, response, purpose=inbound.purpose or "open"
+                )
             finally:
                 self._keep_alive.leave(response)
             if isinstance(event, Answered):

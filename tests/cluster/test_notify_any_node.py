@@ -23,6 +23,7 @@ from understudy.runtime import (
     SessionUnavailable,
     TenantContext,
 )
+from understudy.runtime.notices import NOTICE
 from understudy.stores import Address
 
 N = "notifications/n"
@@ -206,16 +207,17 @@ async def test_a_notice_that_broke_off_is_in_doubt_and_not_sent_again(
     owner, second, third = three
     client = await opened(owner)
     stream = await third.same(client).start("GET").started()
-    serve = owner.runtime.edge._notices  # type: ignore[union-attr]
+    legs = owner.runtime.edge._host_legs  # type: ignore[union-attr]
+    serve = legs[NOTICE]
 
     async def tell_and_die(inbound: Any) -> None:
         async def lost(message: Any) -> None:
             await asyncio.get_running_loop().create_future()
 
         inbound.send = lost
-        await serve(inbound)  # type: ignore[misc]
+        await serve(inbound)
 
-    monkeypatch.setattr(owner.runtime.edge, "_notices", tell_and_die)
+    monkeypatch.setitem(legs, NOTICE, tell_and_die)
     async with TaskOwner() as tasks:
         telling = tasks.spawn(outcome(session_at(second, client).notify(N, {"n": 1})))
         await stream.until(lambda: numbers(stream))
@@ -233,7 +235,7 @@ async def test_an_earlier_versions_node_refuses_a_notice_clearly(three: list[Mem
     owner, second, _ = three
     client = await opened(owner)
     # What a node does that has never heard of notices.
-    owner.runtime.edge._notices = None  # type: ignore[union-attr]
+    del owner.runtime.edge._host_legs[NOTICE]  # type: ignore[union-attr]
     with pytest.raises(SessionUnavailable, match="Missing session ID") as error:
         await session_at(second, client).notify(N)
     assert not error.value.outcome_unknown
@@ -248,9 +250,9 @@ async def test_who_gives_up_waiting_is_told_that_it_is_in_doubt(
     async def hang(inbound: Any) -> None:
         await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(owner.runtime.edge, "_notices", hang)
+    monkeypatch.setitem(owner.runtime.edge._host_legs, NOTICE, hang)  # type: ignore[union-attr]
     monkeypatch.setattr(second.runtime._node.notices, "_timeout", 0.1)
-    with pytest.raises(SessionUnavailable, match=r"not told within 0\.1 s") as error:
+    with pytest.raises(SessionUnavailable, match=r"no answer came within 0\.1 s") as error:
         await session_at(second, client).notify(N)
     assert error.value.outcome_unknown
 

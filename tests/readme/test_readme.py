@@ -143,6 +143,19 @@ async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, m
             for session_id, status in ((session["mcp-session-id"], 200), ("A" * 32, 404)):
                 told = await http.post("/prices-changed", params={"session_id": session_id})
                 assert told.status_code == status
+            id = session["mcp-session-id"]
+            for _ in range(2):
+                paid = await http.post(f"/payments/{id}", params={"event_id": "evt_1", "cents": 500})
+                assert paid.json() == {"cents": 500}
+            assert (await http.post(f"/payments/{'A' * 32}", params={"event_id": "e", "cents": 1})).status_code == 404
+            for agent in ("ada", "bob"):
+                assert (await http.post(f"/claims/{id}", params={"agent": agent})).json() == "ada"
+            assert (await http.get("/carts")).json() == {id: 0}
+    watched = names["watched"]
+    async with watched:
+        created = await watched.sessions.create()
+        assert await watched.sessions.delete(created.id)
+    assert names["seen"] == ["opened", "anonymous/anonymous ended a session opened by handle"]
     runtime = names["with_helpers"]
     async with (
         runtime,

@@ -43,6 +43,8 @@ HANDSHAKE = SessionSnapshot(
     ),
 )
 HANDLE = SessionSnapshot(origin="handle", tenant="anonymous", principal="anonymous", protocol_version="2026-07-28")
+UPDATED = replace(HANDLE, updates=("evt_1", "evt_2"))
+SAMPLES = [("handshake", HANDSHAKE), ("handle", HANDLE), ("updated", UPDATED)]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 snapshots = st.builds(
@@ -54,18 +56,19 @@ snapshots = st.builds(
     client=st.binary(max_size=50),
     log_level=st.none() | texts,
     subscriptions=st.lists(texts, max_size=4).map(tuple),
+    updates=st.lists(texts, max_size=4).map(tuple),
     state=st.dictionaries(texts, st.integers(0, 9) | texts, max_size=4).map(lambda state: pack_state(state, 2**20)),
 )
 
 
-@pytest.mark.parametrize(("name", "snapshot"), [("handshake", HANDSHAKE), ("handle", HANDLE)])
+@pytest.mark.parametrize(("name", "snapshot"), SAMPLES)
 def test_a_snapshot_of_version_1_is_read_as_it_was_written(name, snapshot):
     stored = bytes.fromhex((GOLDEN / f"snapshot-1-{name}.hex").read_text())
     assert SessionSnapshot.unpack(stored) == snapshot
     assert unpack_state(SessionSnapshot.unpack(stored).state) == unpack_state(snapshot.state)
 
 
-@pytest.mark.parametrize(("name", "snapshot"), [("handshake", HANDSHAKE), ("handle", HANDLE)])
+@pytest.mark.parametrize(("name", "snapshot"), SAMPLES)
 def test_what_is_written_now_is_version_1_to_the_byte(name, snapshot):
     """Fails when the form changes: then raise SNAPSHOT_VERSION and store a sample of the new version beside this."""
     assert SNAPSHOT_VERSION == 1
