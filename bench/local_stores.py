@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runtime.nats_server import NatsServerMissing
+from .local_dynamodb import dynamodb_missing, local_dynamodb
 from .local_postgres import local_postgres, postgres_missing
 from .local_redis import local_redis, redis_missing
 from .measure import Progress
@@ -29,7 +30,8 @@ def local_sqlite(stack: AsyncExitStack) -> LocalStore:
 
 
 async def local_stores(stack: AsyncExitStack, progress: Progress) -> list[LocalStore]:
-    """SQLite, and Redis, PostgreSQL and NATS where their programs are here. Each acknowledges what is on the disk.
+    """SQLite, and Redis, PostgreSQL, moto and NATS where their programs are here. All but moto keep what they
+    acknowledge on the disk.
 
     They end with `stack`.
 
@@ -40,6 +42,7 @@ async def local_stores(stack: AsyncExitStack, progress: Progress) -> list[LocalS
     for name, missing, start in (
         ("redis, appendfsync always", redis_missing(), local_redis),
         ("postgresql, synchronous_commit on", postgres_missing(), local_postgres),
+        ("dynamodb, played by moto", dynamodb_missing(), local_dynamodb),
     ):
         if missing is not None:
             progress(f"left out: {missing}")

@@ -250,6 +250,72 @@ async def _sqlite(url: str, keys: int, value: bytes) -> AsyncGenerator[RawClient
             _remove(path)
 
 
+class DynamoClient:
+    """aiobotocore's client, with as many connections as the store has, and its own repeats and checks."""
+
+    name = "aiobotocore"
+
+    def __init__(self, client: Any, table: str, prefix: str) -> None:
+        self._client = client
+        self._table = table
+        self._prefix = prefix
+
+    def _item(self, at: int) -> dict[str, Any]:
+        return {"TableName": self._table, "Key": {"sessionId": {"S": f"{self._prefix}/{at}"}}}
+
+    async def claim(self, at: int) -> bytes:
+        answer = await self._client.update_item(
+            **self._item(at),
+            UpdateExpression="ADD epoch :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+            ReturnValues="ALL_NEW",
+        )
+        return answer["Attributes"]["value"]["B"]
+
+    async def load(self, at: int) -> bytes:
+        return (await self._client.get_item(**self._item(at), ConsistentRead=True))["Item"]["value"]["B"]
+
+    async def save(self, at: int, value: bytes) -> None:
+        await self._client.update_item(
+            **self._item(at),
+            UpdateExpression="SET #value = :value, expires = :expires",
+            ExpressionAttributeNames={"#value": "value"},
+            ExpressionAttributeValues={":value": {"B": value}, ":expires": {"N": str(int(time.time()) + TTL)}},
+        )
+
+    async def touch(self, at: int) -> None:
+        await self._client.update_item(
+            **self._item(at),
+            UpdateExpression="SET expires = :expires",
+            ExpressionAttributeValues={":expires": {"N": str(int(time.time()) + TTL)}},
+        )
+
+    async def delete(self, at: int) -> None:
+        await self._client.delete_item(**self._item(at))
+
+
+@asynccontextmanager
+async def _dynamodb(url: str, keys: int, value: bytes) -> AsyncGenerator[RawClient]:
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import AioSession
+
+    from ..stores.dynamodb.settings import DynamoSettings
+
+    settings = DynamoSettings.from_url(url)
+    session: Any = AioSession(profile=settings.profile)
+    config: Any = AioConfig(max_pool_connections=settings.connections)
+    where = {"region_name": settings.region, "endpoint_url": settings.endpoint, "config": config}
+    async with session.create_client("dynamodb", **where) as made:
+        client = DynamoClient(made, settings.table, f"understudy-bench-{secrets.token_hex(4)}")
+        try:
+            for at in range(keys):
+                await client.save(at, value)
+            yield client
+        finally:
+            for at in range(keys):
+                await client.delete(at)
+
+
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -259,6 +325,7 @@ Opening = Callable[[str, int, bytes], Any]
 """An async context manager of a `RawClient`, from a store's URL, how many keys, and their first value."""
 
 RAW_CLIENTS: dict[str, Opening] = {
+    "dynamodb": _dynamodb,
     "nats": _nats,
     "tls": _nats,
     "postgres": _postgresql,

@@ -66,10 +66,14 @@ def test_nats_is_measured_and_left_as_it_was(nats_url: str) -> None:
     check(f"{nats_url}/bench-stores", "nats")
 
 
+def test_dynamodb_is_measured_and_left_as_it_was(dynamodb_url: str) -> None:
+    check(dynamodb_url, "dynamodb")
+
+
 def test_a_store_without_a_raw_client_is_refused_before_anything_is_measured() -> None:
     result = CliRunner().invoke(bench, ["stores", "--quick", "--url", "memory://"])
     assert result.exit_code == 1
-    assert "bench stores has no raw client to measure this store beside; it knows nats://, postgres://" in result.output
+    assert "bench stores has no raw client to measure this store beside; it knows dynamodb://, nats://" in result.output
 
 
 def test_coldstart_judges_time_and_processor_time() -> None:
