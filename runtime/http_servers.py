@@ -20,7 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .config import ConfigError
 
-__all__ = ["HTTP_SERVERS", "TLS", "HttpServer", "run_granian", "run_hypercorn", "run_uvicorn"]
+__all__ = [
+    "HTTP_SERVERS",
+    "TLS",
+    "HttpServer",
+    "check_installed",
+    "load_server",
+    "run_granian",
+    "run_hypercorn",
+    "run_uvicorn",
+]
 
 GRACE = 3.0
 """Seconds that requests in flight have once `stop` is set. The runtime has drained before; this is for the bytes."""
@@ -145,6 +154,13 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
 
 HTTP_SERVERS: dict[str, HttpServer] = {"hypercorn": run_hypercorn, "uvicorn": run_uvicorn, "granian": run_granian}
 """By the names that `--http` takes."""
+
+_LOADED_WITH = {"hypercorn": "hypercorn.asyncio", "uvicorn": "uvicorn", "granian": "granian.server.embed"}
+
+
+def load_server(name: str) -> None:
+    """Import what the server that `--http` names is made of. In a thread, while the loop waits for the store."""
+    importlib.import_module(_LOADED_WITH[name])
 
 
 def check_installed(name: str) -> None:

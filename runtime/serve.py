@@ -21,7 +21,7 @@ from .child import LISTEN
 from .collector import start_is_over
 from .config import ServeOptions, format_duration
 from .console import shown_url
-from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed
+from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed, load_server
 from .key_file import read_keys
 from .logs import configure_logging
 from .nats_options import nats_url
@@ -155,6 +155,7 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
     async with AsyncExitStack() as stack:
         longest = max(options.drain_timeout, options.lame_duck_time) + OVERTIME
         signals = stack.enter_context(StopSignals(longest=longest))
+        loading = asyncio.get_running_loop().run_in_executor(None, load_server, options.http)
         try:
             await stack.enter_async_context(runtime)
         except UnderstudyError:
@@ -169,6 +170,7 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
         for warning in (options.store_warning(), options.host_warning()):
             if warning:
                 logger.warning("%s", warning)
+        await loading
         logger.info("serving %s at %s (%s)", spec, options.url(port), options.http)
         start_is_over()
         run = HTTP_SERVERS[options.http]
