@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 __all__ = ["Node", "cluster_module"]
+
+logger = logging.getLogger(__name__)
 
 MAX_STATELESS_CALLS: Final = 1024
 MAX_LISTENING: Final = 10_000
@@ -177,7 +180,13 @@ class Node:
     def _event_log(self) -> EventLog | None:
         event_log = self.options.event_log
         if event_log == "store":
-            return event_log_of(self.store)
+            log = event_log_of(self.store)
+            if log is None and self.store.shared:
+                logger.warning(
+                    "the store has no event log: a stream is resumed at the node that has it in memory, and not after "
+                    "the death of that node; give Runtime an event_log of another store, or event_log='off'"
+                )
+            return log
         return None if isinstance(event_log, str) else event_log
 
     async def _connect(self, stack: AsyncExitStack) -> Cluster | None:

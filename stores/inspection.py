@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .environment import AUTO, store_of_environment
 from .errors import StoreURLError
 from .url import scheme_of, sqlite_path
 
-__all__ = ["Inspector", "Layout", "inspect_store"]
+__all__ = ["Inspector", "Layout", "Maker", "inspect_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Layout:
     there: tuple[str, ...]
     """Which parts are there: tables, buckets."""
     steps: tuple[str, ...]
-    """What opening the store, and its event log, would do to make or renew it, as the server is told, or in words."""
+    """What opening the store, and its event log, or a `Maker`, would do to make or renew it: as the server is told,
+    or in words."""
     warnings: tuple[str, ...]
     """What of the place and its settings may lose acknowledged writes, a sentence each with what to do."""
 
@@ -54,6 +55,15 @@ class Inspector(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Maker(Inspector, Protocol):
+    """An inspector of a place that opening a store does not make."""
+
+    async def make(self) -> None:
+        """Make the place as the steps of `look` have it, but for what is in it. Idempotent. Raises as `look`."""
         ...
 
 
@@ -87,6 +97,10 @@ async def inspect_store(url: str, *, timeout: float = 5.0) -> Inspector:
             from .redis.inspector import RedisInspector
 
             return await RedisInspector.reach(url, timeout=timeout)
+        if scheme == "dynamodb":
+            from .dynamodb.inspector import DynamoInspector
+
+            return await DynamoInspector.reach(url, timeout=timeout)
     except ImportError as error:
         missing = _EXTRAS.get((error.name or "").partition(".")[0])
         if missing is None:
@@ -100,4 +114,5 @@ _EXTRAS = {
     "asyncpg": "asyncpg: pip install 'understudy[postgres]'",
     "redis": "redis-py: pip install 'understudy[redis]'",
     "hiredis": "redis-py: pip install 'understudy[redis]'",
+    "aiobotocore": "aiobotocore: pip install 'understudy[dynamodb]'",
 }

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -58,8 +58,8 @@ def store() -> None:
     """Set up, look into, check and leave the store of sessions at URL.
 
     URL is what `serve --store` takes: sqlite:///sessions.db, nats://host/bucket, postgresql://host/database,
-    redis://host. Instead of standing on the command line, where every process of the machine can read the password
-    in it, it can be UNDERSTUDY_STORE in the environment.
+    redis://host, dynamodb://table. Instead of standing on the command line, where every process of the machine can
+    read the password in it, it can be UNDERSTUDY_STORE in the environment.
     """
     # What stores log when they are opened, these commands say themselves.
     logging.getLogger("understudy").addHandler(_NOWHERE)
@@ -71,15 +71,20 @@ _url = click.argument("url", envvar="UNDERSTUDY_STORE")
 @store.command(short_help="Make what a store needs.")
 @_url
 @_dry_run
+@click.option("--cloudformation", "kind", flag_value="cloudformation", help="DynamoDB: print a template, do nothing.")
+@click.option("--terraform", "kind", flag_value="terraform", help="DynamoDB: print the same for Terraform, do nothing.")
 @_timeout("30s")
-def init(url: str, dry_run: bool, timeout: float | None) -> None:
+def init(url: str, dry_run: bool, kind: Literal["cloudformation", "terraform"] | None, timeout: float | None) -> None:
     """Make what the store at URL needs, and say what was there already: file, tables, bucket, event log.
 
-    A node does the same when it starts, if its user may; this is for when it may not, and for looking first: --dry-run
-    prints what would be done, as the server is told. Doing it again does nothing.
+    A node does the same when it starts, if its user may, but makes no table of DynamoDB; this is for when it may not,
+    and for looking first: --dry-run prints what would be done, as the server is told. Doing it again does nothing.
     """
-    from .setting_up import set_up
+    from .setting_up import set_up, template
 
+    if kind is not None:
+        click.echo(template(url, kind), nl=False)
+        return
     _run(set_up(url, dry_run=dry_run), timeout)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from typing import Literal
+
 import click
 
-from ...stores import Address, event_log_of, open_store
-from ...stores.inspection import Layout
+from ...stores import Address, StoreURLError, event_log_of, open_store
+from ...stores.environment import AUTO, store_of_environment
+from ...stores.inspection import Layout, Maker
 from .reaching import NoStore, inspected
 
-__all__ = ["bring_forward", "set_up"]
+__all__ = ["bring_forward", "set_up", "template"]
 
 
 async def set_up(url: str, *, dry_run: bool) -> None:
@@ -26,6 +30,8 @@ async def set_up(url: str, *, dry_run: bool) -> None:
             _echo_steps(before)
             return
         if before.steps:
+            if isinstance(inspector, Maker):
+                await inspector.make()
             await _make(url)
             after = await inspector.look()
             for part in after.there:
@@ -36,8 +42,9 @@ async def set_up(url: str, *, dry_run: bool) -> None:
             if after.steps:
                 raise NoStore(f"{after.where} was made, and is not complete: {'; '.join(after.steps)}")
         else:
+            after = before
             click.echo(f"complete, format {before.version}: nothing to do")
-        for warning in before.warnings:
+        for warning in after.warnings:
             click.echo(f"warning: {warning}", err=True)
 
 
@@ -61,6 +68,22 @@ async def bring_forward(url: str, *, dry_run: bool) -> None:
             await _make(url)
             after = await inspector.look()
             click.echo(f"brought forward from format {before.version} to {after.version}")
+
+
+def template(url: str, kind: Literal["cloudformation", "terraform"]) -> str:
+    """What makes the table of a store in DynamoDB.
+
+    Raises:
+        StoreURLError: `url` is not of such a store.
+    """
+    from ...stores.dynamodb import DynamoSettings, cloudformation, terraform
+
+    if url == AUTO:
+        url = store_of_environment(os.environ).url
+    if url.partition(":")[0] != "dynamodb":
+        raise StoreURLError(f"there is a template for {kind} only of dynamodb://: other stores are made by init itself")
+    table = DynamoSettings.from_url(url).table
+    return cloudformation(table) if kind == "cloudformation" else terraform(table)
 
 
 def _echo_steps(layout: Layout) -> None:

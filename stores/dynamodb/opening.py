@@ -15,10 +15,20 @@ from .errors import DynamoRefused
 from .items import FORMAT, INTERNAL, Item
 from .table import KEY, TTL_ATTRIBUTE
 
-__all__ = ["PING", "Table", "look_around", "ping"]
+__all__ = [
+    "PING",
+    "SCHEMA",
+    "Table",
+    "check_schema",
+    "check_table",
+    "look_around",
+    "ping",
+    "time_to_live",
+    "warnings_of",
+]
 
 PING: Item = {KEY: {"S": f"{INTERNAL}ping"}}
-_SCHEMA: Item = {KEY: {"S": f"{INTERNAL}understudy"}}
+SCHEMA: Item = {KEY: {"S": f"{INTERNAL}understudy"}}
 _PROBE: Item = {KEY: {"S": f"{INTERNAL}probe"}}
 
 _CLOCK_MARGIN = 30.0
@@ -46,7 +56,7 @@ async def look_around(ask: Asking, where: str) -> Table:
     answers: list[Any] = await asyncio.gather(
         ask("DescribeTable", writes=False),
         ask("DescribeTimeToLive", writes=False),
-        ask("GetItem", writes=False, Key=_SCHEMA, ConsistentRead=True),
+        ask("GetItem", writes=False, Key=SCHEMA, ConsistentRead=True),
         ask("Scan", writes=False, Limit=1),
         ping(ask),
         ask("UpdateItem", writes=True, Key=_PROBE, UpdateExpression="REMOVE probed"),
@@ -57,15 +67,16 @@ async def look_around(ask: Asking, where: str) -> Table:
     if isinstance(described, BaseException):
         raise described
     description = described["Table"]
-    _check(description, where)
+    check_table(description, where)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
     id = await _agreed(ask, schema.get("Item"), where)
-    sweeps, warnings = _ttl(ttl["TimeToLiveDescription"], where)
-    warnings += _replicas(description, where)
-    warnings += _clock(described)
-    return Table(f"DynamoDB table {description.get('TableArn', where)} {id}", sweeps, tuple(warnings))
+    return Table(
+        f"DynamoDB table {description.get('TableArn', where)} {id}",
+        time_to_live(ttl) == TTL_ATTRIBUTE,
+        warnings_of(described, ttl, where),
+    )
 
 
 async def ping(ask: Asking) -> None:
@@ -73,7 +84,11 @@ async def ping(ask: Asking) -> None:
     await ask("PutItem", writes=True, Item=PING)
 
 
-def _check(description: dict[str, Any], where: str) -> None:
+def check_table(description: dict[str, Any], where: str) -> None:
+    """
+    Raises:
+        DynamoRefused: The table takes no requests, or has another key.
+    """
     status = description.get("TableStatus", "ACTIVE")
     if status not in ("ACTIVE", "UPDATING"):
         raise DynamoRefused(f"{where} is {status}, and takes no requests now")
@@ -88,9 +103,8 @@ def _check(description: dict[str, Any], where: str) -> None:
 
 
 async def _agreed(ask: Asking, item: Item | None, where: str) -> str:
-    """The name that the store was given when it was new, if its format is ours."""
     if item is None:
-        item = {**_SCHEMA, "format": {"N": str(FORMAT)}, "store": {"S": secrets.token_hex(8)}}
+        item = {**SCHEMA, "format": {"N": str(FORMAT)}, "store": {"S": secrets.token_hex(8)}}
         try:
             await ask(
                 "PutItem",
@@ -101,6 +115,15 @@ async def _agreed(ask: Asking, item: Item | None, where: str) -> str:
             )
         except ConditionFailed as failed:
             item = failed.item or item
+    return check_schema(item, where)
+
+
+def check_schema(item: Item, where: str) -> str:
+    """The name that the store was given when it was new.
+
+    Raises:
+        StoreVersionError, StoreCorrupt: It is of a newer understudy, or something else's.
+    """
     try:
         format, id = int(item["format"]["N"]), str(item["store"]["S"])
     except (KeyError, ValueError, TypeError):
@@ -114,14 +137,26 @@ async def _agreed(ask: Asking, item: Item | None, where: str) -> str:
     return id
 
 
-def _ttl(description: dict[str, Any], where: str) -> tuple[bool, list[str]]:
-    status, attribute = description.get("TimeToLiveStatus", "DISABLED"), description.get("AttributeName")
-    if status in ("ENABLED", "ENABLING") and attribute == TTL_ATTRIBUTE:
-        return True, []
-    reason = f"is on for the attribute {attribute!r}" if attribute not in (None, TTL_ATTRIBUTE) else "is off"
-    return False, [
+def time_to_live(answer: dict[str, Any]) -> str | None:
+    """The attribute by which DynamoDB removes items; None if by none."""
+    description = answer["TimeToLiveDescription"]
+    on = description.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")
+    return description.get("AttributeName") if on else None
+
+
+def warnings_of(described: dict[str, Any], ttl: dict[str, Any], where: str) -> tuple[str, ...]:
+    """What of a table and of the clock is not as it should be. From the answers of DescribeTable and
+    DescribeTimeToLive."""
+    return (*_ttl(time_to_live(ttl), where), *_replicas(described["Table"], where), *_clock(described))
+
+
+def _ttl(attribute: str | None, where: str) -> list[str]:
+    if attribute == TTL_ATTRIBUTE:
+        return []
+    reason = "is off" if attribute is None else f"is on for the attribute {attribute!r}"
+    return [
         f"time to live {reason} in {where}: nodes scan the whole table for what has expired, which costs reads; turn "
-        f"it on for {TTL_ATTRIBUTE!r} (aws dynamodb update-time-to-live)"
+        f"it on for {TTL_ATTRIBUTE!r} (`understudy store init`, or aws dynamodb update-time-to-live)"
     ]
 
 

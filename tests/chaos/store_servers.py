@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from support.dynamodb import CREDENTIALS, DynamoServer, dynamodb_missing, fresh_table_name
 from support.nats import nats_missing
 from support.postgres import PostgresServer, postgres_missing
 from support.redis import RedisServer, redis_missing
@@ -91,10 +93,38 @@ class _Postgres:
         self._server.close()
 
 
+class _DynamoDB:
+    """moto would forget its tables. So a crash is one of the service's front: connections break, and tables stay."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server = DynamoServer()
+        self._table = fresh_table_name()
+        self.pause, self.resume = self._server.pause, self._server.resume
+
+    @property
+    def url(self) -> str:
+        return self._server.url(self._table)
+
+    async def start(self) -> None:
+        if self._server.running:
+            self._server.away(False)
+            return
+        os.environ.update(CREDENTIALS)  # for the nodes
+        self._server.start()
+        self._server.create_table(self._table)
+
+    async def stop(self) -> None:
+        self._server.close()
+
+    def kill(self) -> None:
+        self._server.away(True)
+
+
 STORE_SERVERS: dict[str, tuple[Callable[[Path], StoreServer], Callable[[], str | None]]] = {
     "nats-apart": (_NatsApart, nats_missing),
     "redis": (_Redis, redis_missing),
     "postgresql": (_Postgres, postgres_missing),
+    "dynamodb": (_DynamoDB, dynamodb_missing),
 }
 """By its name: how to make one, and why there can be none here."""
 

@@ -18,6 +18,19 @@ async def test_the_bounds_of_the_event_log_reach_the_store_that_a_url_names(tmp_
         assert log.bounds == bounds
 
 
+class _SharedWithoutEvents(MemoryStore):
+    shared = True
+    events = None  # type: ignore[assignment]
+
+
+async def test_a_shared_store_without_an_event_log_is_said_to_have_none(caplog: pytest.LogCaptureFixture) -> None:
+    async with Runtime(make_server(), store=_SharedWithoutEvents()):
+        assert "the store has no event log: a stream is resumed at the node that has it in memory" in caplog.text
+    caplog.clear()
+    async with Runtime(make_server(), store=_SharedWithoutEvents(), event_log="off"), Runtime(make_server()):
+        assert "event log" not in caplog.text
+
+
 def test_bounds_for_a_store_that_is_open_already_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="open yours with its bounds"):
         Runtime(make_server(), store=MemoryStore(), event_bounds=EventLogBounds())

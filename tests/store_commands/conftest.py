@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.dynamodb import fresh_table_name
 from support.nats import fresh_name
 from support.redis import fresh_prefix
 from understudy.runtime.cli import main
 
-KINDS = ("sqlite", "nats", "postgresql", "redis")
+KINDS = ("sqlite", "nats", "postgresql", "redis", "dynamodb")
 
 
 def run(*args: str, **environment: str) -> Result:
@@ -30,6 +31,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str
             return f"{request.getfixturevalue('nats_url')}/{fresh_name()}"
         if kind == "redis":
             return f"{request.getfixturevalue('redis_url')}?prefix={fresh_prefix()}"
+        if kind == "dynamodb":
+            return request.getfixturevalue("dynamodb_server").url(fresh_table_name())
         return f"{request.getfixturevalue('postgres_server').url()}?schema={fresh_name().replace('-', '_')}"
 
     return make

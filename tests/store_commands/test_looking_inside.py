@@ -51,8 +51,9 @@ async def fill(url: str, count: int, keys: KeyRing | None = None) -> None:
             address, tenant=tenant, owner="node-1", snapshot=snapshot(tenant), ttl=60 + 7200 * (number % 2)
         )
     log = event_log_of(store)
-    assert log is not None
-    await log.append(Address("session", "s-0"), "call", 1, [b"event"], head=b"", writer="w")
+    assert log is not None or url.startswith("dynamodb:")
+    if log is not None:
+        await log.append(Address("session", "s-0"), "call", 1, [b"event"], head=b"", writer="w")
     await store.aclose()
 
 
@@ -61,6 +62,7 @@ def lines(output: str) -> list[dict[str, Any]]:
 
 
 def test_a_store_is_counted(url: str) -> None:
+    run("init", url)
     asyncio.run(fill(url, 30))
     found = json.loads(run("stat", url, "--json", "--soon", "1h").stdout)
     assert found["sessions"] == 30
@@ -72,7 +74,7 @@ def test_a_store_is_counted(url: str) -> None:
     if "snapshot_bytes" in sizes:
         assert sizes["snapshot_bytes"] == sum(len(snapshot("acme" if n % 3 else "blue")) for n in range(30))
     assert sizes.get("streams", 1) == 1
-    assert sizes["event_bytes"] > 0
+    assert sizes.get("event_bytes", 1) > 0
     shown = run("stat", url, "--top", "1").stdout
     assert "acme" in shown
     assert "blue" not in shown
@@ -80,6 +82,7 @@ def test_a_store_is_counted(url: str) -> None:
 
 
 def test_all_sessions_are_exported_with_their_state(url: str) -> None:
+    run("init", url)
     asyncio.run(fill(url, 30))
     exported = run("export", url)
     assert exported.exit_code == 0, exported.output

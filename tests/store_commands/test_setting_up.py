@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from store_commands.conftest import run
+from support.dynamodb import DynamoServer, fresh_table_name
 from understudy.stores import MemoryStore, Page
 
 GOLDEN = Path(__file__).parents[1] / "stores" / "golden"
@@ -42,7 +43,8 @@ def test_a_check_finds_a_store_well_and_leaves_nothing_behind(url: str) -> None:
     assert found["error"] is None
     assert checked.exit_code == (1 if found["warnings"] else 0)
     assert found["verdict"] == ("warnings" if found["warnings"] else "well")
-    steps = "connect ping create claim save touch load fence list append read drop expire sweep"
+    events = "" if url.startswith("dynamodb:") else "append read drop"
+    steps = f"connect ping create claim save touch load fence list {events} expire sweep"
     assert list(found["seconds"]) == steps.split()
     assert found["seconds"]["expire"] >= 0.2
     assert json.loads(run("stat", url, "--json").stdout)["sessions"] == 0
@@ -166,3 +168,26 @@ def test_memory_and_nonsense_are_refused_in_one_line(command: str) -> None:
 def test_the_url_can_be_in_the_environment(tmp_path: Path) -> None:
     assert run("init", UNDERSTUDY_STORE=f"sqlite:///{tmp_path}/a.db").exit_code == 0
     assert run("check", UNDERSTUDY_STORE=f"sqlite:///{tmp_path}/a.db").exit_code == 0
+
+
+def test_templates_of_a_table_are_printed_and_nothing_is_asked() -> None:
+    url = "dynamodb://sessions?region=eu-west-1&endpoint=http://127.0.0.1:1"
+    made = run("init", url, "--cloudformation")
+    assert json.loads(made.stdout)["Resources"]["Sessions"]["Properties"]["TableName"] == "sessions"
+    assert 'resource "aws_dynamodb_table" "sessions"' in run("init", url, "--terraform").stdout
+    refused = run("init", "sqlite:///sessions.db", "--terraform")
+    assert refused.exit_code == 2
+    assert "only of dynamodb://" in refused.stderr
+
+
+def test_a_table_whose_time_to_live_is_off_is_warned_of_until_init_turns_it_on(
+    dynamodb_server: DynamoServer,
+) -> None:
+    table = fresh_table_name()
+    dynamodb_server.create_table(table, TimeToLiveSpecification=None)
+    url = dynamodb_server.url(table)
+    assert "would: UpdateTimeToLive" in run("init", url, "--dry-run").stdout
+    made = run("init", url)
+    assert "made: time to live on ttl" in made.stdout
+    assert "warning" not in made.stderr
+    assert run("check", url).exit_code == 0

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -69,13 +68,17 @@ class DynamoServer:
         more = "".join(f"&{name}={value}" for name, value in options.items())
         return f"dynamodb://{table}?region={REGION}&endpoint={self.endpoint}{more}"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> Self:
         front = Path(__file__).with_name("moto_front.py")
         command = [sys.executable, str(front), str(self.port), *map(str, self._certificate or ())]
         self._process = subprocess.Popen(command, env=os.environ | CREDENTIALS, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            if self._takes_connections():
                 return self
             if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("moto did not start")
@@ -98,8 +101,20 @@ class DynamoServer:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def away(self, away: bool) -> None:
-        """Cut every connection that a request comes by, as while the service fails over. The tables stay."""
-        self._control("/_away", away)
+        """Take no connection, and cut those that a request comes by, as while the service fails. The tables stay."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGUSR1 if away else signal.SIGUSR2)
+        until = time.monotonic() + 10
+        while self._takes_connections() == away:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def _takes_connections(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
     def fault(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import ssl
 import sys
 from collections import Counter
@@ -54,8 +55,6 @@ class Front:
     def control(self, path: str, body: bytes) -> web.Response:
         if path == "/_faults":
             self.faults.append(json.loads(body))
-        elif path == "/_away":
-            self.away = json.loads(body)
         return web.json_response(self.counts)
 
     def fault_for(self, table: str, operation: str) -> dict[str, Any] | None:
@@ -87,17 +86,32 @@ class Front:
 
 async def main() -> None:
     app = web.Application(client_max_size=MAX_BODY)
-    app.router.add_route("*", "/{path:.*}", Front().serve)
+    front = Front()
+    app.router.add_route("*", "/{path:.*}", front.serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     context = None
     if len(sys.argv) > 2:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(sys.argv[2], sys.argv[3])
-    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1]), ssl_context=context).start()
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    for number, away in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
+        asyncio.get_running_loop().add_signal_handler(number, changes.put_nowait, away)
+    changes.put_nowait(False)
+    site: web.TCPSite | None = None
     parent = os.getppid()
     while os.getppid() == parent:  # it ends with the tests, however those end
-        await asyncio.sleep(1)
+        try:
+            async with asyncio.timeout(1):
+                front.away = await changes.get()
+        except TimeoutError:
+            continue
+        if front.away and site is not None:
+            await site.stop()
+            site = None
+        elif not front.away and site is None:
+            site = web.TCPSite(runner, "127.0.0.1", int(sys.argv[1]), ssl_context=context)
+            await site.start()
 
 
 if __name__ == "__main__":
