@@ -300,13 +300,6 @@ class Registry:
                 f"{address} cannot be activated for now: {error}", address, retry_after=error.retry_after
             ) from error
 
-    def touch_use(self, address: Address) -> None:
-        """Count this moment as a use of the actor, if it is live: it stays in memory, and its record's expiry moves."""
-        cell = self._cells.get(address)
-        if cell is not None and cell.quiet:
-            self._host.idle.pop(cell, None)
-            self._host.rest(cell)
-
     def pin(self, address: Address) -> bool:
         """Keep a live actor in memory until `unpin` has been called as often; False if it is not live."""
         cell = self._cells.get(address)

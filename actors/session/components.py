@@ -16,7 +16,6 @@ from .surface import SURFACE, Surface
 __all__ = ["Components", "Filtering"]
 
 T = TypeVar("T")
-D = TypeVar("D")
 
 MAX_VIEWS: Final = 256
 """Distinct surfaces whose view is kept; beyond it the least recently used are made anew when they come."""
@@ -88,9 +87,12 @@ class Components(dict[str, T]):
             views.move_to_end(surface)
         return view
 
-    def _changed(self) -> None:
+    def _drop_views(self) -> None:
         self._views = None
         self._last, self._view = None, _NOTHING
+
+    def _changed(self) -> None:
+        self._drop_views()
         # A requirement may be declared above the decorator that adds: it is looked for when it is asked for.
         self.filtering.active = True
         self.filter()
@@ -103,8 +105,7 @@ class Components(dict[str, T]):
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        self._views = None
-        self._last, self._view = None, _NOTHING
+        self._drop_views()
 
     def __ior__(self, other: Any) -> Any:
         self.update(other)
@@ -128,8 +129,7 @@ class Components(dict[str, T]):
 
     def clear(self) -> None:
         super().clear()
-        self._views = None
-        self._last, self._view = None, _NOTHING
+        self._drop_views()
 
 
 class _Filtered(Components[T]):

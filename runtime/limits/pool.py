@@ -23,8 +23,6 @@ SHARE: Final = 20
 """A node holds no more than the SHARE-th part of a limit ahead of need; of a limit below that, nothing."""
 AHEAD: Final = 0.5
 """Seconds that what is drawn ahead should last, going by what has been taken lately."""
-IDLE: Final = 2.0
-"""Seconds after which what is not used goes back, and what was spent is told."""
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a limit that others hold is looked at again: they may have given some back."""
 LASTING: Final = 2 * WINDOW
@@ -58,9 +56,9 @@ class Sharing(NamedTuple):
 class Pool:
     """Tokens in hand, taken one by one. A rate's are spent; a permit is put back.
 
-    What is drawn is held in the ledger until it is told spent, or goes back: so the limit is never exceeded. What
-    is in hand and unused others lack: at most a `SHARE`-th of the limit at each node, for `IDLE` seconds. Of permits,
-    what was just put back comes on top, until that is told.
+    What is drawn is held in the ledger until it is told spent, or goes back: so the limit is never exceeded. What is in
+    hand and unused others lack: at most a `SHARE`-th of the limit at each node, for the seconds until it is tidied (see
+    `TenantUse.due`). Of permits, what was just put back comes on top, until that is told.
     """
 
     __slots__ = (

@@ -6,16 +6,16 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 
 from ..address import Address
 from ..arguments import checked_limit
+from ..calls import Calls
 from ..errors import StoreError, StreamTaken
 from ..event_log import EventLogBounds, LoggedStream
 from ..event_rules import Tail, checked_after, checked_append, checked_stream, missing_events
 from .bodies import a_few_at_a_time
 from .bucket import Bucket, WrongRevision
-from .calls import Calls
 from .errors import NatsUnavailable
 from .event_reading import Reading
 from .event_records import Append, actor_key, pack_append, pack_events, stream_key, unpack_append
@@ -81,7 +81,7 @@ class NatsEventLog:
         checked_append(stream, first, events, head, writer, most=most)
         events = tuple(events)
         name = (address, stream)
-        async with self._call("write") as log, self._turns.alone(name):
+        async with self._call(self._calls.writing) as log, self._turns.alone(name):
             end = self._tails.take(name)
             looked = False
             if end is None and first > 1:
@@ -122,14 +122,14 @@ class NatsEventLog:
         """See `EventLog.read`. NATS sends the whole stream, whatever `after` is: 4 MiB a round trip."""
         checked_stream(stream)
         checked_after(after)
-        async with self._call("read") as log:
+        async with self._call(self._calls.reading) as log:
             return (await self._read(log, (address, stream))).result(after)
 
     async def drop(self, streams: Sequence[tuple[Address, str]]) -> None:
         """See `EventLog.drop`. One request for each, a few at a time."""
         for _, stream in streams:
             checked_stream(stream)
-        async with self._call("write") as log:
+        async with self._call(self._calls.writing) as log:
 
             async def purge(number: int) -> None:
                 self._tails.take(streams[number])
@@ -139,14 +139,14 @@ class NatsEventLog:
 
     async def drop_all(self, address: Address) -> None:
         """See `EventLog.drop_all`. One request."""
-        async with self._call("write") as log:
+        async with self._call(self._calls.writing) as log:
             self._tails.forget_actor(address)
             await log.purge(f"{actor_key(address)}.>")
 
     async def expire(self, *, limit: int = 1000) -> int:
         """See `EventLog.expire`. Costs nothing: NATS does it by itself."""
         checked_limit(limit, most=None)
-        async with self._calls.one("write"):
+        with self._calls.writing:
             return 0
 
     def stats(self) -> dict[str, float]:
@@ -161,8 +161,8 @@ class NatsEventLog:
         }
 
     @asynccontextmanager
-    async def _call(self, kind: str) -> AsyncGenerator[EventStream]:
-        async with self._calls.one(kind):
+    async def _call(self, kind: AbstractContextManager[None]) -> AsyncGenerator[EventStream]:
+        with kind:
             try:
                 yield await self._opened()
             except NatsUnavailable:

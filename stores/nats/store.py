@@ -10,12 +10,12 @@ from typing import Self
 
 from ..address import Address
 from ..arguments import checked_limit, checked_text, checked_ttl
+from ..calls import Calls
 from ..errors import RecordExists, RecordNotFound, StaleEpoch
 from ..event_log import EventLogBounds
 from ..record import Page, Record, RecordInfo
 from .bodies import Bodies
 from .bucket import Bucket, WrongRevision
-from .calls import Calls
 from .client import NatsClient
 from .connection import close, connect
 from .errors import NatsUnavailable
@@ -59,7 +59,7 @@ class NatsStore:
         self._bodies = Bodies(bucket)
         self._revisions = Revisions(bucket, self._bodies)
         self._listing = Listing(bucket)
-        self._calls = Calls(max_calls)
+        self._calls = Calls(max_calls, "NATS", NatsUnavailable)
         self._clock = clock
         self._close_timeout = close_timeout
         self._events = NatsEventLog(bucket, self._calls, event_bounds or EventLogBounds())
@@ -126,42 +126,44 @@ class NatsStore:
         checked_text("tenant", tenant)
         checked_text("owner", owner)
         info = RecordInfo(address, tenant, 1, 1, owner, now, now, expires)
-        async with self._calls.one("write"), self._revisions.alone(address):
-            # Most often there is nothing; one that looks first pays a round trip for it.
-            before = Stored(0, None)
-            for attempt in range(_ATTEMPTS):
-                try:
-                    head = await self._revisions.write(info, snapshot, before, now)
-                    return head.record(snapshot)
-                except WrongRevision:
-                    before = await self._revisions.after_conflict(address, attempt)
-                if before.head is not None and before.head.info.expires > now:
-                    raise RecordExists(address)
-            raise _contended(address)
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                # Most often there is nothing; one that looks first pays a round trip for it.
+                before = Stored(0, None)
+                for attempt in range(_ATTEMPTS):
+                    try:
+                        head = await self._revisions.write(info, snapshot, before, now)
+                        return head.record(snapshot)
+                    except WrongRevision:
+                        before = await self._revisions.after_conflict(address, attempt)
+                    if before.head is not None and before.head.info.expires > now:
+                        raise RecordExists(address)
+                raise _contended(address)
 
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""
         checked_text("owner", owner)
         now = self._clock()
-        async with self._calls.one("write"), self._revisions.alone(address):
-            before = await self._revisions.read(address)
-            for attempt in range(_ATTEMPTS):
-                head = _live(address, before, now)
-                snapshot = await self._bodies.read(head)
-                if snapshot is not None:
-                    info = replace(head.info, epoch=head.info.epoch + 1, owner=owner)
-                    try:
-                        await self._revisions.write(info, head.body, before, now)
-                        return Head(info, head.body).record(snapshot)
-                    except WrongRevision:
-                        pass
-                before = await self._revisions.after_conflict(address, attempt)
-            raise _contended(address)
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                before = await self._revisions.read(address)
+                for attempt in range(_ATTEMPTS):
+                    head = _live(address, before, now)
+                    snapshot = await self._bodies.read(head)
+                    if snapshot is not None:
+                        info = replace(head.info, epoch=head.info.epoch + 1, owner=owner)
+                        try:
+                            await self._revisions.write(info, head.body, before, now)
+                            return Head(info, head.body).record(snapshot)
+                        except WrongRevision:
+                            pass
+                    before = await self._revisions.after_conflict(address, attempt)
+                raise _contended(address)
 
     async def load(self, address: Address) -> Record | None:
         """See `SessionStore.load`."""
         now = self._clock()
-        async with self._calls.one("read"):
+        with self._calls.reading:
             for attempt in range(_ATTEMPTS):
                 stored = await self._revisions.read(address)
                 if stored.head is None or stored.head.info.expires <= now:
@@ -177,68 +179,71 @@ class NatsStore:
         """See `SessionStore.save`. One round trip if this store wrote the record last."""
         now = self._clock()
         expires = now + checked_ttl(ttl)
-        async with self._calls.one("write"), self._revisions.alone(address):
-            before = self._revisions.known(address)
-            if before is None or not _precedes(before, epoch, version, now):
-                before = await self._revisions.read(address)
-            for attempt in range(_ATTEMPTS):
-                info = _fenced(address, before, epoch, now).info
-                if info.version == version:
-                    return
-                if info.version != version - 1:
-                    raise StaleEpoch(address, held=epoch, stored=info.epoch)
-                try:
-                    await self._revisions.write(
-                        replace(info, version=version, updated=now, expires=expires), snapshot, before, now
-                    )
-                    return
-                except WrongRevision:
-                    before = await self._revisions.after_conflict(address, attempt)
-            raise _contended(address)
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                before = self._revisions.known(address)
+                if before is None or not _precedes(before, epoch, version, now):
+                    before = await self._revisions.read(address)
+                for attempt in range(_ATTEMPTS):
+                    info = _fenced(address, before, epoch, now).info
+                    if info.version == version:
+                        return
+                    if info.version != version - 1:
+                        raise StaleEpoch(address, held=epoch, stored=info.epoch)
+                    try:
+                        await self._revisions.write(
+                            replace(info, version=version, updated=now, expires=expires), snapshot, before, now
+                        )
+                        return
+                    except WrongRevision:
+                        before = await self._revisions.after_conflict(address, attempt)
+                raise _contended(address)
 
     async def touch(self, address: Address, *, epoch: int, ttl: float) -> None:
         """See `SessionStore.touch`. Costs as much as a save: NATS knows no part of a value."""
         now = self._clock()
         expires = now + checked_ttl(ttl)
-        async with self._calls.one("write"), self._revisions.alone(address):
-            before = await self._revisions.read(address)
-            for attempt in range(_ATTEMPTS):
-                head = _fenced(address, before, epoch, now)
-                # Parts have an end of life of their own, so they are written anew too.
-                snapshot = await self._bodies.read(head)
-                if snapshot is not None:
-                    try:
-                        await self._revisions.write(replace(head.info, expires=expires), snapshot, before, now)
-                        return
-                    except WrongRevision:
-                        pass
-                before = await self._revisions.after_conflict(address, attempt)
-            raise _contended(address)
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                before = await self._revisions.read(address)
+                for attempt in range(_ATTEMPTS):
+                    head = _fenced(address, before, epoch, now)
+                    # Parts have an end of life of their own, so they are written anew too.
+                    snapshot = await self._bodies.read(head)
+                    if snapshot is not None:
+                        try:
+                            await self._revisions.write(replace(head.info, expires=expires), snapshot, before, now)
+                            return
+                        except WrongRevision:
+                            pass
+                    before = await self._revisions.after_conflict(address, attempt)
+                raise _contended(address)
 
     async def delete(self, address: Address, *, epoch: int | None = None) -> bool:
         """See `SessionStore.delete`. Leaves no marker behind."""
         now = self._clock()
-        async with self._calls.one("write"), self._revisions.alone(address):
-            before = await self._revisions.read(address)
-            for attempt in range(_ATTEMPTS):
-                head = before.head
-                if head is None or head.info.expires <= now:
-                    return False
-                if epoch is not None and head.info.epoch != epoch:
-                    raise StaleEpoch(address, held=epoch, stored=head.info.epoch)
-                self._revisions.forget(address)
-                if await self._bucket.remove(before.revision):
-                    await self._bodies.discard(head)
-                    return True
-                before = await self._revisions.after_conflict(address, attempt)
-            raise _contended(address)
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                before = await self._revisions.read(address)
+                for attempt in range(_ATTEMPTS):
+                    head = before.head
+                    if head is None or head.info.expires <= now:
+                        return False
+                    if epoch is not None and head.info.epoch != epoch:
+                        raise StaleEpoch(address, held=epoch, stored=head.info.epoch)
+                    self._revisions.forget(address)
+                    if await self._bucket.remove(before.revision):
+                        await self._bodies.discard(head)
+                        return True
+                    before = await self._revisions.after_conflict(address, attempt)
+                raise _contended(address)
 
     async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
         """See `SessionStore.list`. In the order of a hash of the address. With `tenant` it reads the records of all."""
         now = self._clock()
         checked_limit(limit)
         after = self._listing.position(cursor)
-        async with self._calls.one("read"):
+        with self._calls.reading:
             return await self._listing.page(now, tenant, after, limit)
 
     async def expire(self, *, limit: int = 1000) -> int:
@@ -246,7 +251,7 @@ class NatsStore:
         record a minute after its end."""
         now = self._clock()
         checked_limit(limit, most=None)
-        async with self._calls.one("write"):
+        with self._calls.writing:
             if abs(now - time.time()) < MARGIN:
                 return 0
             swept = 0
@@ -261,7 +266,7 @@ class NatsStore:
 
     async def ping(self) -> None:
         """See `SessionStore.ping`. Writes one small message, in the place of the one before."""
-        async with self._calls.one("write"):
+        with self._calls.writing:
             await self._bucket.put("ping", b"", ttl=3600.0, doing="asking NATS for a write")
 
     async def aclose(self) -> None:

@@ -18,7 +18,7 @@ from understudy.runtime.cluster.names import Names
 from understudy.runtime.limits import Limits, MemoryCounters
 from understudy.runtime.limits.ledger import TICK, WINDOW
 from understudy.runtime.limits.nats_counters import NatsCounters
-from understudy.runtime.limits.pool import IDLE, SHARE
+from understudy.runtime.limits.pool import SHARE
 from understudy.stores.nats.bucket import Bucket
 from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.settings import NatsSettings
@@ -132,7 +132,7 @@ async def test_what_a_node_does_not_use_goes_back_within_seconds() -> None:
         await settle()
         held = one.limiter.usage.of("acme").calls.tokens
         assert 0 < held <= 100 // SHARE
-        await clock.advance(IDLE + 2.0)
+        await clock.advance(4.0)
         assert one.limiter.usage.of("acme").calls.tokens == 0
         allowed = 0
         while await other.call() is None:
