@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -23,14 +23,13 @@ from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCance
 from .kernel import on_notify, on_request
 from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell, Update, Wake
-from .outside_calls import OutsideCalls
 from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, after_write, has_room_for
-from .relay import message_of
+from .served_session import ServedSession
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
 from .state import merge_states
 from .state_update import MOST_ONCE, StateUpdate
-from .surface import SURFACE, Surface
+from .surface import SURFACE
 from .tenant import TenantContext
 from .tenants.foreign import refuse_foreign_uris
 from .tenants.redacting import redacted_error, redacted_result
@@ -45,21 +44,18 @@ __all__ = ["SessionActor"]
 _NEVER_BESIDE: Final = PROTOCOL_WRITES | {"initialize"}
 
 
-class SessionActor(OutsideCalls):
+class SessionActor(ServedSession):
     """A conversation: its snapshot, its MCP server, the calls in flight and the questions to its client."""
 
-    __slots__ = ("_connection", "_hosted", "_in_flight", "_live", "_next", "_surface", "_turn")
+    __slots__ = ("_connection", "_in_flight", "_live", "_next", "_turn")
 
     def __init__(self, kind: SessionKind, cell: Cell, snapshot: SessionSnapshot) -> None:
         super().__init__(kind, cell, snapshot)
         self._next: SessionSnapshot | None = None
         self._turn: TurnSession | None = None
-        self._hosted: HostedServer | None = None
         self._connection: SessionConnection | None = None
         self._in_flight: dict[RequestId | Call, Call] | None = None
         self._live: LiveObjects | None = None
-        self._surface: Surface | None = None
-        """What the last call could see."""
 
     # What never waits in the mailbox: called by the edge, outside of turns.
 
@@ -196,28 +192,6 @@ class SessionActor(OutsideCalls):
             hosted.turns -= 1
             if hosted.retired:
                 self._kind.servers.release(hosted)
-
-    def _fits(self, hosted: HostedServer, tenant: TenantContext) -> bool:
-        return hosted.made_for is None or self._kind.servers.fits(hosted, tenant)
-
-    async def _sees(self, surface: Surface | None, *, anew: bool) -> None:
-        """The session's calls come with another credential than before, or to a server that was made `anew`."""
-        if (self._surface is None or surface is self._surface) and not anew:
-            self._surface = surface
-            return
-        self._surface = surface
-        if self._kind.relay is not None:
-            self._kind.relay.subscribed(self._cell.address, self.snap.subscriptions, self._unheard, anew=True)
-        for event in self._hosted.lists if self._hosted is not None else ():
-            await self.notify(message_of(event)["method"], None)
-
-    @property
-    def _unheard(self) -> Callable[[str], bool] | None:
-        """Tells the resources of whose changes this session must not hear; None: it may hear of all."""
-        hosted, surface = self._hosted, self._surface
-        if hosted is None or surface is None or not hosted.filtered:
-            return None
-        return partial(hosted.hiding.hides_uri, surface)
 
     def _move_beside(self, call: Call) -> dict[str, Any]:
         """Have `call` run beside the exclusive turns: it was sent to be one before it was known what it is."""
@@ -409,22 +383,6 @@ class SessionActor(OutsideCalls):
         )
         return connection
 
-    async def _host(self, tenant: TenantContext) -> HostedServer:
-        """The session's server, made if there is none that fits; one that does not is retired."""
-        servers = self._kind.servers
-        hosted = await servers.for_session(tenant)
-        known = self._hosted
-        if known is None:
-            self._hosted = hosted
-        elif known is not hosted:
-            if self._fits(known, tenant):
-                # Another turn has made one meanwhile.
-                servers.release(hosted)
-            else:
-                self._hosted = hosted
-                servers.release(known)
-        return self._hosted or hosted
-
     async def close(self) -> None:
         for call in self.calls_in_flight:
             # Those that wait have not begun, and are the registry's: it fails them, or sends them on.
@@ -436,8 +394,7 @@ class SessionActor(OutsideCalls):
             if self._connection is not None:
                 await self._connection.aclose()
         finally:
-            if self._hosted is not None:
-                self._kind.servers.release(self._hosted)
+            self._release_server()
 
 
 def _key(call: Call) -> RequestId | Call:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from nats.errors import Error as NatsError
 
@@ -29,7 +29,7 @@ from .client_watch import ClientWatch
 from .commons import ClusterCommons
 from .control import Control
 from .counts import Counts
-from .errors import ClusterError, StoreNotShared
+from .fellowship import Fellowship, store_identity
 from .hand_off import HandOff
 from .holdings import Holdings
 from .keep_alive import KeepAlive
@@ -105,7 +105,7 @@ class Cluster:
         self._versions = options.versions
         self.seals = Seals(options.name)
         commons.keys.tell(self.seals.use)
-        self._store_identity = _identity(store)
+        self._store_identity = store_identity(store)
         self._stack = AsyncExitStack()
         self._left = True
         """It is not, or no longer, a member."""
@@ -300,21 +300,9 @@ class Cluster:
         await self._membership_stack.aclose()
 
     def _check_others(self) -> None:
-        mine = self.commons.keys.fingerprints
+        mine = Fellowship(self.options.name, self._store_identity, self.commons.keys.fingerprints)
         for peer in self.ownership.peers.alive(self._clock.monotonic()):
-            theirs = peer.news.store
-            if theirs and self._store_identity and theirs != self._store_identity:
-                raise StoreNotShared(
-                    f"node {peer.news.node!r} of cluster {self.options.name!r} keeps sessions in another store "
-                    f"({theirs}) than this one ({self._store_identity}): give all nodes one that each of them reaches"
-                )
-            if peer.news.keys and mine and not {peer.news.keys[0], mine[0]} <= {*peer.news.keys} & {*mine}:
-                # Neither would take a word of the other's.
-                raise ClusterError(
-                    f"node {peer.news.node!r} of cluster {self.options.name!r} has other keys (it seals with "
-                    f"{peer.news.keys[0]}) than this one ({mine[0]}): give all nodes the same "
-                    "--request-state-keys, and when they change, first add the new key behind the others at every node"
-                )
+            mine.check(peer.news)
 
     def _news(self, incarnation: str, serial: int) -> NodeNews:
         return NodeNews(
@@ -479,11 +467,3 @@ class Cluster:
             "cluster_orders_refused": self.control.refused,
             "cluster_keys": len(self.commons.keys.fingerprints),
         }
-
-
-def _identity(store: SessionStore) -> str:
-    """What tells a store from others; empty where it cannot be told."""
-    identity: Any = getattr(store, "identity", None)
-    if isinstance(identity, str):
-        return identity
-    return "" if store.shared else f"{type(store).__name__} of {socket.gethostname()}, process {os.getpid()}"
