@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,6 +19,19 @@ README = Path(stores.__file__).with_name("README.md")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
 
 COMMANDS = re.findall(r"^```bash\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+(STORE,) = (block for block in BLOCKS if block.startswith("# table_store.py\n"))
+
+
+@pytest.fixture(autouse=True)
+def store_of_the_readme(tmp_path: Path) -> None:
+    """The store that other blocks import."""
+    (tmp_path / "table_store.py").write_text(STORE)
+
+
+def test_a_store_takes_less_than_a_hundred_lines() -> None:
+    assert len(STORE.splitlines()[1:]) < 100
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
@@ -33,18 +49,24 @@ def test_commands_run(block: str, tmp_path: Path) -> None:
 
 
 def test_the_suite_in_the_readme_passes_under_a_plain_pytest(tmp_path: Path) -> None:
-    (block,) = (block for block in BLOCKS if "StoreContract" in block)
+    (block,) = (block for block in BLOCKS if "(StoreContract)" in block)
     (tmp_path / "test_mine.py").write_text(block)
+    # Its files are made where nothing waits for a disk, if there is such a place.
+    memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    folder = Path(tempfile.mkdtemp(dir=memory))
     # Strict mode is pytest-asyncio's default, and an author's project need not have changed it.
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_mine.py"],
         cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
+    shutil.rmtree(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\b[6-9]\d passed", done.stdout), done.stdout
+    assert re.search(r"\b8\d passed", done.stdout), done.stdout
 
 
 def test_every_file_of_the_room_is_in_the_table() -> None:
