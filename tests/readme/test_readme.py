@@ -1,4 +1,4 @@
-"""Every code block of README.md and runtime/README.md is run here."""
+"""Every code block of README.md, runtime/README.md and runtime/MIGRATING.md is run here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from mcp.client.client import Client
 from support.guide_databases import PATTERNS, operating
 from support.postgres import PostgresServer
+from understudy.runtime import StateConflict
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,7 +43,7 @@ def run_python(codes: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_only_languages_that_are_run_are_used() -> None:
-    for path in ("README.md", "runtime/README.md"):
+    for path in ("README.md", "runtime/README.md", "runtime/MIGRATING.md"):
         languages = {language for language, _ in FENCE.findall((ROOT / path).read_text())}
         assert languages <= {"python", "bash", "text"}, path
 
@@ -170,6 +171,50 @@ async def test_the_python_of_the_runtime_guide_runs_and_serves(tmp_path: Path, m
         read = {"jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": {"uri": uri}}
         contents = (await http.post("/mcp", json=read, headers=session)).json()["result"]["contents"]
         assert contents[0]["text"] == "2 rates, 1 header"
+
+
+async def test_the_python_of_the_guide_to_moving_here_runs_and_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastmcp")
+    names = run_python(blocks("runtime/MIGRATING.md", "python"), tmp_path, monkeypatch)
+    runtime = names["runtime"]
+    async with names["app"].router.lifespan_context(names["app"]), talking(runtime) as http:
+        opened = await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)
+        id = opened.headers["mcp-session-id"]
+        session = {**ACCEPT, "mcp-session-id": id}
+        for expected in (1, 2):
+            added = await http.post("/mcp", json=call("add_to_cart", item="tea"), headers=session)
+            assert added.json()["result"]["structuredContent"] == {"result": expected}
+        assert await names["empty_cart"](id)
+        assert not await names["empty_cart"]("A" * 32)
+        visited = await http.post("/mcp", json=call("count_visit"), headers=session)
+        assert visited.json()["result"]["structuredContent"] == {"result": 1}
+        for _ in range(2):
+            assert await names["add_credit"](runtime, id, "evt_1", 500) == 500
+        await names["take_ticket"](runtime, id, "ada")
+        with pytest.raises(StateConflict):
+            await names["take_ticket"](runtime, id, "bob")
+        state = (await runtime.sessions.read(id)).state
+        assert state == {"cart": [], "visits": 1, "credit": 500, "agent": "ada"}
+    assert names["opened"] == [id]
+    moved = names["moved"]
+    async with moved, talking(moved) as http:
+        opened = await http.post("/mcp", json=INITIALIZE, headers=ACCEPT)
+        session = {**ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+        await http.post("/mcp", json=call("remember", fact="tea at four"), headers=session)
+        told = await http.post("/mcp", json=call("remember", fact="no milk"), headers=session)
+        assert told.json()["result"]["structuredContent"] == {"result": ["tea at four", "no milk"]}
+
+
+def test_links_between_the_guides_lead_somewhere() -> None:
+    text = (ROOT / "runtime" / "MIGRATING.md").read_text()
+    for path, anchor in re.findall(r"\]\(([^)#:]*)#?([^)]*)\)", text):
+        target = ROOT / "runtime" / (path or "MIGRATING.md")
+        assert target.is_file(), path
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+        assert not anchor or anchor in anchors, (path, anchor)
 
 
 async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: Path, free_port: int) -> None:
