@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from ..address import Address
@@ -19,7 +20,7 @@ from . import expressions
 from .asking import Asking, ConditionFailed
 from .bodies import Bodies
 from .client import Client, connect
-from .errors import DynamoUnavailable
+from .errors import DynamoRefused, DynamoUnavailable
 from .items import Item, Parts, info_of, item_of, key, latest, lives, record_of
 from .listing import Listing
 from .opening import Table, look_around, ping
@@ -157,7 +158,12 @@ class DynamoStore:
                     if failed.item is None or not _is_work_of(token, failed.item) or not lives(failed.item, now):
                         raise self._gone(address, failed.item) from None
                     item = failed.item
-                record = await self._whole(address, item)
+                try:
+                    record = await self._whole(address, item)
+                except DynamoUnavailable as error:
+                    # The epoch was raised, whatever became of the parts.
+                    error.outcome_unknown = True
+                    raise
                 if record is not None:
                     return record
                 # Another has claimed and saved it since, and so holds a higher epoch than this.
@@ -188,6 +194,10 @@ class DynamoStore:
                 request = expressions.save(key(address), epoch, version, body, before, now=now, expires=expires)
                 try:
                     await self._ask("UpdateItem", writes=True, **request)
+                except DynamoRefused as error:
+                    if not error.outcome_unknown:
+                        await self._drop(address, body)
+                    raise
                 except ConditionFailed as failed:
                     try:
                         item = self._fenced(address, failed.item, epoch, now)
@@ -287,8 +297,9 @@ class DynamoStore:
         try:
             await self._calls.close(self._close_timeout)
         finally:
-            async with asyncio.timeout(2.0):
-                await self._client.aclose()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await self._client.aclose()
 
     def stats(self) -> dict[str, float]:
         """Calls and failed ones of writing and reading, calls under way, requests that were sent, those that were

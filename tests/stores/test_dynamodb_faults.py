@@ -210,6 +210,28 @@ async def test_a_part_that_cannot_be_written_leaves_the_record_as_it_was(
         await _save(store, address, snapshot=bytes(3 * PART))
 
 
+async def test_a_claim_whose_parts_cannot_be_read_says_that_it_may_have_been_done(
+    dynamodb_server: DynamoServer, table: str
+) -> None:
+    async with _opened(dynamodb_server.url(table)) as store:
+        address = await _new(store, bytes(PART + 1))
+        dynamodb_server.fault(table, "GetItem", "cut", times=6)
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.claim(address, owner="node-2")
+        assert caught.value.outcome_unknown
+        assert (await store.claim(address, owner="node-2")).epoch == 3
+
+
+async def test_a_large_save_that_is_refused_leaves_no_parts(dynamodb_server: DynamoServer, table: str) -> None:
+    async with _opened(dynamodb_server.url(table)) as store:
+        address = await _new(store)
+        dynamodb_server.fault(table, "UpdateItem", code="AccessDeniedException", message="not authorized")
+        with pytest.raises(DynamoRefused):
+            await _save(store, address, snapshot=bytes(2 * PART))
+        items = dynamodb_server.call("Scan", TableName=table)["Items"]
+        assert not [item for item in items if item["sessionId"]["S"].startswith("#part")]
+
+
 # DynamoDB that is slow, throttles, fails or is away
 
 

@@ -149,34 +149,6 @@ async def test_an_item_is_laid_out_as_people_know_it(dynamodb_server: DynamoServ
         assert _items(dynamodb_server, table)[str(address)]["claim"] != claim
 
 
-GOLDEN = {
-    "sessionId": {"S": "session/golden"},
-    "kind": {"S": "session"},
-    "tenant": {"S": "acme"},
-    "owner": {"S": "node-1"},
-    "epoch": {"N": "7"},
-    "version": {"N": "41"},
-    "createdAt": {"N": "1795282345.125"},
-    "updatedAt": {"N": "1795282346.5"},
-    "expiresAt": {"N": "1799999999.75"},
-    "ttl": {"N": "1800000000"},
-    "claim": {"B": "AAECAwQFBgcI"},
-    "data": {"B": "AP8="},
-}
-"""A record as format 1 has written it. Never changed: what was written once must be read for ever."""
-
-
-async def test_a_record_of_format_1_is_read(dynamodb_server: DynamoServer, table: str) -> None:
-    dynamodb_server.call("PutItem", TableName=table, Item=GOLDEN)
-    schema = {"sessionId": {"S": "#understudy"}, "format": {"N": "1"}, "store": {"S": "00ff00ff00ff00ff"}}
-    dynamodb_server.call("PutItem", TableName=table, Item=schema)
-    async with _opened(dynamodb_server, table, clock=ManualTime(1_795_282_400.0)) as store:
-        record = await store.claim(Address("session", "golden"), owner="node-2")
-        assert (record.epoch, record.version, record.tenant, record.snapshot) == (8, 41, "acme", b"\0\xff")
-        assert (record.created, record.updated, record.expires) == (1795282345.125, 1795282346.5, 1799999999.75)
-        assert store.identity.endswith(" 00ff00ff00ff00ff")
-
-
 # Large snapshots
 
 
