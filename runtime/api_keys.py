@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from ..actors.session import TenantContext
 from .api_key import LONGEST, SHORTEST, ApiKey, ApiKeyError
-from .api_key_file import KeyFile, parse_keys
+from .api_key_file import KeyFile
+from .api_key_lines import parse_keys
 from .challenges import checked_scopes, require_scopes
 from .credential_header import CredentialHeader
 from .tenants import Unauthenticated

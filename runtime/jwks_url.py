@@ -17,6 +17,7 @@ import httpx2
 from ..actors.clock import Clock
 from .config import is_loopback
 from .errors import ConfigurationError
+from .loop_lock import LoopLock
 from .signing_keys import SigningKeyError, SigningKeys
 from .tenants import CredentialUnchecked
 
@@ -95,7 +96,7 @@ class JwksUrl:
         self._fetches = self._failures = self._waiting = 0
         self._complaint: str | None = None
         self._trust: ssl.SSLContext | None = None
-        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._lock = LoopLock()
 
     @property
     def keys(self) -> SigningKeys | None:
@@ -129,7 +130,7 @@ class JwksUrl:
             raise CredentialUnchecked(retry_after=self.pause)
         self._waiting += 1
         try:
-            async with self._alone():
+            async with self._lock.here():
                 if satisfied() or self._began > asked:
                     return
                 if (left := self._began + self.pause - self._clock.monotonic()) > 0:
@@ -137,13 +138,6 @@ class JwksUrl:
                 await self._fetch()
         finally:
             self._waiting -= 1
-
-    def _alone(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        if self._lock is None or self._lock[0] is not loop:
-            # A runtime may be started again on another loop, where a lock of the first cannot be waited for.
-            self._lock = (loop, asyncio.Lock())
-        return self._lock[1]
 
     async def _fetch(self) -> None:
         self._began = self._clock.monotonic()

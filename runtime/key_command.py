@@ -38,7 +38,7 @@ def new(tenant: str, principal: str, plan: str | None, scopes: tuple[str, ...], 
     """
     from ..actors.session import TenantContext
     from .api_key import ApiKey, new_api_key
-    from .api_key_file import key_line
+    from .api_key_lines import key_line
     from .challenges import checked_scopes
 
     try:

@@ -24,7 +24,7 @@ from understudy.runtime import (
     Unauthenticated,
     new_api_key,
 )
-from understudy.runtime.api_key_file import key_line, parse_keys
+from understudy.runtime.api_key_lines import key_line, parse_keys
 
 ADA = TenantContext("acme", "ada", "pro", frozenset({"use"}))
 

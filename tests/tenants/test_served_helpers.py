@@ -20,7 +20,7 @@ from understudy.runtime import (
     TenantContext,
     new_api_key,
 )
-from understudy.runtime.api_key_file import key_line
+from understudy.runtime.api_key_lines import key_line
 from understudy.runtime.config import ConfigError, ServeOptions
 from understudy.runtime.serve_tenants import helpers_of
 
