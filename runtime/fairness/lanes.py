@@ -41,7 +41,7 @@ class Lanes(Generic[T]):
     where that would be of more tenants than may have something waiting.
     """
 
-    __slots__ = ("_heap", "_in_all", "_lanes", "_now", "_order", "_per_tenant", "_size")
+    __slots__ = ("_heap", "_in_all", "_lanes", "_most", "_now", "_order", "_per_tenant", "_size")
 
     def __init__(self, *, per_tenant: int, in_all: int) -> None:
         """How many may wait."""
@@ -50,6 +50,8 @@ class Lanes(Generic[T]):
         self._lanes: dict[str, _Lane[T]] = {}
         self._heap: list[tuple[float, int, _Lane[T]]] = []
         self._now = 0.0
+        self._most = 0
+        """No lane is longer; so that refusing costs no look at all of them, time after time."""
         self._order = 0
         self._size = 0
 
@@ -90,15 +92,12 @@ class Lanes(Generic[T]):
             raise LaneFull
         pushed_out: T | None = None
         if self._size >= self._in_all:
-            longest = max(self._lanes.values(), key=lambda each: len(each.queue))
-            if len(longest.queue) <= own + 1:
-                raise LanesFull
-            pushed_out = longest.queue.pop().item
-            self._size -= 1
+            pushed_out = self._push_out(own + 1)
         if lane is None:
             lane = self._open(tenant, self._now)
         lane.queue.append(_Waiter(item, cost))
         self._size += 1
+        self._most = max(self._most, len(lane.queue))
         return pushed_out
 
     def pop(self) -> tuple[str, T] | None:
@@ -122,6 +121,7 @@ class Lanes(Generic[T]):
                 # Nobody waits who could be at a disadvantage by it.
                 self._lanes.clear()
                 heap.clear()
+                self._most = 0
             elif lane.queue or len(self._lanes) <= self._in_all:
                 self._enter(lane)
             else:
@@ -140,6 +140,17 @@ class Lanes(Generic[T]):
                 self._size -= 1
                 return True
         return False
+
+    def _push_out(self, kept: int) -> T:
+        """The newest of the longest lane goes, if that is longer than `kept`. Raises `LanesFull`."""
+        if self._most <= kept:
+            raise LanesFull
+        longest = max(self._lanes.values(), key=lambda each: len(each.queue)).queue
+        self._most = len(longest)
+        if self._most <= kept:
+            raise LanesFull
+        self._size -= 1
+        return longest.pop().item
 
     def _open(self, tenant: str, turn: float) -> _Lane[T]:
         lane = self._lanes[tenant] = _Lane(tenant, turn)
