@@ -110,6 +110,32 @@ class MemoryStore:
         self._soonest = min(self._soonest, expires)
         return entry.record(address)
 
+    async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
+        """See `AdoptsRecords.adopt`. Raises `StoreUnavailable` at either bound."""
+        now = self._now()
+        entry = self._entries.get(record.address)
+        if entry is not None:
+            if entry.expires > now and (entry.epoch, entry.version) != over:
+                if (entry.epoch, entry.version) == (record.epoch, record.version):
+                    return
+                raise RecordExists(record.address)
+            if entry.expires <= now:
+                self._remove(record.address, entry)
+                entry = None
+        self._make_room(now, len(record.snapshot))
+        if entry is None:
+            self._last_number += 1
+            number = self._last_number
+        else:
+            # It keeps its place in a walk.
+            number = entry.number
+            self._bytes -= len(entry.snapshot)
+        entry = _Entry(number, record.tenant, record.owner, record.created, record.expires, record.snapshot)
+        entry.epoch, entry.version, entry.updated = record.epoch, record.version, record.updated
+        self._entries[record.address] = entry
+        self._bytes += len(record.snapshot)
+        self._soonest = min(self._soonest, record.expires)
+
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""
         entry = self._live(address, self._now())

@@ -13,7 +13,7 @@ from .errors import Failure, PostgresUnavailable
 from .statements import RecordStatements
 from .waiting import ALONE, Kind
 
-__all__ = ["Claim", "Create", "Delete", "Load", "Records", "Save", "Touch"]
+__all__ = ["Adopt", "Claim", "Create", "Delete", "Load", "Records", "Save", "Touch"]
 
 _MOST = 128
 """Records in one statement."""
@@ -24,6 +24,12 @@ _ATTEMPTS = 100
 
 class Create(NamedTuple):
     record: Record
+
+
+class Adopt(NamedTuple):
+    record: Record
+    over: tuple[int, int]
+    now: float
 
 
 class Claim(NamedTuple):
@@ -77,6 +83,7 @@ class Records:
     def __init__(self, schema: str) -> None:
         self._sql = RecordStatements(schema)
         self.create = Kind("create", True, self._create, _MOST)
+        self.adopt = Kind("adopt", True, self._adopt)
         self.claim = Kind("claim", True, self._claim, _MOST)
         self.load = Kind("load", False, self._load, _MOST)
         self.save = Kind("save", True, self._save, _MOST)
@@ -102,6 +109,33 @@ class Records:
         )
         made = {(kind, id) for kind, id in rows}
         return [record if record.address in made else RecordExists(record.address) for (record,) in asked]
+
+    async def _adopt(self, connection: Connection, asked: Sequence[Adopt]) -> list[Any]:
+        [(record, over, now)] = asked
+        for _ in range(_ATTEMPTS):
+            rows = await connection.fetch(
+                self._sql.adopt,
+                *record.address,
+                record.tenant,
+                record.epoch,
+                record.version,
+                record.owner,
+                record.created,
+                record.updated,
+                record.expires,
+                record.snapshot,
+                now,
+                *over,
+                writing=True,
+            )
+            if rows:
+                return [None]
+            there = await connection.fetch(self._sql.load, *record.address, now, writing=False)
+            if there:
+                _, epoch, version, *_ = there[0]
+                same = (epoch, version) == (record.epoch, record.version)
+                return [None if same else RecordExists(record.address)]
+        raise _contended(record.address)
 
     async def _claim(self, connection: Connection, asked: Sequence[Claim]) -> list[Any]:
         if len(asked) == 1:

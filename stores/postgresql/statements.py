@@ -34,6 +34,17 @@ class RecordStatements:
             WHERE r.expires <= excluded.created
             RETURNING kind, id
         """
+        self.adopt = f"""
+            INSERT INTO {records} AS r
+                (kind, id, tenant, epoch, version, owner, created, updated, expires, sweep, snapshot)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::float8, $9::float8, $10)
+            ON CONFLICT (kind, id) DO UPDATE SET
+                tenant = excluded.tenant, epoch = excluded.epoch, version = excluded.version, owner = excluded.owner,
+                created = excluded.created, updated = excluded.updated, expires = excluded.expires,
+                sweep = excluded.sweep, snapshot = excluded.snapshot
+            WHERE r.expires <= $11 OR (r.epoch = $12 AND r.version = $13)
+            RETURNING 1
+        """
         # one-writer: one statement both raises the epoch and returns the snapshot.
         self.claim = f"""
             UPDATE {records} SET epoch = epoch + 1, owner = $3 WHERE {_KEY} AND expires > $4

@@ -148,6 +148,11 @@ class PostgresStore:
         asked = records.Create(record)
         return await self._lanes.submit(self._records.create, asked, key=address, size=len(snapshot))
 
+    async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
+        """See `AdoptsRecords.adopt`."""
+        asked = records.Adopt(record, over or (0, 0), self._clock())
+        await self._lanes.submit(self._records.adopt, asked, key=record.address, size=len(record.snapshot))
+
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""
         asked = records.Claim(address, checked_text("owner", owner), self._clock())

@@ -18,6 +18,7 @@ import hashlib
 from dataclasses import dataclass
 
 __all__ = [
+    "ADOPT",
     "CLAIM",
     "CREATE",
     "DELETE",
@@ -92,6 +93,35 @@ redis.call('HSET', KEYS[1], 't', ARGV[4], 'e', 1, 'v', 1, 'o', ARGV[5], 'w', ARG
   'x', expires, 'i', expires, 's', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], whole(math.ceil(ARGV[2] / 1000) + MARGIN))
 return {now, expires}
+""",
+)
+
+ADOPT = Script.of(
+    3,
+    """
+-- record, index, ends; now, address, tenant, owner, writer, snapshot, epoch, version, created, updated, expires,
+-- the epoch and the version that may be there, or ''
+local now = clock(ARGV[1])
+local old = redis.call('HMGET', KEYS[1], 'x', 't', 'e', 'v')
+if old[1] and tonumber(old[1]) > now and (old[3] ~= ARGV[12] or old[4] ~= ARGV[13]) then
+  if old[3] ~= ARGV[7] or old[4] ~= ARGV[8] then return 0 end
+  redis.call('HSET', KEYS[1], 'v', old[4])
+  return 1
+end
+local member = ARGV[3] .. '\\0' .. ARGV[2]
+redis.call('ZADD', KEYS[2], 0, member)
+redis.call('ZADD', KEYS[3], ARGV[11], member)
+if old[1] then
+  if old[2] ~= ARGV[3] then
+    redis.call('ZREM', KEYS[2], old[2] .. '\\0' .. ARGV[2])
+    redis.call('ZREM', KEYS[3], old[2] .. '\\0' .. ARGV[2])
+  end
+  redis.call('DEL', KEYS[1])
+end
+redis.call('HSET', KEYS[1], 't', ARGV[3], 'e', ARGV[7], 'v', ARGV[8], 'o', ARGV[4], 'w', ARGV[5], 'c', ARGV[9],
+  'u', ARGV[10], 'x', ARGV[11], 'i', ARGV[11], 's', ARGV[6])
+redis.call('PEXPIRE', KEYS[1], whole(math.max(math.ceil((ARGV[11] - now) / 1000), 0) + MARGIN))
+return 1
 """,
 )
 
@@ -260,5 +290,5 @@ return 1
 """,
 )
 
-SCRIPTS = (CREATE, CLAIM, LOAD, SAVE, TOUCH, DELETE, PAGE, OVERDUE, SWEEP, SCHEMA, PROBE)
+SCRIPTS = (CREATE, ADOPT, CLAIM, LOAD, SAVE, TOUCH, DELETE, PAGE, OVERDUE, SWEEP, SCHEMA, PROBE)
 """Those of records, which each connection makes known to its server."""

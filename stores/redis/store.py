@@ -24,7 +24,7 @@ from .marks import Marks
 from .opening import look_around, open_schema
 from .records import lifetime, microseconds, seconds
 from .route import OneServer, Route
-from .scripts import CLAIM, CREATE, DELETE, GONE, LOAD, PROBE, SAVE, SCRIPTS, TOUCH
+from .scripts import ADOPT, CLAIM, CREATE, DELETE, GONE, LOAD, PROBE, SAVE, SCRIPTS, TOUCH
 from .settings import RedisSettings
 
 __all__ = ["RedisStore"]
@@ -167,6 +167,39 @@ class RedisStore:
         self._marks.hold(address, 1)
         now, expires = seconds(reply[0]), seconds(reply[1])
         return Record(address, tenant, 1, 1, owner, now, now, expires, snapshot)
+
+    async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
+        """See `AdoptsRecords.adopt`."""
+        address = record.address
+        shard, text = shard_of(address)
+        keys = self._keys
+        epoch, version = (b"", b"") if over is None else (b"%d" % over[0], b"%d" % over[1])
+        with self._calls.writing:
+            _check_size(record.snapshot)
+            reply = await self._route.run(
+                keys.slots[shard],
+                ADOPT,
+                keys.record[shard] + text,
+                keys.index[shard],
+                keys.ends[shard],
+                self._now(),
+                text,
+                record.tenant.encode(),
+                record.owner.encode(),
+                self._marks.own,
+                record.snapshot,
+                b"%d" % record.epoch,
+                b"%d" % record.version,
+                microseconds(record.created),
+                microseconds(record.updated),
+                microseconds(record.expires),
+                epoch,
+                version,
+                writing=True,
+            )
+        if reply != 1:
+            raise RecordExists(address)
+        self._marks.forget(address)
 
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""

@@ -14,7 +14,7 @@ from ..errors import RecordExists, RecordNotFound, StaleEpoch
 from ..record import Record, RecordInfo
 from .database_file import WRITE_NOTHING
 
-__all__ = ["claim", "create", "delete", "expire", "load", "page", "save", "touch", "write_nothing"]
+__all__ = ["adopt", "claim", "create", "delete", "expire", "load", "page", "save", "touch", "write_nothing"]
 
 _CREATE = """
     INSERT INTO records (kind, id, tenant, epoch, version, owner, created, updated, expires, snapshot)
@@ -25,6 +25,9 @@ _CREATE = """
         snapshot = excluded.snapshot
     WHERE records.expires <= excluded.created
 """
+_ADOPT = _CREATE.replace(
+    "records.expires <= excluded.created", "records.expires <= ? OR (records.epoch = ? AND records.version = ?)"
+)
 # one-writer: one statement both raises the epoch and returns the snapshot.
 _CLAIM = """
     UPDATE records SET epoch = epoch + 1, owner = ? WHERE kind = ? AND id = ? AND expires > ?
@@ -54,21 +57,14 @@ _EXPIRE = "DELETE FROM records WHERE number IN (SELECT number FROM records WHERE
 
 
 def create(cursor: sqlite3.Cursor, record: Record) -> None:
-    cursor.execute(
-        _CREATE,
-        (
-            *record.address,
-            record.tenant,
-            record.epoch,
-            record.version,
-            record.owner,
-            record.created,
-            record.updated,
-            record.expires,
-            record.snapshot,
-        ),
-    )
+    cursor.execute(_CREATE, _row(record))
     if cursor.rowcount != 1:
+        raise RecordExists(record.address)
+
+
+def adopt(cursor: sqlite3.Cursor, record: Record, over: tuple[int, int], now: float) -> None:
+    cursor.execute(_ADOPT, (*_row(record), now, *over))
+    if cursor.rowcount != 1 and _epoch_and_version(cursor, record.address, now) != (record.epoch, record.version):
         raise RecordExists(record.address)
 
 
@@ -135,6 +131,20 @@ def expire(cursor: sqlite3.Cursor, now: float, limit: int) -> int:
 def write_nothing(cursor: sqlite3.Cursor) -> None:
     """Write without changing anything, to learn whether the file can be written."""
     cursor.execute(WRITE_NOTHING)
+
+
+def _row(record: Record) -> tuple[object, ...]:
+    return (
+        *record.address,
+        record.tenant,
+        record.epoch,
+        record.version,
+        record.owner,
+        record.created,
+        record.updated,
+        record.expires,
+        record.snapshot,
+    )
 
 
 def _epoch_and_version(cursor: sqlite3.Cursor, address: Address, now: float) -> tuple[int, int] | None:

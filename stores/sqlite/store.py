@@ -117,6 +117,10 @@ class SQLiteStore:
         await self._writer.submit(statements.create, record)
         return record
 
+    async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
+        """See `AdoptsRecords.adopt`."""
+        await self._writer.submit(statements.adopt, record, over or (0, 0), self._clock())
+
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""
         return await self._writer.submit(statements.claim, address, checked_text("owner", owner), self._clock())
