@@ -156,3 +156,26 @@ def export(url: str, tenant: str | None, encryption_keys: Path | None, form: str
     from .exporting import export_lines
 
     sys.exit(_run(export_lines(url, tenant=tenant, keys=encryption_keys), timeout))
+
+
+@store.command(short_help="Copy sessions to another store while they are in use.")
+@click.argument("source")
+@click.argument("target")
+@_tenant
+@click.option("--verify/--no-verify", default=True, show_default=True,
+              help="In the end load every session from both stores and compare it byte by byte.")  # fmt: skip
+@_timeout(None)
+def copy(source: str, target: str, tenant: str | None, verify: bool, timeout: float | None) -> None:
+    """Copy the sessions of the store at SOURCE to the one at TARGET, while nodes use the source.
+
+    Passes follow each other, each of which copies what has changed since the last; it ends when one finds nothing to
+    do. To move: start it, and when its passes have little to do, stop the nodes. What it says in the end is then true
+    for good: no session is missing, and each is as it was last acknowledged. Then start the nodes with the target.
+
+    The source is only read. Stopped at any point, it goes on where it was when it is started again. Encrypted sessions
+    are copied as they are, and need the same keys at the target. Streams under way cannot be resumed there. Once
+    nodes run with the target, a copy is refused.
+    """
+    from .moving import move
+
+    _run(move(source, target, tenant=tenant, verify=verify), timeout)

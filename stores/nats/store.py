@@ -154,20 +154,21 @@ class NatsStore:
             record.updated,
             record.expires,
         )
-        async with self._calls.one("write"), self._revisions.alone(address):
-            before = Stored(0, None) if over is None else await self._revisions.read(address)
-            for attempt in range(_ATTEMPTS):
-                there = None if before.head is None or before.head.info.expires <= now else before.head.info
-                if there is not None and (there.epoch, there.version) != over:
-                    if (there.epoch, there.version) == (info.epoch, info.version):
+        with self._calls.writing:
+            async with self._revisions.alone(address):
+                before = Stored(0, None) if over is None else await self._revisions.read(address)
+                for attempt in range(_ATTEMPTS):
+                    there = None if before.head is None or before.head.info.expires <= now else before.head.info
+                    if there is not None and (there.epoch, there.version) != over:
+                        if (there.epoch, there.version) == (info.epoch, info.version):
+                            return
+                        raise RecordExists(address)
+                    try:
+                        await self._revisions.write(info, record.snapshot, before, now)
                         return
-                    raise RecordExists(address)
-                try:
-                    await self._revisions.write(info, record.snapshot, before, now)
-                    return
-                except WrongRevision:
-                    before = await self._revisions.after_conflict(address, attempt)
-            raise _contended(address)
+                    except WrongRevision:
+                        before = await self._revisions.after_conflict(address, attempt)
+                raise _contended(address)
 
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`."""
