@@ -76,7 +76,7 @@ class _Formatter(logging.Formatter):
         """The fields of `FIELDS` that this record has."""
         found: dict[str, str] = {}
         asker = ASKER.get()
-        if asker is ANONYMOUS or asker == ANONYMOUS:
+        if asker == ANONYMOUS:
             asker = None
         for name in FIELDS:
             value = getattr(record, name, None)
