@@ -59,7 +59,8 @@ class FaultProxy:
         self._refusing = True
         for writer in self._writers if reset else ():
             # Closed without lingering: RST instead of FIN.
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # it has been closed already
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._break()
 
     def stall(self) -> None:
