@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from ..actors.foreign_errors import ends_the_task
 from ..actors.task_owner import TaskOwner
 from .audit_entry import AuditEntry
 from .audit_file import AuditFile
@@ -162,7 +163,9 @@ class AuditTrail:
             batch = [self._waiting[place] for place in range(min(BATCH if self._file else 1, len(self._waiting)))]
             try:
                 await self._write(batch)
-            except Exception as error:
+            except BaseException as error:
+                if ends_the_task(error):
+                    raise
                 self._failed += len(batch)
                 self._complain(f"the audit trail cannot be written: {type(error).__name__}: {error}")
                 if self._audit.when_full == "block":

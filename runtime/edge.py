@@ -13,6 +13,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from starlette.requests import Request as HTTPRequest
 
 from ..actors import Elsewhere
+from ..actors.foreign_errors import ends_the_task
 from ..actors.session import ANONYMOUS, SESSION, TenantContext
 from ..actors.session.wire import SERVER_BUSY, Refusal, refusal_of
 from ..stores import Address, AddressError
@@ -101,7 +102,9 @@ class Edge:
             ASKER.set(None)
             try:
                 tenant = await resolve_tenant(self._tenants, HTTPRequest(scope), RESOLVER_TIMEOUT)
-            except Exception as error:
+            except BaseException as error:
+                if ends_the_task(error):
+                    raise
                 refusal, challenge = unidentified(error)
                 await self._turn_away(send, refusal, *challenge)
                 return

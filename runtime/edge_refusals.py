@@ -21,7 +21,7 @@ RESOLVER_TIMEOUT: Final = 10.0
 _Header = tuple[bytes, bytes]
 
 
-def unidentified(error: Exception) -> tuple[Refusal, tuple[_Header, ...]]:
+def unidentified(error: BaseException) -> tuple[Refusal, tuple[_Header, ...]]:
     """The answer, with its headers, where resolving the tenant ended in `error`. What is no verdict is logged."""
     if isinstance(error, Unauthenticated | Forbidden):
         status = 401 if isinstance(error, Unauthenticated) else 403

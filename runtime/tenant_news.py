@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ..actors.foreign_errors import ends_the_task
 from ..actors.session.relay import Relay
 from ..actors.session.servers import Servers
 from ..actors.session.tenant_changes import TenantChanges
@@ -100,7 +101,9 @@ class TenantNews:
                         await told
             except TimeoutError:
                 logger.error("a hook of tenant changes took longer than %g s, and was given up: %r", HOOK_TIMEOUT, hook)
-            except Exception:
+            except BaseException as error:
+                if ends_the_task(error):
+                    raise
                 logger.exception("a hook of tenant changes failed: %r", hook)
         await self._servers.tell_lists(tenant)
         await self._relay.tell_lists(tenant)

@@ -8,6 +8,8 @@ from typing import Any
 
 from mcp.server.lowlevel import Server
 
+from ..foreign_errors import ends_the_task
+from .errors import HandlerExit
 from .surface import SURFACE
 
 __all__ = ["Lifespan"]
@@ -34,9 +36,11 @@ class Lifespan:
             async with self._server.lifespan(self._server) as state:
                 self._state.set_result(state)
                 await self._stop.wait()
-        except Exception as error:
+        except BaseException as error:
+            if ends_the_task(error):
+                raise
             if not self._state.done():
-                self._state.set_exception(error)
+                self._state.set_exception(error if isinstance(error, Exception) else HandlerExit(error))
             else:
                 logger.error("the lifespan of server %r failed", self.name, exc_info=error)
         finally:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, cast
 
+from ..foreign_errors import ends_the_task
 from .errors import SessionError
 
 __all__ = ["LiveObjects"]
@@ -92,7 +93,9 @@ class LiveObjects:
             if task is None or task.cancelling():
                 raise
             logger.warning("closing the live object %r ended in a cancellation", name)
-        except Exception:
+        except BaseException as error:
+            if ends_the_task(error):
+                raise
             logger.exception("closing the live object %r failed", name)
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mcp.shared.inbound import InboundModernRoute
 from mcp_types import RequestId
 
+from ..foreign_errors import ends_the_task
 from .errors import HandlerExit, LimitExceeded, RequestCancelled
 from .exchange import Exchange
 from .state import EMPTY_STATE
@@ -117,9 +118,11 @@ class Call:
                 raise
             task.uncancel()
             raise RequestCancelled from None
-        except (Exception, KeyboardInterrupt, GeneratorExit):
+        except Exception:
             raise
         except BaseException as error:
+            if ends_the_task(error):
+                raise
             # SystemExit would end the node, and with it everybody's sessions.
             logger.exception("the handler of %s tried to end the process", self.method)
             raise HandlerExit(error) from error

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from ..foreign_errors import ends_the_task
 from .errors import HostingError
 from .hosting import is_server
 
@@ -27,7 +28,9 @@ async def make_server(factory: ServerFactory, tenant: object, *, timeout: float)
             made = factory(tenant)
             if inspect.isawaitable(made):
                 made = await made
-    except Exception as error:
+    except BaseException as error:
+        if ends_the_task(error):
+            raise
         if limit.expired():
             raise HostingError(
                 f"the server factory took longer than {timeout} s; do slow work in the server's lifespan"

@@ -17,9 +17,10 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from ..actor import Access, Cell
 from ..errors import SnapshotError
+from ..foreign_errors import ends_the_task
 from .connection import SessionConnection, envelope_connection, shared_client_params
 from .dispatch import CallDispatch, NoticeDispatch
-from .errors import DuplicateRequest, ForeignSession, ReadOnlyTurn, RequestCancelled
+from .errors import DuplicateRequest, ForeignSession, HandlerExit, ReadOnlyTurn, RequestCancelled
 from .kernel import on_notify, on_request
 from .live import LiveObjects
 from .messages import MOVED, Authorize, Call, Merge, Notice, OpenHandle, Tell, Update, Wake
@@ -295,7 +296,12 @@ class SessionActor(ServedSession):
             SURFACE.set(await self._kind.servers.surfaces.of(notice.tenant))
         connection = self._connection or self._connect()
         runner = ServerRunner(hosted.lowlevel, connection, hosted.lifespan_state)
-        await on_notify(runner)(NoticeDispatch(notice), notice.method, params)
+        try:
+            await on_notify(runner)(NoticeDispatch(notice), notice.method, params)
+        except BaseException as error:
+            if isinstance(error, Exception) or ends_the_task(error):
+                raise
+            raise HandlerExit(error) from error
 
     # State
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from ..foreign_errors import ends_the_task
 from .errors import HostingError
 from .surface import SURFACE, Surface, checked_names
 from .tenant import TenantContext
@@ -118,7 +119,9 @@ class Surfaces:
                 return checked_names(await names if inspect.isawaitable(names) else names)
         except HostingError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if ends_the_task(error):
+                raise
             if limit.expired():
                 raise HostingError(f"tools_for took longer than {self._timeout:g} s") from None
             # Its text may tell of the inside of the server; the client gets none of it.

@@ -10,6 +10,7 @@ from dataclasses import fields
 from itertools import islice
 from typing import Final
 
+from ...actors.foreign_errors import ends_the_task
 from ...actors.session import TenantContext
 from ...actors.session.errors import LimitExceeded
 from ...stores import Address
@@ -59,7 +60,9 @@ class Usage:
         """
         try:
             limits = self._limits_of(tenant)
-        except Exception:
+        except BaseException as error:
+            if ends_the_task(error):
+                raise
             logger.exception("the function that says what tenants may use failed")
             raise self.refuse(unchecked("limits")) from None
         if limits is not None and not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
