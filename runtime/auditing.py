@@ -21,7 +21,7 @@ from .outcomes import is_unknown, outcome_of
 from .tenant_tally import TenantTally
 from .trace import TRACE
 
-__all__ = ["Asking", "AuditedCall", "audit_end", "audit_refusal"]
+__all__ = ["Asking", "AuditedCall", "audit_end", "audit_opening", "audit_refusal"]
 
 
 class Asking:
@@ -121,6 +121,11 @@ class AuditedCall:
             trace=self._trace,
             forwarded=self._forwarded,
         )
+
+
+def audit_opening(trail: AuditTrail, address: Address, tenant: TenantContext) -> None:
+    """Write down that the host program has opened a session for `tenant`."""
+    _note(trail, "opened", "result", tenant, address.id)
 
 
 def audit_end(trail: AuditTrail, address: Address, session: SessionSnapshot, departure: Departure) -> None:

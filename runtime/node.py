@@ -21,7 +21,7 @@ from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
 from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
 from .audit import AuditTrail
-from .auditing import audit_end
+from .auditing import audit_end, audit_opening
 from .edge import Edge
 from .errors import ConfigurationError
 from .fairness.admission import Admission
@@ -314,6 +314,7 @@ class Node:
             max_state=options.max_state,
             ended=streams.end,
             ended_asleep=None if self.life is None else self.life.ended_asleep,
+            opened=None if self.audit is None else partial(audit_opening, self.audit),
             announce=placement.announce,
             limits=self.limiter,
         )

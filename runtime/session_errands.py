@@ -53,16 +53,18 @@ class SessionErrands:
         max_state: int,
         ended: Callable[[Address], None],
         ended_asleep: Callable[[Record], None] | None = None,
+        opened: Callable[[Address, TenantContext], None] | None = None,
         announce: Announce | None = None,
         limits: CallLimits | None = None,
     ) -> None:
         """`ended`: told of each session that is deleted: its streams are somebody else's to end. `ended_asleep`:
-        told of each that could not be woken for it. `announce`: awaited for each that is opened.
+        told of each that could not be woken for it. `opened` is told of each that is opened, `announce` awaited.
         """
         self._registry = registry
         self._max_state = max_state
         self._ended = ended
         self._ended_asleep = ended_asleep
+        self._opened = opened
         self._announce = announce
         self._limits = limits
 
@@ -164,6 +166,8 @@ class SessionErrands:
             raise Refused(Refusal(SERVER_BUSY, text, IN_DOUBT, 503, 1.0), 0)
         if (failure := opened.exception()) is not None:
             raise Refused(refusal_of(failure, modern=False), 0) from failure
+        if self._opened is not None:
+            self._opened(address, tenant)
         await announced(self._announce, address)
         return {"session": address.id}
 

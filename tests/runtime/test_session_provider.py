@@ -15,6 +15,7 @@ from edge.server import Stage, make_server
 from mcp.server.mcpserver import MCPServer
 from understudy.actors.session.state_update import MOST_ONCE
 from understudy.runtime import (
+    AuditEntry,
     ConfigurationError,
     LimitExceeded,
     Limits,
@@ -304,6 +305,18 @@ async def test_a_session_that_is_created_answers_its_tenant_by_its_handle() -> N
         assert (data.tenant, data.principal, data.opened_by, data.state) == ("acme", "ada", "handle", {"count": 10})
         with pytest.raises(ConfigurationError, match="tenant is missing"):
             await client.runtime.sessions.create()
+
+
+async def test_what_the_host_program_opens_and_ends_is_in_the_audit_trail() -> None:
+    trail: list[AuditEntry] = []
+    async with hosting(make_server(), audit=trail.append) as client:
+        created = await client.runtime.sessions.create()
+        await client.runtime.sessions.update(created.id, {"a": 1})
+        await client.runtime.sessions.delete(created.id)
+    assert [(entry.event, entry.outcome, entry.principal, entry.session) for entry in trail] == [
+        ("opened", "result", "anonymous", created.id[:8]),
+        ("ended", "ended", "anonymous", created.id[:8]),
+    ]
 
 
 async def test_what_cannot_be_created_is_refused_and_leaves_nothing() -> None:
