@@ -9,7 +9,7 @@ from typing import Any
 
 from .items import Item, Parts, number, ttl_of
 
-__all__ = ["claim", "create", "delete", "load", "save", "scan", "sweep", "touch"]
+__all__ = ["adopt", "claim", "create", "delete", "load", "save", "scan", "sweep", "touch"]
 
 Parameters = dict[str, Any]
 
@@ -26,6 +26,15 @@ def create(item: Item, now: float) -> Parameters:
         "ExpressionAttributeValues": {":now": number(now)},
         **_TELL,
     }
+
+
+def adopt(item: Item, over: tuple[int, int], now: float) -> Parameters:
+    """PutItem: where there is no record, one that has expired, or one at epoch and version `over`."""
+    request = create(item, now)
+    request["ConditionExpression"] += " OR (#epoch = :epoch AND #version = :version)"
+    request["ExpressionAttributeNames"] |= {"#epoch": "epoch", "#version": "version"}
+    request["ExpressionAttributeValues"] |= {":epoch": {"N": str(over[0])}, ":version": {"N": str(over[1])}}
+    return request | {"ReturnValues": "ALL_OLD"}
 
 
 def claim(key: Item, owner: str, token: bytes, now: float) -> Parameters:

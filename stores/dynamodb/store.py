@@ -142,6 +142,27 @@ class DynamoStore:
             self._remember(address, body)
             return record
 
+    async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
+        """See `AdoptsRecords.adopt`."""
+        address = record.address
+        with self._calls.writing:
+            now = self._clock()
+            body = await self._bodies.place(address, record.snapshot, record.expires)
+            item = item_of(record, secrets.token_bytes(9), body)
+            try:
+                answer = await self._ask("PutItem", writes=True, **expressions.adopt(item, over or (0, 0), now))
+            except ConditionFailed as failed:
+                there = None if failed.item is None else info_of(failed.item)
+                if failed.item is None or Parts.of(failed.item) != body:
+                    await self._drop(address, body)
+                if there is None or (there.epoch, there.version) != (record.epoch, record.version):
+                    raise RecordExists(address) from None
+                return
+            self._remember(address, body)
+            old = Parts.of(answer["Attributes"]) if answer.get("Attributes") else None
+            if old is not None and old != body:
+                await self._bodies.discard(address, old)
+
     async def claim(self, address: Address, *, owner: str) -> Record:
         """See `SessionStore.claim`. One request for each part more where the snapshot is in parts."""
         checked_text("owner", owner)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store_commands.conftest import run
+from support.dynamodb import fresh_table_name
 from support.nats import fresh_name
 from support.redis import fresh_prefix
 from understudy.stores import Address, Record, RecordExists, StaleEpoch, open_store
@@ -17,7 +19,9 @@ from understudy.stores.testing import ManualTime
 NOW = 1_800_000_000.0
 
 
-@pytest.fixture(params=["memory", "sqlite", "nats", "postgresql", "redis", "large in nats"])
+@pytest.fixture(
+    params=["memory", "sqlite", "nats", "postgresql", "redis", "dynamodb", "large in nats", "large in dynamodb"]
+)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     match request.param:
         case "memory":
@@ -28,6 +32,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             return f"{request.getfixturevalue('redis_url')}?prefix={fresh_prefix()}"
         case "postgresql":
             return f"{request.getfixturevalue('postgres_server').url()}?schema={fresh_name().replace('-', '_')}"
+        case "dynamodb" | "large in dynamodb":
+            url: str = request.getfixturevalue("dynamodb_server").url(fresh_table_name())
+            assert run("init", url).exit_code == 0
+            return url
         case _:
             return f"{request.getfixturevalue('nats_url')}/{fresh_name()}"
 
