@@ -94,6 +94,11 @@ class ProtectedResource:
             document["resource_documentation"] = _checked("documentation", documentation)
         self._document = json.dumps(document).encode()
 
+    @property
+    def inner(self) -> TenantResolver:
+        """What judges credentials."""
+        return self._tenants
+
     def __call__(self, request: Request) -> TenantContext | Awaitable[TenantContext]:
         """A `TenantResolver`: what the inner one says, its refusals with the metadata's URL."""
         try:

@@ -14,6 +14,8 @@ from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.session.tenants.secrets import SecretKeeper, SecretSource
 from ..actors.session.tenants.secrets_file import SecretsFile
 from .errors import ConfigurationError
+from .protected_resource import ProtectedResource
+from .tenant_hosts import ByHost
 
 __all__ = ["HelperOptions"]
 
@@ -66,6 +68,10 @@ class HelperOptions:
 
 
 def _secrets_of(tenants: object) -> Callable[..., Any] | None:
-    """The resolver's own method `secrets(tenant)`, if it has one."""
-    source = getattr(tenants, "secrets", None)
-    return source if callable(source) else None
+    """The resolver's own method `secrets(tenant)`, if it has one, or one that it goes around has."""
+    while tenants is not None:
+        source = getattr(tenants, "secrets", None)
+        if callable(source):
+            return source
+        tenants = tenants.inner if isinstance(tenants, ByHost | ProtectedResource) else None
+    return None

@@ -43,6 +43,11 @@ class ByHost:
         self._names = None if names is None else {label.lower(): tenant for label, tenant in names.items()}
 
     @property
+    def inner(self) -> TenantResolver | None:
+        """What is asked for the credential."""
+        return self._resolver
+
+    @property
     def allowed_host(self) -> str:
         """What `allowed_hosts` needs for it: any label in the tenant's place."""
         return f"{self._before}*{self._after}"

@@ -31,6 +31,7 @@ from understudy.actors.session.tenants.redaction import MOST_KNOWN, RedactingFil
 from understudy.actors.session.tenants.secrets import MOST_PARTIES, SecretKeeper
 from understudy.actors.session.tenants.secrets_file import SecretsFileError
 from understudy.runtime import (
+    ProtectedResource,
     Runtime,
     Secret,
     SecretMissing,
@@ -40,6 +41,7 @@ from understudy.runtime import (
     StateError,
     TenantContext,
     WrongTenant,
+    by_host,
     current_tenant,
 )
 
@@ -494,6 +496,22 @@ class Resolver:
 
     def secrets(self, tenant: TenantContext) -> dict[str, str]:
         return {"TOKEN": f"token-of-{tenant.tenant}-{tenant.principal}"}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda inner: by_host(inner, pattern="{tenant}.example.com"),
+        lambda inner: ProtectedResource(
+            inner, url="https://x.example.com/mcp", authorization_servers=["https://a.com"]
+        ),
+    ],
+    ids=["by_host", "ProtectedResource"],
+)
+async def test_a_resolver_that_another_goes_around_still_knows_the_secrets(around: Any) -> None:
+    async with hosting_modern(leaky(), tenants=around(Resolver()), allowed_hosts=["*"]) as client:
+        ann = client.twin(authorization="Bearer acme/ann", host="acme.example.com")
+        assert await ann.tool("use") == len("token-of-acme-ann")
 
 
 @pytest.mark.parametrize("era", ["handshake", "modern"])
