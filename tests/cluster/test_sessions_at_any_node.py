@@ -269,7 +269,8 @@ async def test_what_an_operator_ends_is_told_once(nats_url: str, asleep: bool) -
         if asleep:
             await put_to_sleep(first.runtime, id)
             await cluster.router._holdings.sweep(float("inf"))
-            await until(lambda: not cluster.ownership.holds(Address("session", id)))
+            address, ownership = Address("session", id), cluster.ownership
+            await until(lambda: not ownership.holds(address) and address not in ownership._releasing)
         asked = [await operations(node.runtime.cluster)["end"]({"id": id}) for node in (second, first)]  # type: ignore[arg-type]
         assert {"ended": True} in asked
         await until(lambda: "ended" in dict(diary.of(id)))
