@@ -131,15 +131,20 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         # One line a record: what a client sent must not look like a line of ours.
-        message = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", self.message(record))
+        message = _CONTROL.sub(_escaped, self.message(record))
         # The node is the same on every line of a console; it stands in JSON, where lines of many nodes meet.
         pairs = [f"{name}={value!r}" for name, value in self.fields(record).items() if name != "node"]
         clock = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}.{int(record.msecs):03d}"
         line = f"{clock} {record.levelname:<7} {record.name}: {message}"
         if pairs:
             line = f"{line}  {' '.join(pairs)}"
-        trace = self.trace(record)
+        # A traceback has lines of its own, but what a client sent must not speak to the terminal.
+        trace = "\n".join(_CONTROL.sub(_escaped, shown) for shown in self.trace(record).split("\n"))
         return f"{line}\n{trace}" if trace else line
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def without_secrets(text: str) -> str:

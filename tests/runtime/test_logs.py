@@ -70,6 +70,18 @@ def test_a_json_line_carries_node_tenant_session_and_request_when_there_are_such
     assert "unrelated" not in line
 
 
+def test_a_traceback_does_not_speak_to_the_terminal() -> None:
+    """A tool raises with what its client sent."""
+    try:
+        raise ValueError("no item \x1b]0;mine\x07\x1b[2J")
+    except ValueError:
+        told = logging.LogRecord("understudy", logging.ERROR, "x.py", 1, "failed", None, sys.exc_info())
+    text = TextFormatter().format(told)
+    assert "\x1b" not in text
+    assert text.endswith("ValueError: no item \\x1b]0;mine\\x07\\x1b[2J")
+    assert len(text.splitlines()) > 3
+
+
 @pytest.mark.parametrize("formatter", [JSONFormatter(), TextFormatter()])
 def test_a_session_id_is_never_logged_whole(formatter: logging.Formatter) -> None:
     line = formatter.format(record(session="abcdefghijklmnop"))
