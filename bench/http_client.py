@@ -164,7 +164,7 @@ class RemoteSession:
 
     def __init__(self, session_id: str | None, headers: dict[str, str] | None = None) -> None:
         """`session_id`: None where the server keeps no sessions. `headers`: further ones, a credential say."""
-        self.session_id = session_id
+        self.session_id = session_id or ""
         named = {"mcp-protocol-version": HANDSHAKE_VERSION} | (
             {} if session_id is None else {"mcp-session-id": session_id}
         )
