@@ -10,7 +10,7 @@ from typing import cast
 import redis.exceptions as redis_py
 from redis.asyncio.cluster import ClusterNode, NodesManager
 
-from .connecting import causes, connect, failure_of
+from .connecting import WANTS_TLS, causes, connect, failure_of
 from .connection import PlainConnection, RedisConnection, TlsConnection, new_connection, options_of
 from .errors import RedisRefused, RedisSettingsError, RedisUnavailable
 from .pipeline import Reply
@@ -236,7 +236,7 @@ class ClusterRoute:
             if isinstance(cause, redis_py.RedisError):
                 if "cluster support disabled" in str(cause):
                     return RedisRefused(f"Redis at {where} is no node of a cluster: write redis://")
-                said = failure_of(cause, where, tls=self._settings.tls)
+                said = failure_of(cause, where, "" if self._settings.tls else WANTS_TLS)
                 kind = RedisRefused if isinstance(said, RedisRefused) else RedisUnavailable
                 return (
                     said

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis.exceptions as redis_py
 
@@ -17,7 +17,9 @@ from .pipeline import answer, packed
 from .replies import code_of, refusal, text_of
 from .scripts import Script
 
-__all__ = ["causes", "connect", "failure_of"]
+__all__ = ["WANTS_TLS", "causes", "connect", "failure_of"]
+
+WANTS_TLS: Final = "; if it wants TLS, write rediss://"
 
 
 async def connect(
@@ -64,7 +66,8 @@ async def connect(
         hint = "; if it does not speak TLS at this port, write redis://" if tls and not reached else ""
         raise RedisUnavailable(f"Redis at {where} does not answer within {timeout:g} s{hint}") from error
     except redis_py.RedisError as error:
-        raise failure_of(error, where, tls=tls) from error
+        hint = _hint(connection, reached=reached)
+        raise failure_of(error, where, hint) from error
     finally:
         if not ready:
             connection.drop()
@@ -90,8 +93,21 @@ async def _greet(connection: RedisConnection, where: str, scripts: Sequence[Scri
         raise RedisNotPrimary(f"Redis at {where} is a read-only replica of another: name the primary")
 
 
-def failure_of(error: redis_py.RedisError, where: str, *, tls: bool) -> StoreError:
-    """The error of ours for what kept redis-py from connecting: by the first of its causes that says more."""
+def _hint(connection: RedisConnection, *, reached: bool) -> str:
+    """What to look at where the server closes a connection without a word."""
+    if not isinstance(connection, TlsConnection):
+        return WANTS_TLS
+    if reached and not connection.has_certificate:
+        # Of TLS 1.3 the server's own word is lost if what we have sent meets a connection that is closed.
+        return "; if it asks for a client certificate, give one with its key (?cert=FILE&key=FILE)"
+    return ""
+
+
+def failure_of(error: redis_py.RedisError, where: str, hint: str) -> StoreError:
+    """The error of ours for what kept redis-py from connecting: by the first of its causes that says more.
+
+    `hint`: what is added where the server has closed the connection.
+    """
     if text := text_of(error):
         return refusal(text, where, writing=False)
     if isinstance(error, redis_py.InvalidResponse):
@@ -100,12 +116,11 @@ def failure_of(error: redis_py.RedisError, where: str, *, tls: bool) -> StoreErr
         if isinstance(cause, RedisSettingsError):
             return cause
         if isinstance(cause, OSError):
-            return _system_error(cause, where, tls=tls)
-    hint = "" if tls else "; if it wants TLS, write rediss://"
+            return _system_error(cause, where, hint)
     return RedisUnavailable(f"Redis at {where} closed the connection{hint}")
 
 
-def _system_error(error: OSError, where: str, *, tls: bool) -> RedisUnavailable:
+def _system_error(error: OSError, where: str, hint: str) -> RedisUnavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return RedisRefused(
             f"the certificate of Redis at {where} is not trusted ({error.verify_message}): name the CA that signed it "
@@ -125,7 +140,6 @@ def _system_error(error: OSError, where: str, *, tls: bool) -> RedisUnavailable:
     if isinstance(error, socket.gaierror):
         return RedisUnavailable(f"the host of Redis at {where} is not known: correct the URL")
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
-        hint = "" if tls else "; if it wants TLS, write rediss://"
         return RedisUnavailable(f"Redis at {where} closed the connection{hint}")
     if isinstance(error, TimeoutError):
         return RedisUnavailable(f"Redis at {where} does not answer")

@@ -66,6 +66,7 @@ class TlsConnection(PlainConnection, redis_py.SSLConnection):
 
     def __init__(self, *, settings: RedisSettings, **options: Any) -> None:
         super().__init__(**options)
+        self.has_certificate = settings.cert is not None
         self.ssl_context = _Trust(settings)
 
 

@@ -580,7 +580,8 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(redis_servers: Ser
     with redis_servers(certificate=(cert, key), options={"tls-auth-clients": "yes"}) as server:
         async with _opened(f"{server.url}?ca={cert}&cert={cert}&key={key}") as store:
             await _new(store)
-        with pytest.raises(RedisRefused, match="asks for a client certificate"):
+        # Refused in its own words, or, if they are lost on the way, not there.
+        with pytest.raises(RedisUnavailable, match=r"asks for a client certificate.* give one with its key"):
             await open_store(f"{server.url}?ca={cert}")
 
 
