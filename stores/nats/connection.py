@@ -12,9 +12,10 @@ from nats import errors
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 
+from ..tls_files import tls_context
 from .client import NatsClient, RequestInterruptedError
-from .credentials import credentials, tls_context
-from .errors import JetStreamMissing, NatsRefused, NatsUnavailable, StorageFull
+from .credentials import credentials
+from .errors import JetStreamMissing, NatsRefused, NatsSettingsError, NatsUnavailable, StorageFull
 from .settings import NatsSettings
 
 __all__ = ["api_error", "close", "connect", "jetstream", "translated"]
@@ -54,7 +55,9 @@ async def connect(
         NatsUnavailable: No server answered in time.
         NatsRefused: All of them refused us: password, certificate, ...
     """
-    options: dict[str, Any] = credentials(settings) | ({"tls": tls_context(settings)} if settings.tls else {})
+    options = credentials(settings)
+    if settings.tls:
+        options["tls"] = tls_context(settings.ca, settings.cert, settings.key, of="NATS", error=NatsSettingsError)
     client = NatsClient(needs_tls=settings.tls)
     first = _FirstConnection(settings, client)
     connected = given_up = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib
 import re
-import ssl
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nats import errors
 from .errors import NatsSettingsError
 from .settings import NatsSettings
 
-__all__ = ["credentials", "tls_context"]
+__all__ = ["credentials"]
 
 _SEED = re.compile(rb"\bS[A-Z][A-Z2-7]{56}\b")
 _JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\s+([A-Za-z0-9_.-]+)\s+-+END")
@@ -44,38 +43,6 @@ def credentials(settings: NatsSettings) -> dict[str, Any]:
             "user_jwt_cb": partial(_again, _jwt, file),
         }
     return {}
-
-
-def tls_context(settings: NatsSettings) -> ssl.SSLContext:
-    """What the servers' certificates are checked against, and our own.
-
-    Raises:
-        NatsSettingsError: A file cannot be read, or holds no certificate or key.
-    """
-    try:
-        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    except (OSError, ValueError) as error:
-        raise NatsSettingsError(
-            f"NATS option 'ca': {str(settings.ca)!r} holds no certificate that can be read: {_reason(error)}"
-        ) from error
-    if settings.cert is not None and settings.key is not None:
-        try:
-            context.load_cert_chain(settings.cert, settings.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise NatsSettingsError(
-                f"NATS options 'cert' {str(settings.cert)!r} and 'key' {str(settings.key)!r} are no certificate and "
-                f"its plain key: {_reason(error)}"
-            ) from error
-    return context
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
-
-
-def _no_password() -> str:
-    # Without a callback OpenSSL asks on the terminal, and a service hangs at its start.
-    raise ValueError("the key is encrypted")
 
 
 def _again(read: Any, *args: Any) -> Any:

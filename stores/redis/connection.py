@@ -10,6 +10,7 @@ import redis.asyncio.connection as redis_py
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ..tls_files import tls_context
 from .errors import RedisSettingsError
 from .settings import RedisSettings
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Parser = redis_py.DefaultParser
 
-__all__ = ["PlainConnection", "RedisConnection", "TlsConnection", "new_connection", "options_of", "tls_context"]
+__all__ = ["PlainConnection", "RedisConnection", "TlsConnection", "new_connection", "options_of"]
 
 
 class _Parser(Parser):
@@ -81,7 +82,8 @@ class _Trust(redis_py.RedisSSLContext):
         self._settings = settings
 
     def get(self) -> ssl.SSLContext:
-        return tls_context(self._settings)
+        named = self._settings
+        return tls_context(named.ca, named.cert, named.key, of="Redis", error=RedisSettingsError)
 
 
 RedisConnection = PlainConnection | TlsConnection
@@ -108,35 +110,3 @@ def options_of(settings: RedisSettings, *, timeout: float) -> dict[str, Any]:
 def new_connection(options: dict[str, Any]) -> RedisConnection:
     """A connection, not yet connected, from `options_of`."""
     return (TlsConnection if "settings" in options else PlainConnection)(**options)
-
-
-def tls_context(settings: RedisSettings) -> ssl.SSLContext:
-    """What the servers' certificates are checked against, and our own.
-
-    Raises:
-        RedisSettingsError: A file cannot be read, or holds no certificate or key.
-    """
-    try:
-        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    except (OSError, ValueError) as error:
-        raise RedisSettingsError(
-            f"Redis option 'ca': {str(settings.ca)!r} holds no certificate that can be read: {_reason(error)}"
-        ) from error
-    if settings.cert is not None and settings.key is not None:
-        try:
-            context.load_cert_chain(settings.cert, settings.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise RedisSettingsError(
-                f"Redis options 'cert' {str(settings.cert)!r} and 'key' {str(settings.key)!r} are no certificate and "
-                f"its plain key: {_reason(error)}"
-            ) from error
-    return context
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
-
-
-def _no_password() -> str:
-    # Without a callback OpenSSL asks on the terminal, and a service hangs at its start.
-    raise ValueError("the key is encrypted")
