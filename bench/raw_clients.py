@@ -185,11 +185,11 @@ class NatsKeyValue:
 async def _nats(url: str, keys: int, value: bytes) -> AsyncGenerator[RawClient]:
     import nats
 
-    from ..stores.nats.credentials import credentials, tls_context
+    from ..stores.nats.credentials import credentials
     from ..stores.nats.settings import split_nats_url
 
     settings, _, options = split_nats_url(url)
-    login: dict[str, Any] = credentials(settings) | ({"tls": tls_context(settings)} if settings.tls else {})
+    login = credentials(settings)
     if "public_nkey" in login:
         raise StoreURLError("bench stores measures nats-py with a user, a token or none, not with an NKey")
     client: Any = await nats.connect(list(settings.servers), **login)

@@ -12,10 +12,9 @@ from nats import errors
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 
-from ..tls_files import tls_context
 from .client import NatsClient, RequestInterruptedError
 from .credentials import credentials
-from .errors import JetStreamMissing, NatsRefused, NatsSettingsError, NatsUnavailable, StorageFull
+from .errors import JetStreamMissing, NatsRefused, NatsUnavailable, StorageFull
 from .settings import NatsSettings
 
 __all__ = ["api_error", "close", "connect", "jetstream", "translated"]
@@ -56,8 +55,6 @@ async def connect(
         NatsRefused: All of them refused us: password, certificate, ...
     """
     options = credentials(settings)
-    if settings.tls:
-        options["tls"] = tls_context(settings.ca, settings.cert, settings.key, of="NATS", error=NatsSettingsError)
     client = NatsClient(needs_tls=settings.tls)
     first = _FirstConnection(settings, client)
     connected = given_up = False

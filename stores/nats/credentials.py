@@ -11,6 +11,7 @@ from typing import Any
 
 from nats import errors
 
+from ..tls_files import tls_context
 from .errors import NatsSettingsError
 from .settings import NatsSettings
 
@@ -21,11 +22,18 @@ _JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\s+([A-Za-z0-9_.-]+)\s+-+END")
 
 
 def credentials(settings: NatsSettings) -> dict[str, Any]:
-    """The options of nats-py's `connect` that say who we are, and `public_nkey`.
+    """The options of nats-py's `connect` that say who we are and whom we trust, and `public_nkey`.
 
     Raises:
-        NatsSettingsError: A file cannot be read, or holds no key.
+        NatsSettingsError: A file cannot be read, or holds no key or certificate.
     """
+    if not settings.tls:
+        return _login(settings)
+    tls = tls_context(settings.ca, settings.cert, settings.key, of="NATS", error=NatsSettingsError)
+    return _login(settings) | {"tls": tls}
+
+
+def _login(settings: NatsSettings) -> dict[str, Any]:
     if settings.user is not None:
         return {"user": settings.user, "password": settings.password}
     if settings.token is not None:
