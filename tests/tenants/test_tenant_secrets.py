@@ -96,7 +96,6 @@ def test_a_secret_shows_itself_to_nobody_but_who_asks() -> None:
         pickle.dumps,
         json.dumps,
         msgpack.packb,
-        copy.copyreg.__reduce_ex__ if hasattr(copy, "copyreg") else pickle.dumps,  # type: ignore[attr-defined]
         lambda value: pack_state({"a": value}, 10_000),
         vars,
         pydantic_core.to_json,
