@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import NamedTuple
 
-from ..runtime.child import ServeProcess
-from ..runtime.serve import bind
+from ..runtime.commands.child import ServeProcess
+from ..runtime.commands.serve import bind
 from .clients import HandshakeClient, PreparedCall
 from .cold_server import TOOL, server
 from .cpu_time import cpu_seconds

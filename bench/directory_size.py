@@ -11,7 +11,7 @@ from ..runtime.cluster.buckets import Buckets
 from ..runtime.cluster.entry import Entry
 from ..runtime.cluster.kv_directory import KVDirectory
 from ..runtime.cluster.names import Names
-from ..runtime.nats_server import NatsServer
+from ..runtime.commands.nats_server import NatsServer
 from ..stores import Address
 from ..stores.nats.connection import jetstream
 from .asgi import Refused

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import IO
 
-from ..runtime.child import ServeProcess
-from ..runtime.config import ServeOptions
-from ..runtime.serve import bind
+from ..runtime.commands.child import ServeProcess
+from ..runtime.commands.config import ServeOptions
+from ..runtime.commands.serve import bind
 from .asgi import Refused
 from .http_client import HttpConnection, get
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from ..runtime.sse import KEEP_ALIVE
+from ..runtime.edge.sse import KEEP_ALIVE
 from .asgi import Refused
 from .event_stream import EventStream, get_request
 from .fleet import described_nodes

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import nats
 from nats.aio.client import Client
 
-from ..runtime.nats_server import NatsServer, NatsServerOptions
+from ..runtime.commands.nats_server import NatsServer, NatsServerOptions
 from ..stores.nats.client import NatsClient
 from ..stores.nats.connection import close, connect
 from ..stores.nats.settings import NatsSettings

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from ..runtime.nats_server import NatsServerMissing
+from ..runtime.commands.nats_server import NatsServerMissing
 from .local_dynamodb import dynamodb_missing, local_dynamodb
 from .local_postgres import local_postgres, postgres_missing
 from .local_redis import local_redis, redis_missing

@@ -18,7 +18,7 @@ from ..runtime.cluster.membership import Membership
 from ..runtime.cluster.names import Names
 from ..runtime.cluster.ownership import Ownership
 from ..runtime.cluster.peers import NodeNews
-from ..runtime.nats_server import NatsServer
+from ..runtime.commands.nats_server import NatsServer
 from ..stores import Address
 from ..stores.nats.connection import jetstream
 from .asgi import Refused

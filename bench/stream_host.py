@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from ..runtime import Runtime, sse
-from ..runtime.http import SSE_HEADERS, disconnected
-from ..runtime.http_servers import HTTP_SERVERS
-from ..runtime.serve import bind
+from ..runtime.commands.http_servers import HTTP_SERVERS
+from ..runtime.commands.serve import bind
+from ..runtime.wire.http import SSE_HEADERS, disconnected
 from .asgi import ASGIApp
 from .noisy_loop import by_name
 from .probe import resident_bytes

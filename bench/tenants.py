@@ -15,10 +15,10 @@ from ..actors.session import TenantContext
 from ..actors.session.exchange import Exchange
 from ..actors.session.messages import Call
 from ..runtime import ApiKey, ApiKeys, JwtTokens, new_api_key
-from ..runtime.asker import ASKER
-from ..runtime.tenant_numbers import TenantNumbers
-from ..runtime.tenant_tally import TALLY
-from ..runtime.tenants import TenantResolver, resolve_tenant
+from ..runtime.credentials.tenants import TenantResolver, resolve_tenant
+from ..runtime.telemetry.asker import ASKER
+from ..runtime.telemetry.tenant_numbers import TenantNumbers
+from ..runtime.telemetry.tenant_tally import TALLY
 from .clients import HandshakeClient, PreparedCall
 from .measure import Effort, Progress, Side, in_flight, interleave
 from .report import Comparison, Report, Scenario, Series, Target, ratio

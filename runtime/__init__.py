@@ -41,12 +41,18 @@ if TYPE_CHECKING:
     from ..actors.session.tenants.secret import Secret
     from ..actors.session.tenants.secrets_file import SecretsFile
     from ..stores import UnderstudyError
-    from .api_key import ApiKey, ApiKeyError, new_api_key
-    from .api_keys import ApiKeys
-    from .audit import Audit
-    from .audit_entry import AuditEntry
-    from .claims import ClaimNames, ClaimsRefused
+    from .audit.audit import Audit
+    from .audit.audit_entry import AuditEntry
     from .cluster import ClusterOptions
+    from .credentials.api_key import ApiKey, ApiKeyError, new_api_key
+    from .credentials.api_keys import ApiKeys
+    from .credentials.claims import ClaimNames, ClaimsRefused
+    from .credentials.jwt_tokens import JwtTokens
+    from .credentials.protected_resource import ProtectedResource
+    from .credentials.signing_keys import SigningKeyError
+    from .credentials.tenant_hosts import ByHost, by_host
+    from .credentials.tenants import CredentialUnchecked, Forbidden, RemembersTenants, TenantResolver, Unauthenticated
+    from .credentials.token_verifier import from_token_verifier
     from .databases.database_per_tenant import DatabasePerTenant
     from .databases.errors import (
         DatabaseBusy,
@@ -62,19 +68,13 @@ if TYPE_CHECKING:
     from .databases.tenant_connection import TenantConnection
     from .errors import ConfigurationError, NotStarted
     from .fairness import Fairness
-    from .jwt_tokens import JwtTokens
     from .limits import Limits, SessionLimits
-    from .protected_resource import ProtectedResource
+    from .provider.session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable
+    from .provider.session_hooks import SessionEvent, SessionHook, SessionHooks
+    from .provider.session_info import SessionData, SessionInfo, SessionPage
+    from .provider.session_provider import SessionProvider
+    from .provider.session_reference import SessionReference
     from .runtime import Era, Runtime
-    from .session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable
-    from .session_hooks import SessionEvent, SessionHook, SessionHooks
-    from .session_info import SessionData, SessionInfo, SessionPage
-    from .session_provider import SessionProvider
-    from .session_reference import SessionReference
-    from .signing_keys import SigningKeyError
-    from .tenant_hosts import ByHost, by_host
-    from .tenants import CredentialUnchecked, Forbidden, RemembersTenants, TenantResolver, Unauthenticated
-    from .token_verifier import from_token_verifier
 
 __all__ = [
     "ANONYMOUS",
@@ -183,46 +183,46 @@ _ELSEWHERE = {
     "SecretsUnavailable": "..actors.session.tenants.errors",
     "TenantHelperError": "..actors.session.tenants.errors",
     "WrongTenant": "..actors.session.tenants.errors",
-    "ApiKey": ".api_key",
-    "ApiKeyError": ".api_key",
-    "ApiKeys": ".api_keys",
-    "Audit": ".audit",
-    "AuditEntry": ".audit_entry",
-    "ByHost": ".tenant_hosts",
-    "ClaimNames": ".claims",
-    "ClaimsRefused": ".claims",
+    "ApiKey": ".credentials.api_key",
+    "ApiKeyError": ".credentials.api_key",
+    "ApiKeys": ".credentials.api_keys",
+    "Audit": ".audit.audit",
+    "AuditEntry": ".audit.audit_entry",
+    "ByHost": ".credentials.tenant_hosts",
+    "ClaimNames": ".credentials.claims",
+    "ClaimsRefused": ".credentials.claims",
     "ClusterOptions": ".cluster",
     "ConfigurationError": ".errors",
     "Era": ".runtime",
-    "CredentialUnchecked": ".tenants",
+    "CredentialUnchecked": ".credentials.tenants",
     "Fairness": ".fairness",
-    "Forbidden": ".tenants",
-    "JwtTokens": ".jwt_tokens",
+    "Forbidden": ".credentials.tenants",
+    "JwtTokens": ".credentials.jwt_tokens",
     "Limits": ".limits",
     "NotStarted": ".errors",
-    "ProtectedResource": ".protected_resource",
-    "RemembersTenants": ".tenants",
+    "ProtectedResource": ".credentials.protected_resource",
+    "RemembersTenants": ".credentials.tenants",
     "Runtime": ".runtime",
     "SessionLimits": ".limits",
-    "SessionNotFound": ".session_errors",
-    "SessionReference": ".session_reference",
-    "OutcomeUnknown": ".session_errors",
-    "OwnTurn": ".session_errors",
-    "SessionEvent": ".session_hooks",
-    "SessionHook": ".session_hooks",
-    "SessionHooks": ".session_hooks",
-    "SessionData": ".session_info",
-    "SessionInfo": ".session_info",
-    "SessionPage": ".session_info",
-    "SessionProvider": ".session_provider",
-    "SessionUnavailable": ".session_errors",
-    "SigningKeyError": ".signing_keys",
-    "TenantResolver": ".tenants",
-    "Unauthenticated": ".tenants",
+    "SessionNotFound": ".provider.session_errors",
+    "SessionReference": ".provider.session_reference",
+    "OutcomeUnknown": ".provider.session_errors",
+    "OwnTurn": ".provider.session_errors",
+    "SessionEvent": ".provider.session_hooks",
+    "SessionHook": ".provider.session_hooks",
+    "SessionHooks": ".provider.session_hooks",
+    "SessionData": ".provider.session_info",
+    "SessionInfo": ".provider.session_info",
+    "SessionPage": ".provider.session_info",
+    "SessionProvider": ".provider.session_provider",
+    "SessionUnavailable": ".provider.session_errors",
+    "SigningKeyError": ".credentials.signing_keys",
+    "TenantResolver": ".credentials.tenants",
+    "Unauthenticated": ".credentials.tenants",
     "UnderstudyError": "..stores",
-    "by_host": ".tenant_hosts",
-    "from_token_verifier": ".token_verifier",
-    "new_api_key": ".api_key",
+    "by_host": ".credentials.tenant_hosts",
+    "from_token_verifier": ".credentials.token_verifier",
+    "new_api_key": ".credentials.api_key",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..stores import StoreError
 from .errors import ConfigurationError, NotStarted
-from .http import JSON_TYPE, Receive, Scope, Send, answer
+from .wire.http import JSON_TYPE, Receive, Scope, Send, answer
 
 if TYPE_CHECKING:
     from .runtime import Runtime

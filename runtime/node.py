@@ -20,32 +20,32 @@ from ..actors.session.tenant_changes import TenantChanges
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
 from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
-from .audit import AuditTrail
-from .auditing import audit_end, audit_opening
-from .edge import Edge
+from .audit.audit import AuditTrail
+from .audit.auditing import audit_end, audit_opening
+from .edge.edge import Edge
+from .edge.handshake import HandshakeLeg
+from .edge.modern import ModernLeg
+from .edge.notices import NOTICE, Notices
+from .edge.open_streams import OpenStreams
+from .edge.posts import Posts
+from .edge.tenant_news import TenantHook, TenantNews
 from .errors import ConfigurationError
 from .fairness.admission import Admission
 from .fairness.blocking_threads import BlockingThreads
 from .fairness.thread_limiter import thread_limiter
-from .handshake import HandshakeLeg
-from .host_calls import HostCalls
-from .http import BodyReader
 from .limits.limiter import Limiter
-from .modern import ModernLeg
-from .notices import NOTICE, Notices
-from .open_streams import OpenStreams
 from .options import RuntimeOptions
-from .posts import Posts
 from .pressure import memory_pressure
-from .resumable import ResumableStreams
-from .routing import Placement
-from .security import HostGuard
-from .session_ends import SessionEnded, SessionEnds
-from .session_errands import ERRAND, SessionErrands
-from .session_life import SessionLife
-from .tenant_news import TenantHook, TenantNews
-from .tenant_numbers import TenantNumbers
-from .tenant_tally import ObserveCall
+from .provider.host_calls import HostCalls
+from .provider.session_ends import SessionEnded, SessionEnds
+from .provider.session_errands import ERRAND, SessionErrands
+from .provider.session_life import SessionLife
+from .streams.resumable import ResumableStreams
+from .telemetry.tenant_numbers import TenantNumbers
+from .telemetry.tenant_tally import ObserveCall
+from .wire.http import BodyReader
+from .wire.routing import Placement
+from .wire.security import HostGuard
 
 if TYPE_CHECKING:
     from .cluster.cluster import Cluster

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ..actors.session.surfaces import ToolsFor
 from ..stores import EventLog, EventLogBounds, KeyRing, SessionStore
-from .audit import Audit
+from .audit.audit import Audit
+from .credentials.tenants import TenantResolver
 from .errors import ConfigurationError
 from .fairness import Fairness
 from .limits.options import LimitOptions
-from .routing import Placement
-from .session_hooks import SessionHooks
+from .provider.session_hooks import SessionHooks
+from .telemetry.tenant_label import MOST_LABELS
 from .tenant_helpers import HelperOptions
-from .tenant_label import MOST_LABELS
-from .tenants import TenantResolver
+from .wire.routing import Placement
 
 if TYPE_CHECKING:
     from .cluster import ClusterOptions

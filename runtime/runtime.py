@@ -22,8 +22,11 @@ from ..stores import (
     SessionStore,
 )
 from .application import Application
-from .audit import Audit, AuditSink
-from .edge import Edge
+from .audit.audit import Audit, AuditSink
+from .credentials.protected_resource import ProtectedResource
+from .credentials.tenants import TenantResolver
+from .edge.edge import Edge
+from .edge.tenant_news import TenantHook
 from .errors import ConfigurationError, NotStarted
 from .fairness import Fairness
 from .fairness.options import fairness_of
@@ -31,22 +34,19 @@ from .limits.counters import Counters
 from .limits.guarded_counters import WhenCountersFail
 from .limits.limits import Limits, LimitsByPlan, LimitsOf
 from .limits.options import LimitOptions
-from .metrics import Latency, render_metrics
 from .node import Node, cluster_module
 from .options import Era, RuntimeOptions
-from .protected_resource import ProtectedResource
+from .provider.session_hooks import SessionHooks
+from .provider.session_provider import SessionProvider
+from .provider.session_reference import SessionReference
 from .publishing import publish
-from .routing import Placement
-from .security import HostGuard
-from .session_hooks import SessionHooks
-from .session_provider import SessionProvider
-from .session_reference import SessionReference
+from .telemetry.metrics import Latency, render_metrics
+from .telemetry.tenant_label import DEFAULT_LABELS
+from .telemetry.tenant_numbers import TenantNumbers
+from .telemetry.tenant_tally import TenantTally
 from .tenant_helpers import HelperOptions
-from .tenant_label import DEFAULT_LABELS
-from .tenant_news import TenantHook
-from .tenant_numbers import TenantNumbers
-from .tenant_tally import TenantTally
-from .tenants import TenantResolver
+from .wire.routing import Placement
+from .wire.security import HostGuard
 
 if TYPE_CHECKING:
     import os

@@ -13,9 +13,9 @@ from ..actors.session.tenants.folders import Files, TenantFolders
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.session.tenants.secrets import SecretKeeper, SecretSource
 from ..actors.session.tenants.secrets_file import SecretsFile
+from .credentials.protected_resource import ProtectedResource
+from .credentials.tenant_hosts import ByHost
 from .errors import ConfigurationError
-from .protected_resource import ProtectedResource
-from .tenant_hosts import ByHost
 
 __all__ = ["HelperOptions"]
 

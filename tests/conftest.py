@@ -15,7 +15,7 @@ from support.dynamodb import CREDENTIALS, DynamoServer, dynamodb_missing, fresh_
 from support.nats import nats_missing
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
 from support.redis import RedisCluster, RedisServer, redis_missing
-from understudy.runtime.nats_server import NatsServer, NatsServerOptions
+from understudy.runtime.commands.nats_server import NatsServer, NatsServerOptions
 
 # On a developer's machine Hypothesis looks for new faults; CI repeats what is known, so that a change is judged alone.
 settings.register_profile("ci", derandomize=True, deadline=None)

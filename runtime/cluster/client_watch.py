@@ -8,9 +8,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ...actors.task_owner import TaskOwner
-from ..http import Receive, disconnected
-from ..patience import Patience
-from ..posts import DEFERRAL
+from ..edge.posts import DEFERRAL
+from ..wire.http import Receive, disconnected
+from ..wire.patience import Patience
 
 __all__ = ["ClientWatch"]
 

@@ -22,8 +22,8 @@ from ...stores.nats.bucket import Bucket
 from ...stores.nats.connection import close, connect, jetstream, translated
 from ..link import SEALED, Link, Seals
 from ..link.nats_wire import NatsWire
-from ..metrics import Latency, understudy_version
-from ..routing import Placement
+from ..telemetry.metrics import Latency, understudy_version
+from ..wire.routing import Placement
 from .buckets import Buckets
 from .client_watch import ClientWatch
 from .commons import ClusterCommons
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ...actors import Registry
     from ...actors.session.servers import Servers
     from ..runtime import Runtime
-    from ..streams import StreamTable
+    from ..streams.streams import StreamTable
 
 __all__ = ["Cluster"]
 

@@ -8,7 +8,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 
 from ...actors.session.servers import Servers
 from ...actors.session.wire import OUTCOME_UNKNOWN, SERVER_BUSY, Refusal
-from ..inbound import Inbound
+from ..wire.inbound import Inbound
 from .repeatable import sort_of
 from .response import Response
 from .steps import Denial

@@ -11,11 +11,11 @@ from ...actors import Registry
 from ...actors.clock import Clock
 from ...actors.errors import Elsewhere
 from ...stores import Address
-from ..http import fold_headers
-from ..inbound import Inbound
 from ..link import InboundCall
-from ..routing import NoRoom
-from ..trace import TRACE
+from ..telemetry.trace import TRACE
+from ..wire.http import fold_headers
+from ..wire.inbound import Inbound
+from ..wire.routing import NoRoom
 from .asked_in_vain import AskedInVain
 from .counts import Counts
 from .errands import Errands

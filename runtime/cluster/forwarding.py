@@ -8,12 +8,12 @@ from typing import Any, Final, Protocol
 
 from ...actors.session.servers import Servers
 from ...stores import Address
-from ..http import Send
-from ..inbound import Inbound
 from ..link import CallFailed, CallHead, LinkClosed, NotRun, PeerGone, Unsendable
 from ..link.head import MAX_HOPS
-from ..refusals import Refused
-from ..trace import TRACE
+from ..telemetry.trace import TRACE
+from ..wire.http import Send
+from ..wire.inbound import Inbound
+from ..wire.refusals import Refused
 from .client_watch import ClientWatch
 from .counts import Counts
 from .denials import FAILED, TOO_LARGE, UNSENDABLE

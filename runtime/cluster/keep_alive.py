@@ -7,9 +7,9 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from ...actors.task_owner import TaskOwner
-from ..http import Send
-from ..patience import Patience
-from ..sse import KEEP_ALIVE
+from ..edge.sse import KEEP_ALIVE
+from ..wire.http import Send
+from ..wire.patience import Patience
 from .response import Response
 
 __all__ = ["KeepAlive"]

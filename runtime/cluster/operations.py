@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from ...actors import Elsewhere
 from ...actors.session import SESSION
 from ...stores import Address, Record, RecordInfo
-from ..metrics import Latency
+from ..telemetry.metrics import Latency
 from .control import ControlError, Operation
 from .directory import DirectoryUnavailable, EntryChanged
 from .entry import node_of

@@ -11,9 +11,9 @@ from typing import Any, Final
 from ...actors.clock import Clock
 from ...actors.session.servers import Servers
 from ...stores import Address
-from ..inbound import Inbound
-from ..metrics import Latency
-from ..refusals import Refused
+from ..telemetry.metrics import Latency
+from ..wire.inbound import Inbound
+from ..wire.refusals import Refused
 from .client_watch import ClientWatch
 from .counts import Counts
 from .denials import deny

@@ -8,9 +8,9 @@ from mcp_types import RequestId
 
 from ...actors.session.protocol_state import PROTOCOL_READS
 from ...actors.session.servers import Servers
-from ..inbound import Inbound
-from ..jsonrpc import Answer, Notification, Request, read_message
-from ..refusals import Refused
+from ..wire.inbound import Inbound
+from ..wire.jsonrpc import Answer, Notification, Request, read_message
+from ..wire.refusals import Refused
 
 __all__ = ["Sort", "sort_of"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from ...actors.session.wire import Refusal, error_message
-from ..http import Send
-from ..refusals import refuse
-from ..sse import READER_PATIENCE
+from ..edge.sse import READER_PATIENCE
+from ..wire.http import Send
+from ..wire.refusals import refuse
 from .whole_events import WholeEvents
 
 __all__ = ["Interrupted", "Response"]

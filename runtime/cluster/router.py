@@ -11,11 +11,11 @@ from ...actors.clock import Clock
 from ...actors.errors import Elsewhere
 from ...actors.session.servers import Servers
 from ...stores import Address, SessionStore
-from ..inbound import Inbound
-from ..metrics import Latency
-from ..refusals import Refused
-from ..routing import NoRoom
-from ..sse import READER_PATIENCE
+from ..edge.sse import READER_PATIENCE
+from ..telemetry.metrics import Latency
+from ..wire.inbound import Inbound
+from ..wire.refusals import Refused
+from ..wire.routing import NoRoom
 from .asked_in_vain import AskedInVain
 from .client_watch import ClientWatch
 from .counts import Counts

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ...actors.session import TenantContext
 from ...actors.session.wire import SERVER_BUSY, Refusal
-from ..refusals import Refused
+from ..wire.refusals import Refused
 from .lanes import LaneFull, Lanes, LanesFull
 from .options import Fairness
 

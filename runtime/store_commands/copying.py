@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 from ...stores import Address, RecordExists, SessionStore, StaleEpoch, StoreUnavailable
 from ...stores.adopting import AdoptsRecords
 from ...stores.record import Record, RecordInfo
-from ..operator_errors import OperatorError
+from ..commands.operator_errors import OperatorError
 from .ledger import Known, Ledger
 
 __all__ = ["Copy", "CopyError", "Pass", "Target", "copy_owner"]

@@ -11,7 +11,7 @@ import click
 
 from ...stores import SessionStore
 from ...stores.record import RecordInfo
-from ..console import age, size, table
+from ..commands.console import age, size, table
 from .reaching import opened
 
 __all__ = ["MOST_TENANTS", "Tally", "count"]

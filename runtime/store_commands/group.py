@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import click
 
 from ...stores import StoreUnavailable
-from ..cli_options import Parsed, option
-from ..config import parse_duration
+from ..commands.cli_options import Parsed, option
+from ..commands.config import parse_duration
 
 __all__ = ["store"]
 

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from ..console import plural
+from ..commands.console import plural
 from .copying import Copy, CopyError, Pass
 from .ledger import Ledger
 from .reaching import opened

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from ...stores import SessionStore, open_store
 from ...stores.inspection import Inspector, Layout, inspect_store
-from ..operator_errors import OperatorError
+from ..commands.operator_errors import OperatorError
 
 __all__ = ["NoStore", "inspected", "opened", "require_current"]
 

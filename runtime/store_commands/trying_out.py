@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from ...stores import Address, RecordNotFound, SessionStore, StaleEpoch, StoreError, StoreURLError, event_log_of
-from ..operator_errors import OperatorError
+from ..commands.operator_errors import OperatorError
 from .reaching import opened
 
 __all__ = ["try_out"]

@@ -17,7 +17,7 @@ from support import ServerProcess
 from support.nats import fresh_name
 from support.ports import free_port
 from support.server import UNDERSTUDY
-from understudy.runtime.nats_server import NatsServer, NatsServerOptions
+from understudy.runtime.commands.nats_server import NatsServer, NatsServerOptions
 
 __all__ = ["TARGET", "ChaosCluster", "ChaosNode"]
 

@@ -14,7 +14,7 @@ from chaos.load import HANDSHAKE, MODERN
 from chaos.tenants_server import mark_of
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from understudy.runtime import ApiKey, TenantContext, new_api_key
-from understudy.runtime.api_key_lines import key_line
+from understudy.runtime.credentials.api_key_lines import key_line
 
 __all__ = ["Guest", "make_guests"]
 

@@ -11,7 +11,7 @@ from support.dynamodb import CREDENTIALS, DynamoServer, dynamodb_missing, fresh_
 from support.nats import nats_missing
 from support.postgres import PostgresServer, postgres_missing
 from support.redis import RedisServer, redis_missing
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 
 __all__ = ["STORES", "STORE_SERVERS", "StoreServer", "store_missing"]
 

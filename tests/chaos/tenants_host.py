@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.runtime import RowLevelSecurity, runtime
-from understudy.runtime.cli import main
+from understudy.runtime.commands.cli import main
 
 FOLDER = "CHAOS_TENANTS"
 DATABASE = "CHAOS_DATABASE"

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 from support.nats import fresh_name, nats_missing
 from support.server import ROOT, UNDERSTUDY
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores.nats.client import NatsClient
 from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.settings import NatsSettings

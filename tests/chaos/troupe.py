@@ -14,7 +14,7 @@ from understudy.runtime.cluster.control import ControlError, ask
 from understudy.runtime.cluster.key_ring import keys_in
 from understudy.runtime.cluster.names import Names
 from understudy.runtime.link import Seals
-from understudy.runtime.log_outage import LONGEST_BACKOFF
+from understudy.runtime.streams.log_outage import LONGEST_BACKOFF
 from understudy.stores.nats.client import NatsClient
 from understudy.stores.nats.connection import close, connect
 from understudy.stores.nats.settings import NatsSettings

@@ -24,9 +24,9 @@ from edge.test_streams import progress
 from mcp.server.mcpserver import Context, MCPServer
 from starlette.requests import Request
 from understudy.runtime import TenantContext, Unauthenticated
-from understudy.runtime import modern as modern_module
 from understudy.runtime.cluster import cluster as cluster_module
 from understudy.runtime.cluster.keep_alive import KeepAlive
+from understudy.runtime.edge import modern as modern_module
 from understudy.stores import Address
 
 KEYS = {"ada": TenantContext("acme", "ada"), "eve": TenantContext("acme", "eve"), "bob": TenantContext("bits", "ada")}

@@ -14,7 +14,7 @@ from edge.test_listening import heard, listen
 from starlette.requests import Request
 from understudy.actors.packing import pack
 from understudy.runtime import TenantContext
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 
 ACME, BITS = "acme", "bits"
 SERVERS = pytest.mark.parametrize("server", [make_server, lambda stage: lambda tenant: make_server(stage)])

@@ -22,7 +22,7 @@ from understudy.actors.packing import pack
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import ClusterOptions, Runtime
 from understudy.runtime.cluster import bus as bus_module
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import Address
 
 UPDATES = 10_000

@@ -24,7 +24,7 @@ from understudy.actors.packing import pack
 from understudy.runtime import Session, TenantContext
 from understudy.runtime.cluster.commons import ClusterCommons
 from understudy.runtime.cluster.errors import ClusterError
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.settings import NatsSettings
 

@@ -17,7 +17,7 @@ from understudy.runtime.cluster.names import Names
 from understudy.runtime.cluster.operations import operations
 from understudy.runtime.cluster.orders import Orders
 from understudy.runtime.link import Seals
-from understudy.runtime.streams import STANDALONE
+from understudy.runtime.streams.streams import STANDALONE
 from understudy.stores import Address, MemoryStore, event_log_of
 
 

@@ -16,10 +16,10 @@ from understudy.actors.task_owner import TaskOwner
 from understudy.actors.testing import settle
 from understudy.runtime.cluster.keep_alive import KeepAlive
 from understudy.runtime.cluster.whole_events import HOLD
-from understudy.runtime.http import JSON_TYPE, SSE_HEADERS, answer
-from understudy.runtime.inbound import Inbound
 from understudy.runtime.link import CallFailed, NotRun, PeerGone
-from understudy.runtime.refusals import Refused
+from understudy.runtime.wire.http import JSON_TYPE, SSE_HEADERS, answer
+from understudy.runtime.wire.inbound import Inbound
+from understudy.runtime.wire.refusals import Refused
 
 UNKNOWN_EVENT = Refusal(INVALID_REQUEST, "no such event", status=400)
 GONE = PeerGone("m.1", "it was killed", maybe_ran=True)

@@ -37,8 +37,8 @@ from mcp.server.mcpserver import Context, MCPServer
 from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.task_owner import TaskOwner
-from understudy.runtime import sse
 from understudy.runtime.cluster import response
+from understudy.runtime.edge import sse
 from understudy.stores import Address, MemoryStore
 from understudy.stores.event_log import EventLogBounds
 

@@ -22,9 +22,9 @@ from understudy.runtime.cluster.commons import ClusterCommons
 from understudy.runtime.cluster.control import ControlError, ask
 from understudy.runtime.cluster.errors import ClusterError
 from understudy.runtime.cluster.key_ring import MOST_KEYS, OVERLAP, KeyRing, fingerprint
+from understudy.runtime.commands.key_file import KeyFileError, read_keys
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.errors import ConfigurationError
-from understudy.runtime.key_file import KeyFileError, read_keys
-from understudy.runtime.nats_server import NatsServer
 from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.settings import NatsSettings
 

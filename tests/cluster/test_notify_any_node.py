@@ -23,7 +23,7 @@ from understudy.runtime import (
     SessionUnavailable,
     TenantContext,
 )
-from understudy.runtime.notices import NOTICE
+from understudy.runtime.edge.notices import NOTICE
 from understudy.stores import Address
 
 N = "notifications/n"

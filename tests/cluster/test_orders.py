@@ -11,10 +11,10 @@ from cluster.test_strangers import KEYS, given, stranger
 from understudy.actors.packing import pack, unpack
 from understudy.runtime.cluster.control import ControlError, ask
 from understudy.runtime.cluster.orders import FRESH, MOST_REMEMBERED, BadOrder, Orders, is_sealed
-from understudy.runtime.finding import Found
+from understudy.runtime.commands.finding import Found
+from understudy.runtime.commands.operator import Operator
+from understudy.runtime.commands.operator_errors import OperatorError
 from understudy.runtime.link import Seals
-from understudy.runtime.operator import Operator
-from understudy.runtime.operator_errors import OperatorError
 from understudy.stores.nats.settings import NatsSettings
 
 

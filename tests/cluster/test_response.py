@@ -9,7 +9,7 @@ import pytest
 from understudy.actors.session.wire import SERVER_BUSY, Refusal
 from understudy.runtime.cluster.response import Interrupted, Response
 from understudy.runtime.cluster.whole_events import HOLD
-from understudy.runtime.http import JSON_TYPE, SSE_HEADERS, answer
+from understudy.runtime.wire.http import JSON_TYPE, SSE_HEADERS, answer
 
 WHOLE = b'event: message\ndata: {"whole":1}\n\n'
 HALF = b'event: message\ndata: {"ha'

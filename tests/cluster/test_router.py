@@ -23,12 +23,12 @@ from understudy.runtime.cluster.keep_alive import KeepAlive
 from understudy.runtime.cluster.ownership import Ownership
 from understudy.runtime.cluster.peers import NodeNews
 from understudy.runtime.cluster.router import ClusterRouter
-from understudy.runtime.http import SSE_HEADERS, answer
-from understudy.runtime.inbound import Inbound
 from understudy.runtime.link import CallFailed, CallHead, NotRun
-from understudy.runtime.metrics import Latency
-from understudy.runtime.refusals import Refused
-from understudy.runtime.routing import NoRoom
+from understudy.runtime.telemetry.metrics import Latency
+from understudy.runtime.wire.http import SSE_HEADERS, answer
+from understudy.runtime.wire.inbound import Inbound
+from understudy.runtime.wire.refusals import Refused
+from understudy.runtime.wire.routing import NoRoom
 from understudy.stores import Address, MemoryStore
 
 A = Address("session", "a" * 32)

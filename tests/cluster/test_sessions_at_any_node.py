@@ -22,7 +22,7 @@ from understudy.runtime import (
     TenantContext,
 )
 from understudy.runtime.cluster.operations import operations
-from understudy.runtime.session_errands import ERRAND
+from understudy.runtime.provider.session_errands import ERRAND
 from understudy.stores import Address
 
 EVENTS = ("opened", "rehydrated", "passivated", "moved", "ended")

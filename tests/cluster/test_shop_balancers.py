@@ -17,7 +17,7 @@ from edge.client import ACCEPT, LATEST, initialize_params
 from support import BalancedCluster
 from support.nats import fresh_name
 from support.shop_balancers import CONFIGS, ShopBalancer, config_of, find_balancer
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 
 PATIENCE = 20
 

@@ -14,6 +14,7 @@ from nats.aio.client import Client as NatsClient
 from session.servers import until
 from understudy.actors.session import TenantContext
 from understudy.runtime import ClusterOptions
+from understudy.runtime.edge.notices import NOTICE
 from understudy.runtime.errors import ConfigurationError
 from understudy.runtime.link import CallHead, Seals
 from understudy.runtime.link.batch import encode_batch
@@ -22,7 +23,6 @@ from understudy.runtime.link.frames import Call
 from understudy.runtime.link.head_book import HeadBook
 from understudy.runtime.link.incarnation import to_token
 from understudy.runtime.link.seals import Seal
-from understudy.runtime.notices import NOTICE
 from understudy.stores import Address
 from understudy.stores.nats.connection import close, connect
 from understudy.stores.nats.settings import NatsSettings

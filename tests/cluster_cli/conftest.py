@@ -18,7 +18,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from support.nats import nats_missing
-from understudy.runtime import cli
+from understudy.runtime.commands import cli
 
 DEMO = "understudy.runtime.demo:server"
 PATIENCE = 40.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from understudy.runtime.console import age, plural, shown_url, size, table
+from understudy.runtime.commands.console import age, plural, shown_url, size, table
 
 
 def test_columns_are_as_wide_as_they_need_to_be_and_numbers_stand_to_the_right() -> None:

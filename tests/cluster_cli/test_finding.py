@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from understudy.runtime.finding import NoCluster, announced, find_cluster, running_clusters
-from understudy.runtime.nats_options import NatsOptions
+from understudy.runtime.commands.finding import NoCluster, announced, find_cluster, running_clusters
+from understudy.runtime.commands.nats_options import NatsOptions
 from understudy.stores.nats.settings import NatsSettings
 
 SETTINGS = NatsSettings.from_url("nats://u:p%2F@127.0.0.1:4222")
@@ -104,7 +104,7 @@ class _another:  # noqa: N801 - used as a function
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         program = """
 import json, sys
-from understudy.runtime.finding import announced
+from understudy.runtime.commands.finding import announced
 from understudy.stores.nats.settings import NatsSettings
 with announced(sys.argv[1], NatsSettings(), json.loads(sys.argv[2])):
     print("here", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from understudy.runtime.nats_options import NatsOptions, nats_url
+from understudy.runtime.commands.nats_options import NatsOptions, nats_url
 from understudy.stores.nats.errors import NatsSettingsError
 from understudy.stores.nats.settings import NatsSettings, split_nats_url
 

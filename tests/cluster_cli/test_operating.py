@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
-from understudy.runtime.finding import find_cluster
-from understudy.runtime.nats_options import NatsOptions
-from understudy.runtime.operator import Operator
-from understudy.runtime.operator_errors import OperatorError
+from understudy.runtime.commands.finding import find_cluster
+from understudy.runtime.commands.nats_options import NatsOptions
+from understudy.runtime.commands.operator import Operator
+from understudy.runtime.commands.operator_errors import OperatorError
 
 Cluster = Any
 

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner
-from understudy.runtime import cli
+from understudy.runtime.commands import cli
 
 Clusters = Callable[..., Any]
 

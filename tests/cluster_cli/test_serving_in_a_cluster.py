@@ -13,7 +13,7 @@ import pytest
 from mcp.client import Client
 from support import ServerProcess
 from support.nats import fresh_name
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 
 DEMO = "understudy.runtime.demo:server"
 PATIENCE = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from understudy.runtime.top_rows import Look, page, percentile, row_of, total_of
+from understudy.runtime.commands.top_rows import Look, page, percentile, row_of, total_of
 
 BOUNDS = [0.001, 0.01, 0.1]
 

@@ -13,9 +13,9 @@ from edge.client import Client, ModernClient
 from understudy.actors import Elsewhere
 from understudy.actors.session.wire import error_message
 from understudy.runtime import Runtime
-from understudy.runtime.inbound import Inbound
-from understudy.runtime.refusals import Refused
-from understudy.runtime.routing import Leg, NoRoom, Placement
+from understudy.runtime.wire.inbound import Inbound
+from understudy.runtime.wire.refusals import Refused
+from understudy.runtime.wire.routing import Leg, NoRoom, Placement
 from understudy.stores import Address, MemoryStore
 
 

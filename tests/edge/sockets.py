@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge.call import PATIENCE
 from edge.client import ACCEPT, Client
-from understudy.runtime.http_servers import HTTP_SERVERS
+from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 
 @dataclass

@@ -14,9 +14,9 @@ from edge.test_standing_streams import LISTS, heard, leave, listen, log, rereads
 from edge.test_streams import streaming
 from mcp.server.lowlevel import Server
 from support.permits import Permits
-from understudy.runtime import left_streams
-from understudy.runtime.routing import Placement
-from understudy.runtime.streams import STANDALONE
+from understudy.runtime.streams import left_streams
+from understudy.runtime.streams.streams import STANDALONE
+from understudy.runtime.wire.routing import Placement
 from understudy.stores import MemoryStore
 from understudy.stores.faulty import FaultyStore
 

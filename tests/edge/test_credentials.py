@@ -126,7 +126,7 @@ async def test_a_resolver_that_fails_is_a_servers_error_and_kills_nothing(
         await client.open()
         assert await client.tool("increment") == 1
         faulty[0] = True
-        with caplog.at_level(logging.ERROR, "understudy.runtime.edge"):
+        with caplog.at_level(logging.ERROR, "understudy.runtime.edge.edge"):
             call = await client.begin_tool("increment").answered()
         assert call.status == 500
         assert call.header("www-authenticate") is None

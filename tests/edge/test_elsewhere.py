@@ -19,8 +19,9 @@ from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 from support.permits import Permits
 from understudy.actors.session import announcement
 from understudy.actors.task_owner import TaskOwner
-from understudy.runtime import current_session, modern, sse
-from understudy.runtime.routing import Placement
+from understudy.runtime import current_session
+from understudy.runtime.edge import modern, sse
+from understudy.runtime.wire.routing import Placement
 from understudy.stores import Address
 
 

@@ -121,7 +121,7 @@ def left_behind(runtime: Runtime) -> Counter[str]:
         if str(type(thing).__module__).startswith(OURS)
     )
     # Spellings of `Accept` that are remembered, 256 at most.
-    del found["understudy.runtime.media.Accepted"]
+    del found["understudy.runtime.wire.media.Accepted"]
     edge: Any = runtime.edge
     stats = runtime.stats()
     found["tasks"] = len(asyncio.all_tasks())

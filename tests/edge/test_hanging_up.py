@@ -9,7 +9,7 @@ import pytest
 from edge.client import MODERN, ModernClient, envelope, hosting
 from edge.server import Stage, make_server
 from edge.sockets import carried, dialled, head
-from understudy.runtime.http_servers import HTTP_SERVERS
+from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 pytestmark = pytest.mark.parametrize("server", list(HTTP_SERVERS))
 

@@ -14,7 +14,7 @@ from edge.server import Stage, make_server
 from edge.test_logged_streams import resume
 from edge.test_standing_streams import LISTS, heard, leave, listen, log, rereads
 from edge.test_streams import progress, streaming
-from understudy.runtime import log_outage
+from understudy.runtime.streams import log_outage
 from understudy.stores import FaultyStore, MemoryStore
 
 FOREVER = 1000
@@ -89,7 +89,7 @@ async def test_streams_go_on_without_a_log_and_are_logged_when_it_is_back(
     async with heirs(store) as nodes:
         client = await opened(nodes, stage := Stage(), store_timeout=0.05)
         store.fail_next("events.append", fault, times=FOREVER)
-        with caplog.at_level(logging.WARNING, logger="understudy.runtime.log_outage"):
+        with caplog.at_level(logging.WARNING, logger="understudy.runtime.streams.log_outage"):
             call = await streaming(client, stage, before=5, after=2)
         assert progress(call) == [1, 2, 3, 4, 5]
         assert client.runtime.stats()["streams_log_failed_total"] > 0

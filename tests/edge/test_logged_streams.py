@@ -12,8 +12,8 @@ from edge.heirs import Heirs, address_of, goes_to, heirs, stream_of
 from edge.server import Stage, make_server
 from edge.test_resumption import numbers
 from edge.test_streams import progress, streaming
-from understudy.runtime import resumption
-from understudy.runtime.routing import Placement
+from understudy.runtime.streams import resumption
+from understudy.runtime.wire.routing import Placement
 from understudy.stores import EventLogBounds, MemoryStore
 
 

@@ -176,7 +176,7 @@ async def test_a_slow_silent_call_is_still_answered_as_json() -> None:
 
 
 async def test_a_call_that_is_silent_for_too_long_becomes_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.modern.JSON_PATIENCE", 0.05)
+    monkeypatch.setattr("understudy.runtime.edge.modern.JSON_PATIENCE", 0.05)
     async with hosting_modern(make_server(stage := Stage())) as client:
         call = await client.begin_tool("hold_stateless").started()
         assert call.kind == "text/event-stream"

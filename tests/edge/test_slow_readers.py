@@ -16,7 +16,7 @@ from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.session.exchange import Exchange
 from understudy.actors.session.reading import PORTION
-from understudy.runtime.http_servers import HTTP_SERVERS
+from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 MANY = 20_000
 

@@ -11,7 +11,7 @@ from edge.call import PATIENCE, HTTPCall
 from edge.client import LATEST, Client, hosting
 from edge.heirs import address_of, goes_to, heirs, sleep_of, stream_of
 from edge.server import make_server
-from understudy.runtime.standing import tag_of
+from understudy.runtime.streams.standing import tag_of
 from understudy.stores import Address, EventLogBounds, MemoryStore
 
 LISTS = {f"notifications/{what}/list_changed" for what in ("tools", "prompts", "resources")}

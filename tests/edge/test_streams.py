@@ -178,7 +178,7 @@ async def test_a_standalone_stream_that_nobody_read_for_too_long_still_opens(mon
 
 
 async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.sse.KEEP_ALIVE", 0.01)
+    monkeypatch.setattr("understudy.runtime.edge.sse.KEEP_ALIVE", 0.01)
     async with hosting(make_server(stage := Stage())) as client:
         await client.open()
         standing = await client.start("GET").started()

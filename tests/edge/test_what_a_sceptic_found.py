@@ -9,7 +9,8 @@ import pytest
 from edge.client import LATEST, hosting, hosting_modern
 from mcp.server.mcpserver import Context, MCPServer
 from starlette.requests import Request
-from understudy.runtime import Session, TenantContext, edge, sse
+from understudy.runtime import Session, TenantContext
+from understudy.runtime.edge import edge, sse
 from understudy.stores import FaultyStore, MemoryStore
 
 LARGE = 9 * 2**20

@@ -9,7 +9,7 @@ import pytest
 from understudy.runtime import ConfigurationError, TenantContext
 from understudy.runtime.fairness import Fairness
 from understudy.runtime.fairness.admission import ALONE_AFTER, BURST, LONGEST, PASSES, STRAIGHT, WINDOW, Admission
-from understudy.runtime.refusals import Refused
+from understudy.runtime.wire.refusals import Refused
 
 Place = asyncio.Future[None] | None
 

@@ -12,7 +12,7 @@ from edge.client import Client, hosting, hosting_modern
 from edge.server import make_server
 from starlette.requests import Request
 from understudy.runtime import ConfigurationError, Fairness, Runtime, TenantContext
-from understudy.runtime.asker import ASKER
+from understudy.runtime.telemetry.asker import ASKER
 
 
 def by_name(request: Request) -> TenantContext:

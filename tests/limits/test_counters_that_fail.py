@@ -13,12 +13,12 @@ from limits.nodes import Shared, node, nodes
 from limits.test_shares import Cluster, play
 from understudy.actors.clock import SystemClock
 from understudy.actors.testing import ManualClock, settle
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.limits import Counters, CountersUnavailable, Limits, MemoryCounters
 from understudy.runtime.limits.awake import within_awake
 from understudy.runtime.limits.guarded_counters import DEADLINE, FIRST_LOOK
 from understudy.runtime.limits.ledger import WINDOW
 from understudy.runtime.limits.pool import SHARE
-from understudy.runtime.nats_server import NatsServer
 
 
 async def fail() -> None:

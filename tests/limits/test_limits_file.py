@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from understudy.runtime import ConfigurationError, Limits, SessionLimits
-from understudy.runtime.config import ServeOptions
+from understudy.runtime.commands.config import ServeOptions
+from understudy.runtime.commands.serve import make_runtime
+from understudy.runtime.commands.target import load_target
 from understudy.runtime.limits.limits_file import read_limits
-from understudy.runtime.serve import make_runtime
-from understudy.runtime.target import load_target
 
 TOML = """
 [default]

@@ -12,10 +12,10 @@ import pytest
 from link.ends import EDGE, OWNER, SEALS, Handler, Heard, a_head, answer, echo, error_of, pattern
 from nats.aio.client import Client
 from support.nats import fresh_name
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.link import InboundCall, Link, PeerGone
 from understudy.runtime.link.incarnation import from_token, to_token
 from understudy.runtime.link.nats_wire import NatsWire
-from understudy.runtime.nats_server import NatsServer
 
 Node = tuple[Link, NatsWire, Client]
 Nodes = Callable[..., Awaitable[Node]]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from understudy.runtime import cli, serve
-from understudy.runtime.config import ServeOptions
+from understudy.runtime.commands import cli, serve
+from understudy.runtime.commands.config import ServeOptions
 
 NATS = ("--nats", "nats://127.0.0.1:4222")
 
@@ -262,7 +262,9 @@ def test_one_node_needs_no_nats_and_does_not_import_it() -> None:
 import sys
 sys.modules["nats"] = None
 from click.testing import CliRunner
-from understudy.runtime import cli, runtime, serve
+from understudy.runtime.commands import cli
+from understudy.runtime.commands import serve
+from understudy.runtime import runtime
 serve.serve = lambda spec, options: None
 for args in (["--help"], ["serve", "--help"], ["serve", "m:a"]):
     assert CliRunner().invoke(cli.main, args, catch_exceptions=False).exit_code == 0
@@ -273,7 +275,7 @@ for args in (["--help"], ["serve", "--help"], ["serve", "m:a"]):
 
 @pytest.mark.usefixtures("served")
 def test_a_cluster_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.nats_options.find_spec", lambda name: None)
+    monkeypatch.setattr("understudy.runtime.commands.nats_options.find_spec", lambda name: None)
     for args in (("serve", "m:a", "--cluster", "a", *NATS), ("cluster", "m:a"), ("nodes",), ("top", "--once")):
         result = run(*args)
         assert (result.exit_code, "pip install 'understudy[cluster]'" in result.stderr) == (2, True), args

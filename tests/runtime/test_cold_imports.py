@@ -21,7 +21,13 @@ def loaded(code: str) -> set[str]:
 
 
 def test_the_command_line_does_not_wait_for_the_sdk() -> None:
-    assert not loaded("import understudy.runtime.cli") & {"mcp", "mcp_types", "pydantic", "starlette", "hypercorn"}
+    assert not loaded("import understudy.runtime.commands.cli") & {
+        "mcp",
+        "mcp_types",
+        "pydantic",
+        "starlette",
+        "hypercorn",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def of_a_node() -> set[str]:
     """What a node with a SQLite store has loaded when it has answered."""
     return loaded(
         "import asyncio, tempfile\n"
-        "import understudy.runtime.cli, understudy.runtime.serve\n"
+        "import understudy.runtime.commands.cli, understudy.runtime.commands.serve\n"
         "from mcp.server import MCPServer\n"
         "from understudy.runtime import Runtime\n"
         "async def main():\n"

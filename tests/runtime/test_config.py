@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import self_signed
-from understudy.runtime.config import ConfigError, ServeOptions, format_duration, parse_duration, parse_size
+from understudy.runtime.commands.config import ConfigError, ServeOptions, format_duration, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from mcp.client import Client
 from mcp_types import CreateMessageResult, ElicitResult, TextContent
 from understudy.runtime import Runtime
+from understudy.runtime.commands.http_servers import run_hypercorn
+from understudy.runtime.commands.serve import bind
 from understudy.runtime.demo import server
-from understudy.runtime.http_servers import run_hypercorn
-from understudy.runtime.serve import bind
 
 
 @pytest.fixture

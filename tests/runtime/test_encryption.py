@@ -14,10 +14,10 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 from support import ServerProcess
 from understudy.runtime import ConfigurationError, Runtime
-from understudy.runtime.cli import main
-from understudy.runtime.config import ConfigError, ServeOptions
-from understudy.runtime.serve import make_runtime
-from understudy.runtime.target import Target
+from understudy.runtime.commands.cli import main
+from understudy.runtime.commands.config import ConfigError, ServeOptions
+from understudy.runtime.commands.serve import make_runtime
+from understudy.runtime.commands.target import Target
 from understudy.stores import KeyRing, KeyRingError, MasterKey, MemoryEventLog, MemoryStore, SealBroken
 
 DEMO = "understudy.runtime.demo:server"

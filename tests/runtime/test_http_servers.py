@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from support.certificates import self_signed
-from understudy.runtime.http_servers import HTTP_SERVERS, TLS, HttpServer
+from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS, HttpServer
 
 EVERY = pytest.mark.parametrize("name", list(HTTP_SERVERS))
 
@@ -172,7 +172,7 @@ async def test_many_streams_share_one_http_2_connection_without_tls() -> None:
 
 
 async def test_a_stream_that_outlasts_the_grace_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.http_servers.GRACE", 0.1)
+    monkeypatch.setattr("understudy.runtime.commands.http_servers.GRACE", 0.1)
     async with (
         running(HTTP_SERVERS["hypercorn"]) as server,
         httpx.AsyncClient() as client,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from understudy.runtime.left_streams import GRACE, LeftStreams
+from understudy.runtime.streams.left_streams import GRACE, LeftStreams
 from understudy.stores import Address
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from understudy.actors.task_owner import TaskOwner
 from understudy.actors.testing import ManualClock, settle
-from understudy.runtime import log_keeper
-from understudy.runtime.log_keeper import LogKeeper
-from understudy.runtime.stream_log import StreamLog
+from understudy.runtime.streams import log_keeper
+from understudy.runtime.streams.log_keeper import LogKeeper
+from understudy.runtime.streams.stream_log import StreamLog
 from understudy.stores import Address, FaultyStore, MemoryStore
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from understudy.runtime.logs import JSONFormatter, TextFormatter, configure_logging, without_secrets
+from understudy.runtime.telemetry.logs import JSONFormatter, TextFormatter, configure_logging, without_secrets
 from understudy.stores import Address
 
 

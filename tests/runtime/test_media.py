@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from understudy.runtime.media import MediaTypes
+from understudy.runtime.wire.media import MediaTypes
 
 BOTH_JSON_FIRST = b"application/json, text/event-stream"
 

@@ -8,8 +8,8 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 from prometheus_client.parser import text_string_to_metric_families
 from understudy.runtime import Runtime
-from understudy.runtime.metric_names import GAUGES, TOTALS
-from understudy.runtime.metrics import Latency, render_metrics
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
+from understudy.runtime.telemetry.metrics import Latency, render_metrics
 from understudy.stores import SQLiteStore
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nats
 import pytest
-from understudy.runtime import nats_program
-from understudy.runtime.nats_server import (
+from understudy.runtime.commands import nats_program
+from understudy.runtime.commands.nats_server import (
     NatsServer,
     NatsServerError,
     NatsServerMissing,
@@ -188,7 +188,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(nats_servers: Se
 def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys\n"
-        "from understudy.runtime.nats_server import NatsServer\n"
+        "from understudy.runtime.commands.nats_server import NatsServer\n"
         "async def main():\n"
         "    async with NatsServer(sys.argv[1]) as server:\n"
         "        print(server.pid, flush=True)\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mcp.client import Client
 from support import ServerProcess
-from understudy.runtime.reload import POLL, changed_files, source_files
+from understudy.runtime.commands.reload import POLL, changed_files, source_files
 
 PATIENCE = 20.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from understudy.actors.session.reading import PORTION
-from understudy.runtime.refusals import Refused
-from understudy.runtime.replay import Replays
+from understudy.runtime.edge.replay import Replays
+from understudy.runtime.wire.refusals import Refused
 
 
 def events(count: int, size: int) -> list[tuple[int, bytes]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from understudy.runtime import scene, stage
+from understudy.runtime.commands import scene, stage
 
 PATIENCE = 40.0
 

@@ -22,12 +22,19 @@ from mcp.client import Client
 from starlette.types import ASGIApp
 from support import ServerProcess
 from support.certificates import self_signed
-from understudy.runtime.child import LIFELINE
-from understudy.runtime.config import ConfigError, ServeOptions
-from understudy.runtime.http_servers import HTTP_SERVERS, TLS
-from understudy.runtime.serve import BindError, StopSignals, bind, default_store, make_runtime, serve_until_stopped
-from understudy.runtime.serve import serve as run_serve
-from understudy.runtime.target import Target
+from understudy.runtime.commands.child import LIFELINE
+from understudy.runtime.commands.config import ConfigError, ServeOptions
+from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS
+from understudy.runtime.commands.serve import (
+    BindError,
+    StopSignals,
+    bind,
+    default_store,
+    make_runtime,
+    serve_until_stopped,
+)
+from understudy.runtime.commands.serve import serve as run_serve
+from understudy.runtime.commands.target import Target
 from understudy.stores import EventLogBounds
 
 DEMO = "understudy.runtime.demo:server"
@@ -162,7 +169,7 @@ async def test_a_server_that_breaks_or_ends_by_itself_is_an_error() -> None:
 def test_an_http_server_that_is_not_installed_is_told_before_anything_is_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("understudy.runtime.http_servers.find_spec", lambda name: None)
+    monkeypatch.setattr("understudy.runtime.commands.http_servers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--http granian needs the package granian: pip install granian"):
         run_serve(DEMO, ServeOptions(http="granian", host="not.a.host.invalid"))
 
@@ -178,7 +185,7 @@ async def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
 def test_a_process_that_does_not_stop_in_its_time_is_ended() -> None:
     stubborn = """
 import asyncio, os, signal, time
-from understudy.runtime.serve import StopSignals
+from understudy.runtime.commands.serve import StopSignals
 async def main():
     with StopSignals(longest=0.2) as signals:
         os.kill(os.getpid(), signal.SIGTERM)

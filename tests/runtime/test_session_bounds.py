@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.session.exchange import Exchange
-from understudy.runtime import stream_room
-from understudy.runtime.streams import StreamTable
+from understudy.runtime.streams import stream_room
+from understudy.runtime.streams.streams import StreamTable
 from understudy.stores import Address
 
 BOUND = 10_000

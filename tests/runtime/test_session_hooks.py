@@ -18,7 +18,7 @@ from understudy.runtime import (
     SessionUnavailable,
     TenantContext,
 )
-from understudy.runtime.session_life import LANES, MOST_WAITING
+from understudy.runtime.provider.session_life import LANES, MOST_WAITING
 from understudy.stores import FaultyStore, MemoryStore
 
 EVENTS = ("opened", "rehydrated", "passivated", "moved", "ended")
@@ -175,7 +175,7 @@ async def test_what_finds_no_room_is_dropped_and_counted_and_one_session_keeps_i
 
 
 async def test_a_node_does_not_wait_for_ever_for_its_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.session_life.LAST_WORDS", 0.05)
+    monkeypatch.setattr("understudy.runtime.provider.session_life.LAST_WORDS", 0.05)
 
     async def hang(event: SessionEvent) -> None:
         await asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from understudy.actors.packing import pack
-from understudy.runtime.stream_head import HEAD_VERSION, DamagedHead, StreamHead
+from understudy.runtime.streams.stream_head import HEAD_VERSION, DamagedHead, StreamHead
 
 GOLDEN = {
     1: bytes.fromhex(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from understudy.actors.session.exchange import Exchange
 from understudy.actors.testing import ManualClock, settle
-from understudy.runtime.log_keeper import LogKeeper
-from understudy.runtime.stream_log import StreamLog
-from understudy.runtime.streams import StreamTable
+from understudy.runtime.streams.log_keeper import LogKeeper
+from understudy.runtime.streams.stream_log import StreamLog
+from understudy.runtime.streams.streams import StreamTable
 from understudy.stores import Address, FaultyStore, MemoryStore
 
 

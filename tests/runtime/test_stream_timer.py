@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from understudy.actors.session.exchange import Exchange
-from understudy.runtime.stream_timer import StreamTimer
+from understudy.runtime.edge.stream_timer import StreamTimer
 
 PATIENCE, SILENCE = 60.0, 15.0
 

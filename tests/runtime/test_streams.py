@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from understudy.actors import Elsewhere
 from understudy.actors.session.exchange import Exchange
-from understudy.runtime import left_streams
-from understudy.runtime.standing import Standing
-from understudy.runtime.streams import StreamTable
+from understudy.runtime.streams import left_streams
+from understudy.runtime.streams.standing import Standing
+from understudy.runtime.streams.streams import StreamTable
 from understudy.stores import Address
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from understudy.runtime.target import TargetError, default_store_path, load_target, watch_roots
+from understudy.runtime.commands.target import TargetError, default_store_path, load_target, watch_roots
 
 SERVER = "from mcp.server.mcpserver import MCPServer\nserver = MCPServer('s')\n"
 
@@ -120,7 +120,7 @@ def test_code_that_raises_on_import_shows_its_own_traceback_and_nothing_of_ours(
     assert 'tgt_raises.py", line 2' in details
     assert 'tgt_helper.py", line 2, in go' in details
     assert "importlib" not in details
-    assert "runtime/target.py" not in details
+    assert "runtime/commands/target.py" not in details
 
 
 def test_a_syntax_error_shows_its_line(project: Path) -> None:

@@ -11,7 +11,7 @@ from support.permits import Permits
 from understudy.actors import Elsewhere, NodeDraining, RegistryFull
 from understudy.actors.session.exchange import Exchange
 from understudy.actors.task_owner import TaskOwner
-from understudy.runtime.routing import Placement
+from understudy.runtime.wire.routing import Placement
 from understudy.stores import Address
 
 

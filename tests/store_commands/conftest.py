@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from support.dynamodb import fresh_table_name
 from support.nats import fresh_name
 from support.redis import fresh_prefix
-from understudy.runtime.cli import main
+from understudy.runtime.commands.cli import main
 
 KINDS = ("sqlite", "nats", "postgresql", "redis", "dynamodb")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from support.dynamodb import DynamoServer, fresh_table_name
-from understudy.runtime.metric_names import GAUGES, TOTALS
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, RecordExists, SessionStore, StaleEpoch, StoreCorrupt, event_log_of, open_store
 from understudy.stores.dynamodb import DynamoSettings, DynamoStore
 from understudy.stores.dynamodb.bodies import PART

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from hypothesis import settings
 from support.nats import fresh_name
-from understudy.runtime.metric_names import TOTALS
+from understudy.runtime.telemetry.metric_names import TOTALS
 from understudy.stores import (
     Address,
     EncryptedStore,

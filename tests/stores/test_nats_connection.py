@@ -16,7 +16,7 @@ from nats import errors
 from support import free_port
 from support.certificates import self_signed
 from support.nats_keys import NKey, make_operator
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import StoreUnavailable
 from understudy.stores.nats.client import NatsClient, RequestInterruptedError
 from understudy.stores.nats.connection import close, connect, jetstream

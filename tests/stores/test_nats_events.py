@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from support.nats import fresh_name
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import (
     Address,
     EventLogBounds,

@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from support.nats import fresh_name
-from understudy.runtime.metric_names import GAUGES, TOTALS
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import (
     Address,
     SessionStore,

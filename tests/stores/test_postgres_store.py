@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from hypothesis import settings
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name
-from understudy.runtime.metric_names import GAUGES, TOTALS
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, EventLogBounds, SessionStore, StaleEpoch, StoreUnavailable, open_store
 from understudy.stores.postgresql.settings import PostgresSettings
 from understudy.stores.postgresql.store import PostgresStore

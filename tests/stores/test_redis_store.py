@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import settings
 from support.redis import RedisCluster, RedisServer, fresh_prefix, wait_until
-from understudy.runtime.metric_names import GAUGES, TOTALS
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, SessionStore, StoreUnavailable
 from understudy.stores.redis import RedisStore
 from understudy.stores.redis.cluster import ClusterRoute

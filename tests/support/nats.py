@@ -2,7 +2,7 @@
 
 import secrets
 
-from understudy.runtime.nats_server import NatsServerMissing, find_nats_server
+from understudy.runtime.commands.nats_server import NatsServerMissing, find_nats_server
 
 
 def nats_missing() -> str | None:

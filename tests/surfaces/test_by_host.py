@@ -8,7 +8,7 @@ import pytest
 from edge.client import Client, ModernClient, connected, initialize_params
 from surfaces.shops import bearer, mcpserver, resolve
 from understudy.runtime import ConfigurationError, ProtectedResource, Runtime, TenantContext, by_host, current_tenant
-from understudy.runtime.security import HostGuard
+from understudy.runtime.wire.security import HostGuard
 
 PATTERN = "{tenant}.example.com"
 

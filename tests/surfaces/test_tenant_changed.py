@@ -25,7 +25,7 @@ from understudy.runtime import (
     from_token_verifier,
     new_api_key,
 )
-from understudy.runtime.tenants import forget_tenant
+from understudy.runtime.credentials.tenants import forget_tenant
 
 LISTS = [f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")]
 
@@ -241,7 +241,7 @@ ADA = TenantContext("acme", "ada")
 async def test_hooks_are_told_and_one_that_fails_keeps_nobody_from_hearing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.runtime.tenant_news.HOOK_TIMEOUT", 0.01)
+    monkeypatch.setattr("understudy.runtime.edge.tenant_news.HOOK_TIMEOUT", 0.01)
     heard: list[Any] = []
 
     async def later(tenant: str | None) -> None:
@@ -276,7 +276,7 @@ async def test_hooks_are_told_and_one_that_fails_keeps_nobody_from_hearing(
 
 
 async def test_news_beyond_what_may_wait_count_as_news_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.runtime.tenant_news.MOST_WAITING", 2)
+    monkeypatch.setattr("understudy.runtime.edge.tenant_news.MOST_WAITING", 2)
     heard: list[Any] = []
     async with Runtime(mcpserver(), tenants=Plans()) as runtime, connected(runtime.app, Client):
         runtime.on_tenant_changed(heard.append)

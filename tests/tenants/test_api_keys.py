@@ -24,7 +24,7 @@ from understudy.runtime import (
     Unauthenticated,
     new_api_key,
 )
-from understudy.runtime.api_key_lines import key_line, parse_keys
+from understudy.runtime.credentials.api_key_lines import key_line, parse_keys
 
 ADA = TenantContext("acme", "ada", "pro", frozenset({"use"}))
 
@@ -250,7 +250,7 @@ async def test_one_request_looks_at_the_file_and_the_others_do_not_wait(
     # What a file system that hangs is like: opening it waits for a writer.
     (tmp_path / "pipe").rename(file)
     clock.now += 5
-    monkeypatch.setattr("understudy.runtime.api_key_file.READ_TIMEOUT", 0.1)
+    monkeypatch.setattr("understudy.runtime.credentials.api_key_file.READ_TIMEOUT", 0.1)
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(ask(keys, text))
         await asyncio.sleep(0.01)

@@ -18,13 +18,13 @@ from mcp.server.mcpserver.exceptions import ToolError
 from starlette.requests import Request
 from understudy.actors.session import TenantContext
 from understudy.runtime import Audit, AuditEntry, ConfigurationError, Runtime, Unauthenticated
-from understudy.runtime import audit as audit_module
-from understudy.runtime.audit import AuditTrail
-from understudy.runtime.audit_file import AuditFile
-from understudy.runtime.config import ServeOptions
-from understudy.runtime.metric_names import GAUGES, TOTALS
-from understudy.runtime.serve import make_runtime
-from understudy.runtime.target import Target
+from understudy.runtime.audit import audit as audit_module
+from understudy.runtime.audit.audit import AuditTrail
+from understudy.runtime.audit.audit_file import AuditFile
+from understudy.runtime.commands.config import ServeOptions
+from understudy.runtime.commands.serve import make_runtime
+from understudy.runtime.commands.target import Target
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 
 PEOPLE = {"Bearer ann": TenantContext("acme", "ann"), "Bearer bob": TenantContext("other", "bob")}
 

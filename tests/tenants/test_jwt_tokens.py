@@ -259,7 +259,7 @@ async def test_remembered_tokens_are_bounded_and_end_when_they_expire(monkeypatc
     await ask(tokens, made[0])
     assert tokens.stats()["tokens_verified_total"] == 6
     now = time.time()
-    monkeypatch.setattr("understudy.runtime.jwt_tokens.time.time", lambda: now + 700)
+    monkeypatch.setattr("understudy.runtime.credentials.jwt_tokens.time.time", lambda: now + 700)
     assert "has expired" in str(await refusal(tokens, made[4]))
 
 
@@ -359,7 +359,7 @@ async def test_what_could_not_be_good_by_any_key_has_none_fetched(issuer: Issuer
 async def test_too_many_who_wait_for_a_key_are_told_to_come_back(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.runtime.jwks_url.MOST_WAITING", 3)
+    monkeypatch.setattr("understudy.runtime.credentials.jwks_url.MOST_WAITING", 3)
     tokens = published(issuer, clock=ManualClock())
     await ask(tokens, token())
     async with asyncio.TaskGroup() as tasks:

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from support import ServerProcess
 from tenants.asking import ask, refusal
 from understudy.runtime import ApiKeys, JwtTokens
-from understudy.runtime.cli import main
-from understudy.runtime.config import ConfigError, ServeOptions
-from understudy.runtime.serve_tenants import tenants_of
+from understudy.runtime.commands.cli import main
+from understudy.runtime.commands.config import ConfigError, ServeOptions
+from understudy.runtime.commands.serve_tenants import tenants_of
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 

@@ -26,7 +26,7 @@ from understudy.runtime import (
     Unauthenticated,
     new_api_key,
 )
-from understudy.runtime.open_streams import OpenStreams
+from understudy.runtime.edge.open_streams import OpenStreams
 
 ADA = "Bearer ada"
 NOON = 1000.0

@@ -20,7 +20,7 @@ from tenants import issuer as issuing
 from tenants.asking import tenants_server
 from tenants.issuer import AUDIENCE, ISSUER, Issuer
 from understudy.runtime import ApiKey, ApiKeys, JwtTokens, TenantContext, new_api_key
-from understudy.runtime.api_key_lines import key_line
+from understudy.runtime.credentials.api_key_lines import key_line
 
 ADA = TenantContext("acme", "ada")
 IN_FLIGHT = 200

@@ -24,9 +24,9 @@ from tenants.asking import tenants_server
 from tenants.issuer import AUDIENCE, ISSUER, Issuer, claims, private_key, public_jwk, token
 from understudy.actors.session import TenantContext
 from understudy.runtime import ApiKey, JwtTokens, new_api_key
-from understudy.runtime.api_key_lines import key_line
-from understudy.runtime.logs import JSONFormatter, TextFormatter
-from understudy.runtime.nats_server import NatsServer
+from understudy.runtime.commands.nats_server import NatsServer
+from understudy.runtime.credentials.api_key_lines import key_line
+from understudy.runtime.telemetry.logs import JSONFormatter, TextFormatter
 from understudy.stores import KeyRing, UnderstudyError, open_store
 
 DEMO = "understudy.runtime.demo:server"

@@ -20,9 +20,9 @@ from understudy.runtime import (
     TenantContext,
     new_api_key,
 )
-from understudy.runtime.api_key_lines import key_line
-from understudy.runtime.config import ConfigError, ServeOptions
-from understudy.runtime.serve_tenants import helpers_of
+from understudy.runtime.commands.config import ConfigError, ServeOptions
+from understudy.runtime.commands.serve_tenants import helpers_of
+from understudy.runtime.credentials.api_key_lines import key_line
 
 SHOP = """
 from mcp.server.mcpserver import MCPServer

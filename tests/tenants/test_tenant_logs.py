@@ -21,9 +21,9 @@ from mcp.server.mcpserver import MCPServer
 from starlette.requests import Request
 from support.server import ROOT
 from understudy.actors.session import TenantContext
-from understudy.runtime.asker import ASKER
-from understudy.runtime.logs import JSONFormatter, TextFormatter
-from understudy.runtime.stream_log import StreamLog
+from understudy.runtime.streams.stream_log import StreamLog
+from understudy.runtime.telemetry.asker import ASKER
+from understudy.runtime.telemetry.logs import JSONFormatter, TextFormatter
 from understudy.stores import MemoryEventLog
 
 own = logging.getLogger("shop")

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from understudy.actors.session import TenantContext
 from understudy.runtime import ConfigurationError, Forbidden, Runtime, Unauthenticated
-from understudy.runtime.metrics import render_metrics
-from understudy.runtime.tenant_label import MOST_LABELS, tenant_label
-from understudy.runtime.tenant_numbers import FEWEST_KNOWN, REGRADE_EVERY, TenantNumbers
+from understudy.runtime.telemetry.metrics import render_metrics
+from understudy.runtime.telemetry.tenant_label import MOST_LABELS, tenant_label
+from understudy.runtime.telemetry.tenant_numbers import FEWEST_KNOWN, REGRADE_EVERY, TenantNumbers
 
 
 class Clock:

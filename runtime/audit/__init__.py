@@ -1,0 +1,1 @@
+"""The audit trail: who opened, called, was refused and ended, as JSON lines or to a function."""

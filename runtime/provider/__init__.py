@@ -1,0 +1,1 @@
+"""`runtime.sessions` and the hooks: sessions as the host program sees them."""

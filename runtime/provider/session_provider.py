@@ -1,0 +1,431 @@
+"""`SessionProvider`: the sessions of a runtime, for code of the host program that runs in none of their calls."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from copy import deepcopy
+from random import Random
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ...actors.errors import ActorUnavailable
+from ...actors.session import (
+    ANONYMOUS,
+    SESSION,
+    LimitExceeded,
+    SessionSnapshot,
+    StateConflict,
+    StateError,
+    TenantContext,
+)
+from ...actors.session.session import CURRENT
+from ...actors.session.state import pack_state, unpack_state
+from ...actors.session.state_update import StateUpdate
+from ...actors.session.wire import NOT_FOUND
+from ...stores import Address, Page, Record, StoreUnavailable, UnderstudyError
+from ..errors import ConfigurationError, NotStarted
+from .host_calls import HostReply
+from .session_errands import CONFLICT, END, OPEN, UNFIT, UPDATE, WAKE
+from .session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable, session_address
+from .session_info import SessionData, SessionInfo, SessionPage, data_of, info_of
+from .session_reference import SessionReference
+
+if TYPE_CHECKING:
+    from ..node import Node
+    from ..options import RuntimeOptions
+
+__all__ = ["SessionProvider"]
+
+T = TypeVar("T")
+
+TIMEOUT: Final = 30.0
+LONGEST: Final = 600.0
+MOST_UPDATE: Final = 8 * 2**20
+"""Bytes of one update, whatever `max_state` is: what comes from another node in one piece is bounded."""
+_PAGE: Final = 1000
+_DONE: Final = {WAKE: "is awake", UPDATE: "was changed", END: "was ended"}
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.25
+
+
+class SessionProvider:
+    """`runtime.sessions`. What it does to a session is done where the session is, as a turn of its own: found at the
+    node that owns it, or woken. What it reads, it reads as last saved, and disturbs nobody.
+
+    `tenant=` names whose session it must be; that of any other is then as unknown as one that never was. `timeout=` is
+    in seconds, 600 at most.
+    """
+
+    def __init__(
+        self,
+        node: Callable[[], Node | None],
+        options: RuntimeOptions,
+        reference: Callable[[str, str | None], SessionReference],
+    ) -> None:
+        """`node`: the running one; None while there is none. `reference`: makes one."""
+        self._running = node
+        self._options = options
+        self._reference = reference
+        self._random = Random()
+
+    # Looking
+
+    async def get(self, id: str, *, tenant: str | None = None) -> SessionReference | None:
+        """The session, to tell its client something by; None if there is none. It is not woken.
+
+        Raises:
+            SessionUnavailable: The store cannot be reached.
+            NotStarted: The runtime is not running.
+        """
+        return self._reference(id, tenant) if await self.has(id, tenant=tenant) else None
+
+    async def has(self, id: str, *, tenant: str | None = None) -> bool:
+        """Whether there is such a session, in memory or asleep. One read of the store. Raises as `get`."""
+        try:
+            await self._record(id, tenant)
+        except SessionNotFound:
+            return False
+        return True
+
+    async def read(self, id: str, *, tenant: str | None = None) -> SessionData:
+        """The session's state as it was last saved, and what else is known of it. It is not woken, a call that changes
+        it is not waited for, and its end does not move. One read of the store.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            SessionUnavailable: The store cannot be reached.
+            SnapshotError: What is stored cannot be read.
+            NotStarted: The runtime is not running.
+        """
+        record, snapshot = await self._load(id, tenant)
+        return data_of(record, snapshot)
+
+    async def list(self, *, tenant: str | None = None, limit: int = 100, cursor: str | None = None) -> SessionPage:
+        """A page of all sessions, or of a tenant's, in a stable order; `cursor` is the one of the page before.
+
+        Raises:
+            ConfigurationError: `limit` is not 1 to 1000, or `cursor` is from nowhere.
+            StoreUnavailable: The store cannot be reached.
+            NotStarted: The runtime is not running.
+        """
+        if type(limit) is not int or not 1 <= limit <= _PAGE:
+            raise ConfigurationError(f"limit is {limit!r:.80}; it must be a whole number from 1 to {_PAGE}")
+        page = await self._page(tenant, limit, cursor)
+        return SessionPage(
+            tuple(info_of(record) for record in page.records if record.address.kind == SESSION), page.cursor
+        )
+
+    async def walk(self, *, tenant: str | None = None) -> AsyncGenerator[SessionInfo]:
+        """All sessions, or a tenant's, a thousand to a read of the store. Who is there all the while is met once; who
+        comes or goes meanwhile, perhaps. Raises as `list`.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self.list(tenant=tenant, limit=_PAGE, cursor=cursor)
+            for info in page.sessions:
+                yield info
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def size(self, *, tenant: str | None = None) -> int:
+        """How many sessions there are, in memory or asleep, of all or of a tenant: counted by a walk, so that a million
+        take a thousand reads of the store. Raises as `list`.
+        """
+        return len([1 async for _ in self.walk(tenant=tenant)])
+
+    # Coming and going
+
+    async def get_or_recreate(
+        self, id: str, *, tenant: str | None = None, timeout: float = TIMEOUT
+    ) -> SessionReference | None:
+        """The session, awake at the node where it belongs, whatever became of the one that had it; None if there is no
+        record of it. A use of the session: its end moves.
+
+        Raises:
+            SessionUnavailable: Its node or the store cannot be reached, or takes no more for now.
+            NotStarted: The runtime is not running.
+        """
+        try:
+            await self._patient(id, WAKE, {}, tenant, timeout)
+        except SessionNotFound:
+            return None
+        return self._reference(id, tenant)
+
+    async def create(
+        self, tenant: TenantContext | None = None, *, state: Mapping[str, Any] | None = None, timeout: float = TIMEOUT
+    ) -> SessionReference:
+        """Open a session by handle: its `id` is what a client of the modern era passes as the argument `session`.
+        (One of the handshake era is opened by its client alone, whose `initialize` it begins with.)
+
+        It is opened here, or at a node that has room, and answers to `tenant` and its principal alone. The tenant's
+        limit of sessions holds. Cancelled, there may be a session that nobody knows of, until it expires.
+
+        Raises:
+            ConfigurationError: The runtime answers no modern era; or it has `tenants`, and none is named.
+            StateError: What no state can hold, or more than `max_state` bytes of it.
+            LimitExceeded: The tenant has as many sessions as it may have.
+            OutcomeUnknown: There may be a session that nobody knows of, until it expires.
+            SessionUnavailable: No node has room, or the store cannot be reached.
+            NotStarted: The runtime is not running.
+        """
+        if "modern" not in self._options.eras:
+            raise ConfigurationError(
+                'eras is ("handshake",), whose sessions are opened by their clients alone; to open one from here, '
+                'answer the "modern" era too'
+            )
+        if tenant is None:
+            if self._options.tenants is not None:
+                raise ConfigurationError(
+                    "tenant is missing: this runtime has tenants, and a session answers to the one that it is opened "
+                    "for; pass TenantContext(tenant, principal)"
+                )
+            tenant = ANONYMOUS
+        packed = pack_state(dict(state or {}), min(self._options.max_state, MOST_UPDATE))
+        params = {"state": b64encode(packed).decode(), "timeout": _owners_part(timeout)}
+        reply = await self._node.session_calls.ask(None, OPEN, params, timeout=timeout, tenant=tenant)
+        if reply.error is None:
+            return self._reference(reply.result["session"], tenant.tenant)
+        raise _failure(Address(SESSION, "new"), reply, "was opened")
+
+    async def delete(self, id: str, *, tenant: str | None = None, timeout: float = TIMEOUT) -> bool:
+        """End the session, as its client's DELETE or `close_session` does: calls that run are cancelled, its streams
+        end, its record and events go. False if there was none. May be repeated.
+
+        Raises:
+            OutcomeUnknown: It may be there still.
+            SessionUnavailable: Its node or the store cannot be reached; it is there still.
+            OwnTurn: In a call of that session.
+            NotStarted: The runtime is not running.
+        """
+        self._refuse_own_turn(id)
+        try:
+            return (await self._patient(id, END, {}, tenant, timeout))["ended"]
+        except SessionNotFound:
+            return False
+
+    # Changing the state
+
+    async def update(
+        self,
+        id: str,
+        put: Mapping[str, Any] | None = None,
+        *,
+        remove: Iterable[str] = (),
+        add: Mapping[str, int | float] | None = None,
+        expect: Mapping[str, Any] | None = None,
+        absent: Iterable[str] = (),
+        tag: str | None = None,
+        replace: bool = False,
+        once: str | None = None,
+        tenant: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> dict[str, Any]:
+        """Change the session's state in one step, as a turn of its own, and return it as it is then, saved. A use of
+        the session: its end moves. Waits for the calls that change the session and came before.
+
+        Args:
+            put: Keys and their new values; other keys stay, unless `replace`.
+            remove: Keys to remove, if they are there.
+            add: Numbers to add to those that are there; to 0 where there is none.
+            expect: Change nothing unless these keys have these values.
+            absent: Change nothing unless these keys are not there.
+            tag: Change nothing unless the state is the one that `read` gave with this tag.
+            replace: Remove every key that is neither put nor added to.
+            once: A name for this update, such as the id of the webhook's event. Of two updates of one session with the
+                same name the later changes nothing (the last 64 names are known), so it is repeated here by itself
+                where an answer is lost.
+
+        Cancelled, it may or may not have been made.
+
+        Raises:
+            SessionNotFound: There is no such session. Nothing was changed, as with all that follow but the next.
+            OutcomeUnknown: It may have been made. With `once`: ask again, with the same name.
+            StateConflict: Something is not as expected.
+            StateError: What no state can hold, or more than `max_state` bytes of it; or `add` to what is no number.
+            SessionUnavailable: The session's node or the store cannot be reached, it takes no more for now, or its turn
+                did not come in time.
+            OwnTurn: In a call of that session.
+            NotStarted: The runtime is not running.
+        """
+        update = StateUpdate.of(
+            put,
+            remove=remove,
+            add=add,
+            expect=expect,
+            absent=absent,
+            tag=tag,
+            replace=replace,
+            once=once,
+            limit=min(self._options.max_state, MOST_UPDATE),
+        )
+        return unpack_state(await self._update(id, update, tenant, timeout))
+
+    async def mutate(
+        self,
+        id: str,
+        change: Callable[[dict[str, Any]], Awaitable[T] | T],
+        *,
+        tenant: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> T:
+        """Have `change`, sync or async, change the session's state, a dict that it is given; return what it returns.
+
+        It runs here, wherever the session is, and may run several times: on what was read last, until nobody has
+        changed the state meanwhile. So it must do nothing else than to change the dict. What it raises is raised, and
+        nothing is changed then. A change that takes effect does so once, also where answers are lost.
+
+        Raises:
+            SessionUnavailable: As `update`; or others changed the state each time, until `timeout`.
+            SessionNotFound, OutcomeUnknown, StateError, OwnTurn, NotStarted: As `update`.
+        """
+        until = time.monotonic() + timeout
+        pause = _FIRST_PAUSE
+        limit = min(self._options.max_state, MOST_UPDATE)
+        self._refuse_own_turn(id)
+        while True:
+            record, snapshot = await self._load(id, tenant)
+            before = data_of(record, snapshot)
+            state = deepcopy(before.state)
+            result = change(state)
+            value: Any = await result if inspect.isawaitable(result) else result
+            if pack_state(state, limit) == snapshot.state:
+                return value
+            update = StateUpdate.of(
+                state,
+                remove=(),
+                add=None,
+                expect=None,
+                absent=(),
+                tag=before.tag,
+                replace=True,
+                once=token_urlsafe(12),
+                limit=limit,
+            )
+            left = until - time.monotonic()
+            try:
+                await self._update(id, update, tenant, max(left, 0.1))
+            except StateConflict as conflict:
+                if left <= pause:
+                    text = f"{record.address}: others changed its state each time, for {timeout:g} s"
+                    raise SessionUnavailable(text, record.address, retry_after=1.0) from conflict
+                await asyncio.sleep(pause * (0.5 + self._random.random()))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return value
+
+    async def _update(self, id: str, update: StateUpdate, tenant: str | None, timeout: float) -> bytes:
+        self._refuse_own_turn(id)
+        params = {"update": b64encode(update.pack()).decode()}
+        ask = self._ask if update.once is None else self._patient
+        result = await ask(id, UPDATE, params, tenant, timeout)
+        return b64decode(result["state"])
+
+    # Asking the owner
+
+    async def _patient(
+        self, id: str, method: str, params: dict[str, Any], tenant: str | None, timeout: float
+    ) -> dict[str, Any]:
+        """`_ask`, for what may be asked twice: again, where the answer was lost."""
+        until = time.monotonic() + timeout
+        pause = _FIRST_PAUSE * 4
+        doubt: OutcomeUnknown | None = None
+        while True:
+            try:
+                return await self._ask(id, method, params, tenant, max(until - time.monotonic(), 0.1))
+            except OutcomeUnknown as unknown:
+                doubt = unknown
+            except SessionNotFound:
+                if method == END and doubt is not None:
+                    # The try whose answer was lost has ended it.
+                    return {"ended": True}
+                raise
+            if until - time.monotonic() <= pause:
+                raise doubt
+            await asyncio.sleep(pause * (0.5 + self._random.random()))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _ask(
+        self, id: str, method: str, params: dict[str, Any], tenant: str | None, timeout: float
+    ) -> dict[str, Any]:
+        address = session_address(SESSION, id)
+        params = {"session": id, "tenant": tenant, "timeout": _owners_part(timeout), **params}
+        reply = await self._node.session_calls.ask(address, method, params, timeout=timeout)
+        if reply.error is None:
+            return reply.result
+        raise _failure(address, reply, _DONE[method])
+
+    # Asking the store
+
+    async def _load(self, id: str, tenant: str | None) -> tuple[Record, SessionSnapshot]:
+        record = await self._record(id, tenant)
+        return record, SessionSnapshot.unpack(record.snapshot)
+
+    async def _record(self, id: str, tenant: str | None) -> Record:
+        node = self._node
+        address = session_address(SESSION, id)
+        try:
+            record = await node.registry.peek(address)
+        except ActorUnavailable as error:
+            text = f"{address} cannot be looked at now: {error.__cause__ or error}"
+            raise SessionUnavailable(text, address, retry_after=error.retry_after) from error
+        if record is None or tenant not in (None, record.tenant):
+            raise SessionNotFound(address)
+        return record
+
+    async def _page(self, tenant: str | None, limit: int, cursor: str | None) -> Page:
+        node = self._node
+        timeout = self._options.store_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await node.store.list(tenant=tenant, cursor=cursor, limit=limit)
+        except TimeoutError:
+            raise StoreUnavailable(f"the store did not answer within {timeout:g} s", outcome_unknown=False) from None
+        except ValueError as error:
+            raise ConfigurationError(f"sessions cannot be listed so: {error}") from error
+
+    @property
+    def _node(self) -> Node:
+        node = self._running()
+        if node is None:
+            raise NotStarted
+        return node
+
+    def _refuse_own_turn(self, id: str) -> None:
+        turn = CURRENT.get()
+        if (
+            turn is not None
+            and turn.id == id
+            and turn.running
+            and not turn.read_only
+            and self._options.turns == "exclusive"
+        ):
+            raise OwnTurn(turn.what, id)
+
+
+def _owners_part(timeout: float) -> float:
+    """Of the caller's time: the rest is for the way."""
+    if not 0 < timeout <= LONGEST:
+        raise ConfigurationError(f"timeout is {timeout!r:.80}; it must be above 0 and at most {LONGEST:g} seconds")
+    return max(timeout - 2.0, timeout / 2)
+
+
+def _failure(address: Address, reply: HostReply, done: str) -> UnderstudyError:
+    text = reply.error or ""
+    data: dict[str, Any] = reply.data or {}
+    if reply.status == NOT_FOUND.status:
+        return SessionNotFound(address)
+    if reply.status == CONFLICT:
+        return StateConflict(text, tuple(data.get("keys", ())))
+    if reply.status == UNFIT:
+        return StateError(text)
+    if "limit" in data:
+        return LimitExceeded(text, limit=data["limit"], retry_after=reply.retry_after, unchecked=reply.status == 503)
+    wait = reply.retry_after or 1.0
+    if reply.in_doubt:
+        return OutcomeUnknown(f"{address}: whether it {done} is not known: {text}", address, retry_after=wait)
+    return SessionUnavailable(f"{address}: it cannot be reached now: {text}", address, retry_after=wait)
