@@ -380,6 +380,7 @@ class Cluster:
 
     def peer_news(self, news: NodeNews) -> None:
         self.link.set_peer_versions(news.incarnation, news.versions)
+        self.commons.heard_of_keys(news.keys)
 
     def peer_dead(self, incarnation: str) -> None:
         self.link.peer_gone(incarnation)

@@ -57,6 +57,12 @@ class ClusterCommons:
         """They may have changed."""
         self._look_now.set()
 
+    def heard_of_keys(self, fingerprints: tuple[str, ...]) -> None:
+        """Another node opens with these. One that is unknown here was missed: the message that told of it was lost, or
+        came before it could be read."""
+        if not set(fingerprints) <= set(self.keys.fingerprints):
+            self.look_at_keys()
+
     async def keep_keys_forever(
         self,
         settings: KeyValue,
@@ -68,11 +74,12 @@ class ClusterCommons:
     ) -> None:
         """Learn of new keys and change old ones, as `KeyRing.advance`. Until cancelled.
 
-        `soon`: seconds between two looks while a new key waits for the other nodes. `learned` is called when other keys
-        open here than before.
+        `soon`: seconds between two looks while a new key waits for the other nodes, and at first those after which one
+        that failed is tried again. `learned` is called when other keys open here than before.
         """
         if self.keys.given:
             return
+        failures = 0
         while True:
             before = self.keys.fingerprints
             self._look_now.clear()
@@ -80,12 +87,15 @@ class ClusterCommons:
                 async with asyncio.timeout(DEADLINE):
                     await self.keys.learn(settings)
                     await self.keys.advance(settings, others(), every=every)
+                failures = 0
             except (NatsError, ClusterError, OSError, TimeoutError) as error:
+                failures += 1
                 logger.warning("the keys of requestState stay as they are for now: %r", error)
             if self.keys.fingerprints != before:
                 learned()
             try:
-                async with asyncio.timeout(soon if self.keys.changing else LOOK):
+                wait = soon if self.keys.changing else LOOK
+                async with asyncio.timeout(min(LOOK, soon * 2 ** min(failures, 10)) if failures else wait):
                     await self._look_now.wait()
             except TimeoutError:
                 pass

@@ -18,6 +18,7 @@ from support.nats import fresh_name
 from understudy.actors.packing import pack, unpack
 from understudy.actors.session.commons import _DEFAULT_TTL, SharedSeal
 from understudy.runtime import ClusterOptions
+from understudy.runtime.cluster.cluster import Cluster
 from understudy.runtime.cluster.commons import ClusterCommons
 from understudy.runtime.cluster.control import ControlError, ask
 from understudy.runtime.cluster.errors import ClusterError
@@ -304,6 +305,43 @@ async def test_two_operators_at_once_cost_one_change(nats_url: str) -> None:
         assert sum(answer["begun"] for answer in answers) >= 1
         await until(lambda: not any(ring_of(node).changing for node in nodes))
         await until(lambda: len({ring_of(node).fingerprints for node in nodes}) == 1)
+
+
+async def test_a_key_of_which_no_message_tells_is_learned_of_from_the_leases(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(cluster: Cluster, message: Any) -> None:
+        """As if it had come before what it tells of could be read."""
+
+    monkeypatch.setattr(Cluster, "_settings_changed", lost)
+    async with household(
+        nats_url, 3, server=inquirer, tenants=by_bearer, settings=lambda number: {"lease": 1.0}
+    ) as nodes:
+        (before,) = {ring_of(node).fingerprints for node in nodes}
+        assert (await order(nodes[0], "rotate_keys"))["begun"]
+        await until(lambda: not any(ring_of(node).changing for node in nodes))
+        (after,) = {ring_of(node).fingerprints for node in nodes}
+        assert after[1:] == before
+
+
+async def test_a_look_that_fails_is_soon_tried_again(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with household(
+        nats_url, 1, server=inquirer, tenants=by_bearer, settings=lambda number: {"lease": 1.0}
+    ) as nodes:
+        ring = ring_of(nodes[0])
+        learn, looks = ring.learn, 0
+
+        async def fails_twice(settings: Any) -> None:
+            nonlocal looks
+            looks += 1
+            if looks < 3:
+                raise TimeoutError
+            await learn(settings)
+
+        monkeypatch.setattr(ring, "learn", fails_twice)
+        assert nodes[0].runtime.cluster is not None
+        nodes[0].runtime.cluster.commons.look_at_keys()
+        await until(lambda: looks >= 3)
 
 
 async def test_with_given_keys_the_order_is_refused_with_what_to_do(nats_url: str) -> None:
