@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner
+from support.ports import port_before_one_that_is_free
 from understudy.runtime.commands import cli
 
 Clusters = Callable[..., Any]
@@ -57,11 +58,11 @@ def test_the_help_says_how_to_run_one_and_what_then() -> None:
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(clusters: Clusters) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        cluster = clusters("--base-port", str(port - 1), "--nodes", "2", ready=False)
+    first = port_before_one_that_is_free()
+    with socket.create_server(("127.0.0.1", first + 1)):
+        cluster = clusters("--base-port", str(first), "--nodes", "2", ready=False)
         assert cluster.process.wait(PATIENCE) == 1
-    assert f"cannot listen on 127.0.0.1 port {port}: address already in use" in cluster.output
+    assert f"cannot listen on 127.0.0.1 port {first + 1}: address already in use" in cluster.output
     assert len(cluster.output.splitlines()) == 1
 
 

@@ -1,10 +1,51 @@
 """Ports for servers under test."""
 
+import os
+import random
+import re
 import socket
+from collections.abc import Iterator
+
+LOWEST, HIGHEST = 16_384, 32_767
+"""Below those that systems give to connections that go out: none of these takes the port of a server that is down."""
+SLICES = 8
+
+
+def _ports() -> Iterator[int]:
+    """Those of this worker of pytest-xdist, one after the other: the others have theirs."""
+    worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    number = int(worker[1]) if worker else random.randrange(SLICES)
+    size = (HIGHEST - LOWEST) // SLICES
+    first = LOWEST + number % SLICES * size
+    port = random.randrange(size)
+    while True:
+        port = (port + 1) % size
+        yield first + port
+
+
+_next = _ports()
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago, and that no other test is given for long."""
+    for port in _next:
+        if _free(port):
+            return port
+    raise AssertionError("there is always a next one")
+
+
+def port_before_one_that_is_free() -> int:
+    """A port that nobody listened on a moment ago, nor on the one after it."""
+    while True:
+        port = free_port()
+        if _free(port + 1):
+            return port
+
+
+def _free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
