@@ -14,6 +14,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("stores", "actors", "runtime", "bench")
 MAY_KNOW = {"stores": set[str](), "actors": {"stores"}, "runtime": {"stores", "actors"}, "bench": set(ROOMS)}
+FOLDERS_OF_RUNTIME = (
+    {"telemetry"},
+    {"audit"},
+    {"wire"},
+    {"credentials", "databases", "fairness", "limits", "provider", "streams"},
+    {"edge", "link"},
+    {"cluster"},
+    {""},
+    {"commands", "store_commands"},
+)
+"""From the ground up; a folder may import those below it, and itself. "": the files beside them."""
+LEAVES_OF_RUNTIME = {"errors"}
 PUBLIC = (
     "understudy.stores",
     "understudy.stores.testing",
@@ -57,6 +69,41 @@ def test_the_arrow_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     upward.parent.mkdir()
     upward.write_text("from ..runtime import Runtime\nfrom understudy.actors import Registry\n")
     assert rooms_imported(upward) == {"runtime", "actors"}
+
+
+def folders_of_runtime_imported(path: Path) -> set[str]:
+    """The folders of runtime/ that a file there needs when it is loaded or runs, and not for its types alone."""
+    runtime = ROOT / "runtime"
+    package = ["understudy", *path.relative_to(ROOT).parts[:-1]]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level or id(node) in typing_only:
+            continue
+        base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+        inside = [part for part in base if part][2:]
+        if base[:2] != ["understudy", "runtime"] or (inside and inside[0] in LEAVES_OF_RUNTIME):
+            continue
+        for name in inside[:1] or [alias.name for alias in node.names]:
+            found.add(name if (runtime / name).is_dir() else "")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runtime").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_between_the_folders_of_the_runtime_point_down_only(path: Path) -> None:
+    parts = path.relative_to(ROOT / "runtime").parts[:-1]
+    folder = parts[0] if parts else ""
+    height = next(height for height, folders in enumerate(FOLDERS_OF_RUNTIME) if folder in folders)
+    if folder.endswith("commands") or path == ROOT / "runtime" / "__main__.py":
+        height = len(FOLDERS_OF_RUNTIME)
+    may = {folder}.union(*FOLDERS_OF_RUNTIME[:height])
+    assert folders_of_runtime_imported(path) <= may
 
 
 def test_only_the_session_kind_knows_mcp() -> None:
