@@ -70,6 +70,11 @@ class EncryptedStore:
         """As `inner` says, if it does."""
         return getattr(self.inner, "identity", None)
 
+    @property
+    def transition(self) -> object:
+        """As `inner` says, if it does."""
+        return getattr(self.inner, "transition", None)
+
     def stats(self) -> dict[str, float]:
         """The numbers of `inner`, and `encryption_..._total`: what was sealed, opened, opened with a key that seals no
         more, found in the clear, refused."""

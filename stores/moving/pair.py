@@ -1,0 +1,226 @@
+"""`StorePair`: what a node does alike with both stores while its cluster moves from one to the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from ..address import Address
+from ..arguments import checked_limit
+from ..errors import RecordNotFound, StaleEpoch, StoreUnavailable, StoreURLError
+from ..event_log import EventLog, event_log_of
+from ..record import Page, Record, RecordInfo
+from ..store import SessionStore
+from .events import MovingEventLog
+from .marks import Tombstone, is_placeholder, maybe_tombstone
+from .passage import NextStore, Passage
+
+__all__ = ["StorePair", "Transition", "transition_of"]
+
+_FORMER: Final = "former-"
+_NEXT: Final = "next-"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What other nodes must know of one whose store is on its way to another. `identity` of the pair is the store that
+    new sessions are in."""
+
+    next: str = ""
+    """The identity of the store that it follows sessions to."""
+    former: str = ""
+    """The identity of the store that it moves sessions from."""
+    left: bool = False
+    """Something may be left there."""
+
+
+class StorePair:
+    """The two stores as one. `former` and `next` are closed with it.
+
+    Sessions are looked for in the former store first, as they only ever go from there to the next.
+
+    Args:
+        clock: Seconds since the Unix epoch.
+
+    Raises:
+        StoreURLError: The two are one store, or the next takes no records of others.
+    """
+
+    moves: bool
+    """Whether a claim here moves the session."""
+
+    def __init__(self, former: SessionStore, next: SessionStore, *, clock: Callable[[], float] = time.time) -> None:
+        if former is next or (identity_of(former) and identity_of(former) == identity_of(next)):
+            raise StoreURLError("a store cannot be moved to itself: name another one to move to")
+        if not hasattr(next, "adopt"):
+            raise StoreURLError(f"sessions cannot be moved to a {type(next).__name__}: it takes no records of others")
+        self.former = former
+        self.next = cast("NextStore", next)
+        self.passage = Passage(former, self.next, clock=clock)
+        self.left = True
+        """Whether something may be left in the former store, by the last `look`."""
+        logs = event_log_of(former), event_log_of(next)
+        self._events = (
+            MovingEventLog(logs[0], logs[1], begins_in_next=self.moves)
+            if logs[0] is not None and logs[1] is not None
+            else logs[0] or logs[1]
+        )
+
+    @property
+    def events(self) -> EventLog | None:
+        """The event logs of both as one; that of one of them if the other has none."""
+        return self._events
+
+    @property
+    def shared(self) -> bool:
+        """Whether both are."""
+        return self.former.shared and self.next.shared
+
+    @property
+    def identity(self) -> str | None:
+        """That of the store that new sessions are in."""
+        return identity_of(self.next if self.moves else self.former) or None
+
+    @property
+    def transition(self) -> Transition:
+        """What other nodes must know of it."""
+        if self.moves:
+            return Transition(former=identity_of(self.former), left=self.left)
+        return Transition(next=identity_of(self.next), left=self.left)
+
+    async def look(self) -> None:
+        """See whether anything is left in the former store.
+
+        Raises:
+            StoreUnavailable: It cannot be asked.
+        """
+        self.left = bool((await self.former.list(limit=1)).records)
+
+    async def load(self, address: Address) -> Record | None:
+        """See `SessionStore.load`."""
+        found = await self.former.load(address)
+        if found is None:
+            return _session(await self.next.load(address))
+        tombstone = Tombstone.found_in(found)
+        if tombstone is None:
+            return found
+        there = await self.next.load(address)
+        if there is None:
+            return None
+        return tombstone.record(found) if is_placeholder(there) else there
+
+    async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
+        """See `SessionStore.list`. The former store's first. A session that is moved during the walk may appear in both
+        halves of it, and is never missing."""
+        checked_limit(limit)
+        found: list[RecordInfo] = []
+        if cursor is None or cursor.startswith(_FORMER):
+            page = await self.former.list(
+                tenant=tenant, cursor=None if cursor is None else cursor.removeprefix(_FORMER), limit=limit
+            )
+            found = [info for info in page.records if not maybe_tombstone(info) or await self.holds(info.address)]
+            if page.cursor is not None:
+                return Page(tuple(found), _FORMER + page.cursor)
+            if len(found) == limit:
+                return Page(tuple(found), _NEXT)
+            cursor = _NEXT
+        if not cursor.startswith(_NEXT):
+            raise ValueError(f"cursor {cursor[:64]!r} is not one of this store's: pass Page.cursor of the page before")
+        page = await self.next.list(tenant=tenant, cursor=cursor.removeprefix(_NEXT) or None, limit=limit - len(found))
+        found += [info for info in page.records if not is_placeholder(info)]
+        return Page(tuple(found), None if page.cursor is None else _NEXT + page.cursor)
+
+    async def expire(self, *, limit: int = 1000) -> int:
+        """See `SessionStore.expire`."""
+        swept = await self.former.expire(limit=limit)
+        return swept + (await self.next.expire(limit=limit - swept) if swept < limit else 0)
+
+    async def ping(self) -> None:
+        """See `SessionStore.ping`. Both must answer."""
+        await self.former.ping()
+        await self.next.ping()
+
+    async def aclose(self) -> None:
+        """Close both."""
+        try:
+            await self.former.aclose()
+        finally:
+            await self.next.aclose()
+
+    def stats(self) -> dict[str, float]:
+        """The numbers of the store that new sessions are in, those of the other as `other_...`, and what was moved."""
+        one, other = (self.next, self.former) if self.moves else (self.former, self.next)
+        numbers = stats_of(one) | {f"other_{name}": value for name, value in stats_of(other).items()}
+        return numbers | {
+            "moved_total": self.passage.moved,
+            "moves_completed_total": self.passage.completed,
+            "moves_overtaken_total": self.passage.overtaken,
+        }
+
+    async def claim_in_next(self, address: Address, owner: str) -> Record:
+        """Claim what is in the next store, of an address that the former has no session of (any more)."""
+        record = await self.next.claim(address, owner=owner)
+        if is_placeholder(record):
+            # Of a session that was gone before it could be moved.
+            await self._drop_placeholder(record)
+            raise RecordNotFound(address)
+        return record
+
+    async def _delete_anywhere(self, address: Address) -> bool:
+        """`delete` under whatever epoch."""
+        found = await self.former.load(address)
+        if found is None:
+            there = await self.next.load(address)
+            if there is None or not is_placeholder(there):
+                return there is not None and await self.next.delete(address)
+            await self._drop_placeholder(there)
+            return False
+        # In this order nothing comes back: a tombstone that is gone moves nothing, and a mover that has none yet is
+        # refused. What it has put into the next store by then goes too.
+        gone = await self.former.delete(address)
+        try:
+            gone_there = await self.next.delete(address)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(str(error), outcome_unknown=True, retry_after=error.retry_after) from error
+        return gone_there or (gone and Tombstone.found_in(found) is None)
+
+    async def _drop_placeholder(self, there: Record) -> None:
+        with suppress(StaleEpoch):
+            await self.next.delete(there.address, epoch=there.epoch)
+
+    async def holds(self, address: Address) -> bool:
+        """Whether the former store has a session's record. What a tombstone stands for is put into the next one."""
+        found = await self.former.load(address)
+        if found is None:
+            return False
+        tombstone = Tombstone.found_in(found)
+        if tombstone is None:
+            return True
+        with suppress(LookupError):
+            await self.passage.complete(found, tombstone)
+        return False
+
+
+def transition_of(store: object) -> Transition | None:
+    """What must be known of `store`, or of what it is around, if it is on its way to another."""
+    transition = getattr(store, "transition", None)
+    return transition if isinstance(transition, Transition) else None
+
+
+def identity_of(store: object) -> str:
+    """What tells a store from others; empty if it does not say."""
+    identity = getattr(store, "identity", None)
+    return identity if isinstance(identity, str) else ""
+
+
+def stats_of(store: object) -> dict[str, float]:
+    """Its numbers, if it has any."""
+    stats: Any = getattr(store, "stats", None)
+    return dict(cast("dict[str, float]", stats())) if callable(stats) else {}
+
+
+def _session(found: Record | None) -> Record | None:
+    return None if found is None or is_placeholder(found) else found
