@@ -27,9 +27,10 @@ DEADLINE: Final = 0.25
 FIRST_LOOK: Final = 0.5
 LONGEST_LOOK: Final = 4.0
 """Seconds between two looks whether counters that were out of reach are back, at first and at most."""
-TRIES: Final = 6
+TRIES: Final = 10
 PAUSE: Final = 0.002
-"""Seconds: up to so long is waited, twice as long each time, when other nodes were faster at every try."""
+LONGEST_PAUSE: Final = 0.05
+"""Seconds: up to so long is waited, at first and at most, when other nodes were faster at every try."""
 LOOK_TIMEOUT: Final = 2.0
 """Seconds that such a look may take: what they need to count may have to be made anew."""
 _LOOKED_AT: Final = "look"
@@ -86,7 +87,7 @@ class GuardedCounters:
             except CountersBusy:
                 # They answer, and that is what the deadline is about.
                 await asyncio.sleep(pause * random.random())
-                pause *= 2
+                pause = min(pause * 2, LONGEST_PAUSE)
             except (CountersUnavailable, TimeoutError) as error:
                 self._failed(error)
             else:

@@ -30,11 +30,14 @@ class Stock:
     """What this node knows of one tenant's stock, and has yet to tell."""
 
     __slots__ = (
+        "_adding",
+        "_alone",
+        "_asking",
         "_census",
-        "_changing",
         "_counted_at",
         "_counting",
         "_looked_at",
+        "_one_change",
         "_pause",
         "_sharing",
         "_untold",
@@ -50,47 +53,109 @@ class Stock:
         self._sharing = sharing
         self._census = census
         self._counting: asyncio.Task[bool] | None = None
-        self._changing: asyncio.Task[bool] | None = None
+        self._adding: asyncio.Task[None] | None = None
+        self._asking: list[asyncio.Future[bool]] = []
+        self._one_change = asyncio.Lock()
         self._untold = 0
+        self._alone = 0
+        """What was entered while this node counted alone, and the others have yet to hear of."""
         self._pause = COUNT_AGAIN
         self._counted_at = self._looked_at = float("-inf")
 
     async def add_one(self, limit: int) -> None:
-        """Enter one more.
+        """Enter one more. Cancellation enters none.
 
         Raises:
             Exhausted: There are as many as there may be.
             CountersUnavailable: Nobody can say, and this node must not count alone.
         """
         for counted in (False, True):
-            if await self._add_one(limit):
+            if await self._ask(limit):
                 return
             if not counted and not await self._count_again():
                 break
         raise Exhausted(self._pause)
 
-    async def _add_one(self, limit: int) -> bool:
-        untold, self._untold = self._untold, 0
+    async def _ask(self, limit: int) -> bool:
+        """Whether one more was entered. All who ask at once are entered together: one by one, each of them against
+        all the others, most would find the record changed every time, and be told that nobody can say.
+        """
+        asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asking.append(asked)
+        if self._adding is None:
+            self._adding = self._sharing.tasks.spawn(self._add_all(limit))
+        granted = False
+        try:
+            granted = await asked
+        except asyncio.CancelledError:
+            if asked.done() and not asked.cancelled() and asked.exception() is None and asked.result():
+                self._untold -= 1
+            raise
+        return granted
 
-        def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, int | None]:
+    async def _add_all(self, limit: int) -> None:
+        try:
+            while self._asking:
+                asking, self._asking = self._asking, []
+                try:
+                    granted = await self._enter(len(asking), limit)
+                except BaseException as error:
+                    _fail(asking, error)
+                    if not isinstance(error, CountersUnavailable):
+                        raise
+                    continue
+                for asked in asking:
+                    if not asked.done():
+                        asked.set_result(granted > 0)
+                        granted -= granted > 0
+                # Of those who have left meanwhile.
+                self._untold -= granted
+        except Exception:
+            # Its task is one of a group, which an error would end.
+            logger.exception("what a tenant has at %s cannot be entered", self.key)
+        finally:
+            self._adding = None
+            _fail(self._asking, CountersUnavailable("this node stops counting"))
+            self._asking = []
+
+    async def _enter(self, count: int, limit: int) -> int:
+        """How many of `count` were entered."""
+
+        def add(tally: Tally) -> int:
+            granted = max(0, min(count, limit - tally.count))
+            tally.add(granted)
+            return granted
+
+        return await self._change(add) or 0
+
+    async def _change(self, add: Callable[[Tally], int]) -> int | None:
+        """Enter what is to be told, and what `add` adds; what it returns, None where nobody has counted yet."""
+        async with self._one_change:
+            return await self._change_now(add)
+
+    async def _change_now(self, add: Callable[[Tally], int]) -> int | None:
+        untold, self._untold = self._untold, 0
+        before = self._alone
+
+        def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, tuple[int, int] | None]:
             tally = Tally.unpack(packed)
             if tally is None:
                 return packed, None
-            tally.add(untold)
-            fits = tally.count < limit
-            if fits:
-                tally.add(1)
-            return tally.pack(), tally.count if fits else -1 - tally.count
+            tally.add(untold if alone else untold + before)
+            added = add(tally)
+            return tally.pack(), (tally.count, added)
 
         try:
-            told, _ = await self._sharing.counters.change(self.key, step, LASTING)
+            found, alone = await self._sharing.counters.change(self.key, step, LASTING)
         except BaseException:
             self._untold += untold
             raise
-        if told is None:
-            return False
-        self.count = told if told >= 0 else -1 - told
-        return told >= 0
+        if found is None:
+            # What has come or gone, a census will find.
+            return None
+        self.count, added = found
+        self._alone = self._alone + untold + added if alone else self._alone - before
+        return added
 
     def add(self, count: int) -> None:
         """Enter, soon, that so much has come, or, negative, gone."""
@@ -122,20 +187,8 @@ class Stock:
             self._counting = self._sharing.tasks.spawn(self._count())
 
     async def _tell(self) -> None:
-        untold, self._untold = self._untold, 0
-
-        def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, int | None]:
-            tally = Tally.unpack(packed)
-            if tally is None:
-                return packed, None
-            tally.add(untold)
-            return tally.pack(), tally.count
-
-        try:
-            self.count, _ = await self._sharing.counters.change(self.key, step, LASTING)
-        except BaseException:
-            self._untold += untold
-            raise
+        if await self._change(lambda tally: 0) is None:
+            self.count = None
         self._looked_at = self._sharing.clock.monotonic()
 
     # Counting
@@ -172,6 +225,8 @@ class Stock:
             return False
         # What is gone by now the census does not find: to take it away once more would make the tally too low.
         gone = min(0, self._untold)
+        # What was entered alone it does find.
+        alone_before = self._alone
         began = sharing.clock.monotonic()
         found = await self._census()
         took = sharing.clock.monotonic() - began
@@ -181,20 +236,29 @@ class Stock:
             tally = Tally.after_census(found, before, Tally.unpack(packed), sharing.wall())
             return tally.pack(), tally.count
 
-        self.count, _ = await sharing.counters.change(self.key, enter, LASTING)
+        self.count, alone = await sharing.counters.change(self.key, enter, LASTING)
         self._untold -= gone
+        if not alone and self._alone == alone_before:
+            self._alone = 0
         return True
 
     @property
     def resting(self) -> bool:
         """Everything is told: whoever needs the stock may make it anew."""
-        return not (self._untold or self._counting is not None)
+        return not (self._untold or self._alone or self._asking or self._counting is not None)
 
     async def tidy(self) -> None:
         """Tell what has come and gone."""
-        if not self._untold:
+        if not self._untold and not self._alone:
             return
         try:
             await self._tell()
         except CountersUnavailable:
             return
+
+
+def _fail(asking: list[asyncio.Future[bool]], error: BaseException) -> None:
+    for asked in asking:
+        if not asked.done():
+            unsaid = CountersUnavailable("the counters of the limits failed")
+            asked.set_exception(error if isinstance(error, CountersUnavailable) else unsaid)

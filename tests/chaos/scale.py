@@ -32,6 +32,16 @@ class Scale:
     tenant_calls: int
     tenant_kills: int
     """Of owners, while the calls last."""
+    limit: int
+    """Calls a minute of a tenant that asks for three times as many."""
+    limit_seconds: float
+    """... for so long."""
+    limit_races: int
+    """Times that three nodes race for the last tokens."""
+    limit_uses: int
+    """Calls in flight, sessions and open streams that a tenant may have, who wants three times as many."""
+    limit_losses: bool
+    """Whether nodes that hold permits die and hang; small, `tests/limits` has that in one process."""
     stream_seed: int = 1
     """The first of their seeds."""
     store: str = "nats"
@@ -55,6 +65,11 @@ SMALL = Scale(
     tenant_sessions=48,
     tenant_calls=600,
     tenant_kills=2,
+    limit=60,
+    limit_seconds=1.5,
+    limit_races=3,
+    limit_uses=20,
+    limit_losses=False,
     stream_seed=5,
 )
 
@@ -75,6 +90,11 @@ FULL = Scale(
     tenant_sessions=500,
     tenant_calls=100_000,
     tenant_kills=60,
+    limit=1200,
+    limit_seconds=130.0,
+    limit_races=50,
+    limit_uses=40,
+    limit_losses=True,
 )
 
 

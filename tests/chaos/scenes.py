@@ -12,6 +12,7 @@ from chaos.deaf import ten_deaf_readers
 from chaos.failover import after_a_hang, after_kills
 from chaos.faults import FAULTS
 from chaos.large import beside_large_ones
+from chaos.limits import play_limits
 from chaos.load import Fate, percentile
 from chaos.rolling import rolling_restart
 from chaos.scale import Scale
@@ -169,6 +170,11 @@ async def tenants(directory: Path, scale: Scale) -> Verdict:
     return Verdict(*await play_tenants(directory, scale, seed=scale.stream_seed))
 
 
+async def limits(directory: Path, scale: Scale) -> Verdict:
+    """Tenants at three times their limits while nodes die or hang, and the counters do: held within 5 %."""
+    return Verdict(*await play_limits(directory, scale))
+
+
 async def deaf(directory: Path, scale: Scale) -> Verdict:
     """Ten clients that never read what they asked for: the nodes' memory stays within bounds, and others are served."""
     store = "sqlite" if scale.store == "nats" else scale.store
@@ -224,4 +230,5 @@ SCENES: dict[str, Scene] = {
     "standing": standing,
     "deaf": deaf,
     "tenants": tenants,
+    "limits": limits,
 }

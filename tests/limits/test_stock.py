@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from understudy.actors.packing import pack
 from understudy.actors.session import TenantContext
 from understudy.actors.session.errors import LimitExceeded
 from understudy.actors.testing import ManualClock
-from understudy.runtime.limits import Limits, MemoryCounters
+from understudy.runtime.limits import CountersUnavailable, Limits, MemoryCounters
 from understudy.runtime.limits.stock import COUNT_AGAIN
 from understudy.runtime.limits.tally import Tally
 from understudy.stores import Address, MemoryStore, StoreUnavailable
@@ -58,6 +59,61 @@ async def test_all_nodes_together_open_no_more_than_there_may_be() -> None:
         members[0].limiter.usage.drop_session("acme")
         await clock.advance(2.0)
         assert [await may_open(members[1]) for _ in range(2)] == [True, False]
+
+
+async def test_those_who_open_at_once_are_entered_together() -> None:
+    clock, store = ManualClock(), MemoryStore()
+    counters = Shared(MemoryCounters())
+    async with nodes(3, Limits(sessions=40), lambda number: counters, clock, store=store) as members:
+        assert await may_open(members[0])
+        before = counters.changes
+        opened = await asyncio.gather(*(may_open(members[number % 3]) for number in range(120)))
+        assert sum(opened) == 39
+        # Each node with all of its own once, then a look whether it is time to count again, and once more.
+        assert counters.changes - before <= 12
+
+
+async def test_who_leaves_before_he_was_told_that_he_may_open_takes_nothing() -> None:
+    clock, store = ManualClock(), MemoryStore()
+    counters = Shared(MemoryCounters())
+    async with node("a.1", Limits(sessions=3), counters, clock, store=store) as it:
+        assert await may_open(it)
+        asked = asyncio.Event()
+
+        async def slowly() -> None:
+            asked.set()
+            await asyncio.sleep(0)
+
+        counters.broken = slowly
+        async with asyncio.TaskGroup() as group:
+            impatient = [group.create_task(may_open(it)) for _ in range(2)]
+            await asked.wait()
+            for task in impatient:
+                task.cancel()
+        counters.broken = None
+        assert [await may_open(it) for _ in range(3)] == [True, True, False]
+
+
+async def test_what_was_opened_while_the_counters_were_away_counts_when_they_are_back() -> None:
+    clock, store = ManualClock(), MemoryStore()
+    counters = Shared(MemoryCounters())
+    async with nodes(2, Limits(sessions=4), lambda number: counters, clock, store=store) as (one, other):
+        for member in (one, other):
+            assert await may_open(member)
+            await keep(store)
+
+        async def away() -> None:
+            raise CountersUnavailable("they are away")
+
+        counters.broken = away
+        # Alone it goes on from what it saw last: the one that the other opened it has not heard of.
+        assert [await may_open(one) for _ in range(4)] == [True, True, True, False]
+        for _ in range(3):
+            await keep(store)
+        counters.broken = None
+        await clock.advance(8.0)
+        assert not one.limiter.stats()["limits_counters_away"]
+        assert not await may_open(other)
 
 
 async def test_what_ends_unseen_is_noticed_when_somebody_would_be_refused() -> None:
