@@ -14,6 +14,7 @@ from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope
 from .errors import MailboxFull, OutsideTurn
+from .foreign_errors import ends_the_task
 from .host import Host
 from .lifecycle import State, activate, fault, go, leave
 from .mailbox import Mailbox
@@ -211,8 +212,11 @@ class LiveCell:
                     if not turns % _GLANCE and (not turns % _BREATH or perf_counter() - since > _BREATH_SECONDS):
                         await _breathe()
                         since = perf_counter()
-        except Exception:
-            # TaskGroup: a child that raised would take the whole node with it.
+        except (Exception, GeneratorExit) as error:
+            # TaskGroup: a child that raised would take the whole node with it. So would a GeneratorExit out of a
+            # future that a turn awaits: Python throws it into this, the outermost coroutine, though the turn is over.
+            if ends_the_task(error):
+                raise
             logger.exception("internal error in a turn of %s; the actor is dropped", self.address)
             fault(self)
             fail(envelope.reply, Departure.FAULTED.running_error(self.address, exclusive=True))

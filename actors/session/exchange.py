@@ -12,7 +12,7 @@ from mcp_types import RequestId
 from ...stores import Address
 from ..errors import Elsewhere, NodeDraining, RegistryFull
 from . import backlog
-from .errors import LimitExceeded, ReadOnlyTurn, RequestCancelled, SessionError, StateError
+from .errors import HandlerExit, LimitExceeded, ReadOnlyTurn, RequestCancelled, SessionError, StateError
 from .reading import OneReader
 from .wire import Refusal, encode, error_message, refusal_of, result_message
 
@@ -155,8 +155,8 @@ class Exchange(OneReader):
         self._finish(outcome)
 
     def fail(self, error: BaseException) -> None:
-        """End the stream with an error. What a tool may not do to its state, or how often it may be called, is told to
-        the model as a tool error.
+        """End the stream with an error. What a tool may not do to its state or its process, or how often it may be
+        called, is told to the model as a tool error.
 
         `Elsewhere` is no outcome: see `elsewhere`.
         """
@@ -170,7 +170,7 @@ class Exchange(OneReader):
             self.no_room = error
         if isinstance(error, asyncio.CancelledError):
             error = RequestCancelled()
-        if self.method == "tools/call" and isinstance(error, StateError | ReadOnlyTurn | LimitExceeded):
+        if self.method == "tools/call" and isinstance(error, StateError | ReadOnlyTurn | LimitExceeded | HandlerExit):
             result: dict[str, Any] = {"content": [{"type": "text", "text": str(error)}], "isError": True}
             if self.modern:
                 result["resultType"] = "complete"

@@ -25,6 +25,7 @@ from .console import shown_url
 from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed, load_server
 from .key_file import read_keys
 from .nats_options import nats_url
+from .run_through import run_through
 from .serve_tenants import helpers_of, tenants_of
 from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
 from .target import Target, default_store_path, load_target
@@ -80,8 +81,7 @@ def serve(spec: str, options: ServeOptions) -> None:
     store = options.store or default_store(target, options)
     runtime = make_runtime(target, store, options, sock.getsockname()[1])
     configure_logging(options.log_format, options.log_level, node=runtime.node_id)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(runtime, store, options, sock, spec))
+    run_through(_serve(runtime, store, options, sock, spec), loop_factory=_loop_factory())
 
 
 def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -> Runtime:

@@ -15,6 +15,7 @@ from ...actors import Observer
 from ...actors.actor import Cell
 from ...actors.departure import Departure
 from ...actors.errors import SnapshotError
+from ...actors.foreign_errors import ends_the_task
 from ...actors.session import SESSION, SessionActor, SessionSnapshot
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, Record
@@ -158,11 +159,8 @@ class SessionLife:
         except TimeoutError:
             self.failed += 1
             logger.error("the hook %s took longer than %g s, and was given up: %r", event.name, self._timeout, hook)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if ends_the_task(error):
                 raise
             # Also SystemExit, which would end the node, and a cancellation that is the hook's own doing.
             self.failed += 1

@@ -17,7 +17,7 @@ from chaos.http import Answer, Broken, Connection, NotConnected
 from chaos.load import HANDSHAKE, MODERN
 from chaos.sse import EventStream, Refusal
 from understudy.runtime import ApiKey, TenantContext, new_api_key
-from understudy.runtime.api_key_lines import key_line
+from understudy.runtime.credentials.api_key_lines import key_line
 
 __all__ = ["Came", "Customer", "Outcome", "make_customers", "most_at_once", "most_in"]
 

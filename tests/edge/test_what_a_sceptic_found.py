@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 from edge.client import LATEST, hosting, hosting_modern
@@ -23,10 +22,6 @@ def make_server() -> MCPServer:
     async def large(ctx: Context) -> str:
         await ctx.report_progress(0, 1)
         return "x" * LARGE
-
-    @server.tool()
-    async def leave() -> str:
-        sys.exit(3)
 
     @server.tool()
     async def echo(text: str) -> str:
@@ -53,15 +48,6 @@ async def test_so_it_does_in_the_modern_era() -> None:
     async with hosting_modern(make_server()) as client:
         call = await client.begin_tool("large", token="t").answered()
         assert len(call.reply["result"]["content"][0]["text"]) == LARGE
-
-
-async def test_a_tool_that_exits_fails_its_call_and_ends_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    async with hosting(make_server()) as client:
-        await client.open()
-        call = await client.begin_tool("leave").answered()
-        assert "SystemExit" in call.reply["error"]["message"]
-        assert "tried to end the process" in caplog.text
-        assert await client.tool("echo", {"text": "still here"}) == "still here"
 
 
 async def test_calls_that_waited_for_a_lost_actor_run_on_its_successor() -> None:
