@@ -139,7 +139,7 @@ def _stores() -> Callable[..., Awaitable[Report]]:
     return bench_stores
 
 
-def _coldstart() -> Measure:
+def _coldstart() -> Callable[..., Awaitable[Report]]:
     from .coldstart import bench_coldstart
 
     return bench_coldstart
@@ -176,18 +176,13 @@ _command("failover", "How long a call waits when its node dies or hangs.", _fail
 _command("scale", "What a cluster needs: 3 to 1,000 nodes, 10^4 to 10^7 sessions.", _scale, rounds=3)
 _command("streams", "Events a second, idle streams, resumption: the SDK and understudy.", _streams, rounds=3)
 _command("tenants", "What a call pays to be known, by API key or token, and named in logs and metrics.", _tenants)
-_command(
-    "stores",
-    "Each operation of a store, beside the client library that it is made of.",
-    _stores,
-    click.Option(
-        ["--url", "urls"],
-        multiple=True,
-        metavar="URL",
-        help="A store that is there already; repeatable. It is left as it was. [default: start what this machine has]",
-    ),
-    rounds=3,
+_URLS = click.Option(
+    ["--url", "urls"],
+    multiple=True,
+    metavar="URL",
+    help="A store that is there already; repeatable. It is left as it was. [default: start what this machine has]",
 )
-_command("coldstart", "From the start of a process to a sleeping session's first answer.", _coldstart, rounds=7)
+_command("stores", "Each operation of a store, beside the client library that it is made of.", _stores, _URLS, rounds=3)
+_command("coldstart", "From the start of a process to a sleeping session's first answer.", _coldstart, _URLS, rounds=7)
 _command("noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, rounds=3)
 _command("limits", "A local call with and without limits of its tenant.", _limits)

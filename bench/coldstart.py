@@ -6,14 +6,16 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import NamedTuple
 
 from ..runtime.commands.child import ServeProcess
 from ..runtime.commands.serve import bind
+from ..stores import Address, open_store
 from .clients import HandshakeClient, PreparedCall
 from .cold_server import TOOL, server
 from .cpu_time import cpu_seconds
@@ -31,6 +33,8 @@ TARGET = Target("at most", 1.5)
 HOST = "127.0.0.1"
 TARGET_SPEC = "understudy.bench.cold_server:server"
 SESSION_TTL = 3600.0
+Environment = Mapping[str, str | None]
+"""What is put over this process's own; None takes a variable out."""
 
 
 class Start(NamedTuple):
@@ -41,13 +45,25 @@ class Start(NamedTuple):
     """Seconds of processor time of that process: what does not depend on who else uses the machine."""
 
 
-async def bench_coldstart(effort: Effort, progress: Progress) -> Report:
-    """Measure; a round is one fresh process of each side, one after the other."""
+async def bench_coldstart(effort: Effort, progress: Progress, urls: Sequence[str] = ()) -> Report:
+    """Measure with the stores at `urls`, or without any with each that this machine has a server for. A round is one
+    fresh process of each side, one after the other.
+
+    Raises:
+        StoreURLError, StoreError: A store cannot be opened.
+        Refused: A process does not answer.
+    """
     async with AsyncExitStack() as stack:
-        stores = [local_sqlite(stack)] if effort.quick else await local_stores(stack, progress)
-        sleepers = [(store, await _asleep(store)) for store in stores]
-        starts: list[Callable[[], Awaitable[Start]]] = [_bare, *(partial(_woken, *each) for each in sleepers)]
-        # Files are in the page cache before anything is measured, for all sides alike.
+        stores = [LocalStore(url.partition(":")[0], url) for url in urls]
+        if not stores:
+            stores = [local_sqlite(stack)] if effort.quick else await local_stores(stack, progress)
+        sleepers = [(store, await _asleep(store, stack)) for store in stores]
+        environment = _environment(stack, keep_bytecode=not effort.quick)
+        starts: list[Callable[[], Awaitable[Start]]] = [
+            partial(_bare, environment),
+            *(partial(_woken, environment, *each) for each in sleepers),
+        ]
+        # Files are in the page cache and compiled before anything is measured, for all sides alike.
         for start in [] if effort.quick else starts:
             progress("warming up")
             await start()
@@ -78,20 +94,45 @@ def _scenario(title: str, names: Sequence[str], milliseconds: Sequence[Sequence[
     return Scenario(title, (floor, *series), comparisons)
 
 
-async def _asleep(store: LocalStore) -> str:
-    """The id of a session that was opened and called, and is in the store alone."""
+async def _asleep(store: LocalStore, stack: AsyncExitStack) -> str:
+    """The id of a session that was opened and called, and is in the store alone, until `stack` ends."""
     async with understudy_app(server, store=store.url, session_ttl=SESSION_TTL) as app:
         client = await HandshakeClient.open(app)
         await client.call(PreparedCall(TOOL, ARGUMENTS))
+    stack.push_async_callback(_removed, store, client.session_id)
     return client.session_id
 
 
-async def _bare() -> Start:
+async def _removed(store: LocalStore, session_id: str) -> None:
+    opened = await open_store(store.url)
+    try:
+        await opened.delete(Address("session", session_id))
+    finally:
+        await opened.aclose()
+
+
+def _environment(stack: AsyncExitStack, *, keep_bytecode: bool) -> Environment:
+    """For the processes of all sides.
+
+    An installed package has its bytecode beside it, and what runs from a checkout may not: with
+    PYTHONDONTWRITEBYTECODE one side would compile itself at every start, and the other not. Both keep theirs in a
+    folder that goes with `stack`.
+    """
+    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("UNDERSTUDY_")}
+    if keep_bytecode:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-bench-bytecode-"))
+        environment |= {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": None}
+    return environment
+
+
+async def _bare(environment: Environment) -> Start:
     """The process that has no session."""
+    changed = {**os.environ, **environment}
     with bind(HOST, 0) as listening:
         started = time.perf_counter()
         process = subprocess.Popen(  # noqa: ASYNC220 - as `ServeProcess` does it: both are timed from here
             [sys.executable, "-P", "-m", "understudy.bench.cold_baseline", HTTP, str(listening.fileno())],
+            env={name: value for name, value in changed.items() if value is not None},
             pass_fds=[listening.fileno()],
             stdin=subprocess.DEVNULL,
         )
@@ -102,9 +143,8 @@ async def _bare() -> Start:
             process.wait()
 
 
-async def _woken(store: LocalStore, session_id: str) -> Start:
+async def _woken(environment: Environment, store: LocalStore, session_id: str) -> Start:
     """A node on the store, and the session that sleeps there."""
-    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("UNDERSTUDY_")}
     args = ["serve", TARGET_SPEC, "--http", HTTP, "--store", store.url, "--log-level", "warning"]
     with bind(HOST, 0) as listening:
         started = time.perf_counter()

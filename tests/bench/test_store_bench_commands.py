@@ -85,6 +85,16 @@ def test_coldstart_judges_time_and_processor_time() -> None:
     assert all(figure["median"] > 0 for scenario in report["scenarios"] for figure in scenario["series"])
 
 
+def test_coldstart_leaves_a_store_that_was_there_as_it_was(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    report = run("coldstart", "--url", url)
+    assert [series["name"] for series in report["scenarios"][0]["series"]] == [
+        "mcp alone, no session",
+        "understudy serve, sqlite",
+    ]
+    assert asyncio.run(left(url)).records == ()
+
+
 @pytest.fixture(autouse=True)
 def _no_options_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("UNDERSTUDY_")]:
