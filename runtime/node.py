@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
@@ -19,9 +20,9 @@ from ..actors.session.servers import Servers
 from ..actors.session.tenant_changes import TenantChanges
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
-from ..stores import EncryptedStore, EventLog, SessionStore, StoreError, event_log_of, open_store
+from ..stores import EncryptedStore, EventLog, Record, SessionStore, StoreError, event_log_of, open_store
 from .audit.audit import AuditTrail
-from .audit.auditing import audit_end, audit_opening
+from .audit.auditing import audit_end, audit_opening, audit_update
 from .edge.edge import Edge
 from .edge.handshake import HandshakeLeg
 from .edge.modern import ModernLeg
@@ -77,6 +78,7 @@ class Node:
     edge: Edge
     news: TenantNews
     audit: AuditTrail | None = None
+    ends: SessionEnds | None = None
     life: SessionLife | None = None
     open_streams: OpenStreams | None = None
     admission: Admission | None = None
@@ -162,8 +164,7 @@ class Node:
         if cluster is not None:
             cluster.router.serve_here = self.edge.serve_inbound
             cluster.journal.changed = self.news.heard
-            if self.life is not None:
-                cluster.ended_asleep = self.life.ended_asleep
+            cluster.ended_asleep = self._ended_asleep
             await cluster.join(self.registry, self.resumable.table)
             stack.push_async_callback(cluster.leave)
             self.cluster = cluster
@@ -226,7 +227,7 @@ class Node:
         if self.limiter is not None:
             heard_by.append(self.limiter.session_over)
         if heard_by:
-            observer = SessionEnds(heard_by, observer)
+            observer = self.ends = SessionEnds(heard_by, observer)
         if options.hooks is not None:
             self.life = await stack.enter_async_context(
                 SessionLife(options.hooks, node=self.runtime.node_id, inner=observer)
@@ -246,6 +247,19 @@ class Node:
             store_timeout=options.store_timeout,
         )
         await stack.enter_async_context(self.registry)
+
+    @property
+    def _ended_asleep(self) -> Callable[[Record], None] | None:
+        """Told of the record of a session that was ended without being in memory; None where nobody wants to know."""
+        told = [each.ended_asleep for each in (self.ends, self.life) if each is not None]
+        if not told:
+            return None
+
+        def tell(record: Record) -> None:
+            for each in told:
+                each(record)
+
+        return tell
 
     def _open_edge(self, stack: AsyncExitStack, placement: Placement, tasks: TaskOwner) -> None:
         options, streams = self.options, self.resumable.table
@@ -313,8 +327,9 @@ class Node:
             self.registry,
             max_state=options.max_state,
             ended=streams.end,
-            ended_asleep=None if self.life is None else self.life.ended_asleep,
+            ended_asleep=self._ended_asleep,
             opened=None if self.audit is None else partial(audit_opening, self.audit),
+            updated=None if self.audit is None else partial(audit_update, self.audit),
             announce=placement.announce,
             limits=self.limiter,
         )

@@ -160,6 +160,8 @@ class Merge:
 
     before: bytes
     after: bytes
+    tenant: TenantContext
+    """Whose limits the state is held to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -194,7 +196,7 @@ class Tell:
 
 @dataclass(slots=True, eq=False)
 class Update:
-    """Change the state from outside of any call. The turn's result is the packed state as it is then."""
+    """Change the state from outside of any call. The turn's result is the session's snapshot as it is then."""
 
     update: StateUpdate
     tenant: str | None = None

@@ -32,6 +32,7 @@ class TurnSession(Notifier):
 
     __slots__ = (
         "_checkpoint",
+        "_held_by_tenant",
         "_live",
         "_max_state",
         "_method",
@@ -57,6 +58,7 @@ class TurnSession(Notifier):
         tool: object,
         saved: bytes,
         max_state: int,
+        held_by_tenant: bool,
         read_only: bool,
         live: Callable[[], LiveObjects],
         checkpoint: Callable[[TurnSession, bytes], Awaitable[None]],
@@ -75,6 +77,8 @@ class TurnSession(Notifier):
         self.saved = saved
         """The packed state that this turn's changes are told by: as it began, or as it last saved."""
         self._max_state = max_state
+        self._held_by_tenant = held_by_tenant
+        """`max_state` is a limit of the tenant's."""
         self._state: dict[str, Any] | None = None
         self._live = live
         self._checkpoint = checkpoint
@@ -169,7 +173,8 @@ class TurnSession(Notifier):
         """
         if self._state is None:
             return None
-        packed = pack_state(dict(self._state) if self.read_only else self._state, self._max_state)
+        state = dict(self._state) if self.read_only else self._state
+        packed = pack_state(state, self._max_state, by_tenant=self._held_by_tenant)
         if packed == self.saved:
             return None
         if self.read_only:

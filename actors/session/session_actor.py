@@ -154,23 +154,25 @@ class SessionActor(ServedSession):
                 await self.tell(message.method, message.params)
             return self._update(message.update) if kind is Update else None
         if kind is Merge:
-            merged = merge_states(self.snap.state, message.before, message.after, self._kind.max_state)
+            most = self._max_state(message.tenant)
+            by_tenant = most < self._kind.max_state
+            merged = merge_states(self.snap.state, message.before, message.after, most, by_tenant=by_tenant)
             self._next = replace(self.snap, state=merged)
             return None
         assert kind is OpenHandle, message
         self._next = replace(self.snap, protocol_version=message.protocol_version, state=message.state)
         return None
 
-    def _update(self, update: StateUpdate) -> bytes:
+    def _update(self, update: StateUpdate) -> SessionSnapshot:
         snap, once = self.snap, update.once
         if once is not None and once in snap.updates:
-            return snap.state
+            return snap
         state = update.applied(snap.state, self._kind.max_state)
         if once is not None:
             self._next = replace(snap, state=state, updates=(*snap.updates, once)[-MOST_ONCE:])
         elif state is not snap.state:
             self._next = replace(snap, state=state)
-        return state
+        return self._next or snap
 
     async def _call(self, call: Call, access: Access) -> dict[str, Any]:
         if self._in_flight is None or self._in_flight.get(_key(call)) is not call:
@@ -264,7 +266,7 @@ class SessionActor(ServedSession):
             elif method in PROTOCOL_WRITES:
                 self._next = after_write(self._next or self.snap, method, params)
             if access is Access.SHARED and not read_only and (changed := turn.changed_state()) is not None:
-                await self._kind.merge(self._cell.address, turn.saved, changed)
+                await self._kind.merge(self._cell.address, turn.saved, changed, call.tenant)
             return result
         except Exception as error:
             await self.settle()
@@ -306,6 +308,7 @@ class SessionActor(ServedSession):
     # State
 
     def _begin_turn(self, call: Call, tool: object, dispatch: CallDispatch, *, read_only: bool) -> TurnSession:
+        most = self._max_state(call.tenant)
         return TurnSession(
             id=self._cell.address.id,
             tenant=call.tenant,
@@ -313,7 +316,8 @@ class SessionActor(ServedSession):
             method=call.method,
             tool=tool,
             saved=self.snap.state,
-            max_state=self._max_state(call.tenant),
+            max_state=most,
+            held_by_tenant=most < self._kind.max_state,
             read_only=read_only,
             live=self._live_objects,
             checkpoint=self._checkpoint,
@@ -332,7 +336,7 @@ class SessionActor(ServedSession):
 
     async def _checkpoint(self, turn: TurnSession, state: bytes) -> None:
         if turn is not self._turn:  # an interleaved one
-            await self._kind.merge(self._cell.address, turn.saved, state)
+            await self._kind.merge(self._cell.address, turn.saved, state, turn.tenant)
             return
         saving = replace(self._next or self.snap, state=state)
         await self._cell.save(saving.pack())

@@ -30,8 +30,9 @@ _pack = strict_packer(_refuse)
 EMPTY_STATE: bytes = _pack({})
 
 
-def pack_state(state: dict[str, Any], limit: int) -> bytes:
-    """`state` as msgpack; what is read back equals what was put in, type by type.
+def pack_state(state: dict[str, Any], limit: int, *, by_tenant: bool = False) -> bytes:
+    """`state` as msgpack; what is read back equals what was put in, type by type. `by_tenant`: the limit is one of the
+    tenant's, which nobody who hosts the server can raise for all.
 
     Raises:
         StateError: A value, key or depth that cannot be kept, named with its path and type; or more than `limit` bytes.
@@ -45,9 +46,10 @@ def pack_state(state: dict[str, Any], limit: int) -> bytes:
         raise StateError(_explain(state, "session.state", 0) or "session.state cannot be saved")
     if len(packed) > limit:
         key, size = max(((key, len(_pack(value))) for key, value in state.items()), key=lambda item: item[1])
+        whose, or_else = (" that its tenant is held to", "") if by_tenant else ("", ", or raise max_state")
         raise StateError(
-            f"session.state takes {len(packed)} bytes, over the limit of {limit} (its largest key, {_spell(key)}, "
-            f"takes {size}); keep large data elsewhere and its name here, or raise max_state"
+            f"session.state takes {len(packed)} bytes, over the limit of {limit}{whose} (its largest key, "
+            f"{_spell(key)}, takes {size}); keep large data elsewhere and its name here{or_else}"
         )
     for key in state:
         if type(key) is not str:
@@ -62,8 +64,9 @@ def unpack_state(packed: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", unpack(packed))
 
 
-def merge_states(now: bytes, before: bytes, after: bytes, limit: int) -> bytes:
-    """`now` with the top-level keys, and only those, that differ between `before` and `after`.
+def merge_states(now: bytes, before: bytes, after: bytes, limit: int, *, by_tenant: bool = False) -> bytes:
+    """`now` with the top-level keys, and only those, that differ between `before` and `after`. `by_tenant`: see
+    `pack_state`.
 
     Raises:
         StateError: More than `limit` bytes.
@@ -75,7 +78,7 @@ def merge_states(now: bytes, before: bytes, after: bytes, limit: int) -> bytes:
             merged[key] = value
     for key in old.keys() - new.keys():
         merged.pop(key, None)
-    return pack_state(merged, limit)
+    return pack_state(merged, limit, by_tenant=by_tenant)
 
 
 def _comes_back(state: dict[str, Any]) -> bool:

@@ -10,7 +10,8 @@ from mcp_types import RequestId
 
 __all__ = ["AuditEntry", "AuditEvent"]
 
-AuditEvent = Literal["opened", "called", "refused", "ended"]
+AuditEvent = Literal["opened", "called", "refused", "updated", "ended"]
+"""`updated`: the host program has changed a session's state (`runtime.sessions.update`)."""
 
 
 @dataclass(frozen=True, slots=True)

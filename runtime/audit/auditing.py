@@ -21,7 +21,7 @@ from ..telemetry.trace import TRACE
 from .audit import AuditTrail
 from .audit_entry import AuditEntry, AuditEvent
 
-__all__ = ["Asking", "AuditedCall", "audit_end", "audit_opening", "audit_refusal"]
+__all__ = ["Asking", "AuditedCall", "audit_end", "audit_opening", "audit_refusal", "audit_update"]
 
 
 class Asking:
@@ -128,9 +128,18 @@ def audit_opening(trail: AuditTrail, address: Address, tenant: TenantContext) ->
     _note(trail, "opened", "result", tenant, address.id)
 
 
+def audit_update(trail: AuditTrail, address: Address, session: SessionSnapshot) -> None:
+    """Write down that the host program has changed the state of a session (or would have, had it not done so before:
+    an update that has a name is made once).
+    """
+    _note(trail, "updated", "result", TenantContext(session.tenant, session.principal), address.id)
+
+
 def audit_end(trail: AuditTrail, address: Address, session: SessionSnapshot, departure: Departure) -> None:
     """Write down that a session is over: a `SessionEnded`, once it has its `trail`."""
-    _note(trail, "ended", departure.value, TenantContext(session.tenant, session.principal), address.id)
+    # Of a record that cannot be read nobody knows whose it was, but for the tenant.
+    principal = session.principal or "?"
+    _note(trail, "ended", departure.value, TenantContext(session.tenant, principal), address.id)
 
 
 def _judged(refusal: Refusal | None, result: dict[str, Any] | None) -> tuple[AuditEvent, str]:

@@ -17,6 +17,7 @@ from ...actors.session import SESSION, ForeignSession, LimitExceeded, SessionSee
 from ...actors.session.announcement import Announce, announced
 from ...actors.session.limiting import CallLimits
 from ...actors.session.messages import OpenHandle, Update, Wake
+from ...actors.session.snapshot import SessionSnapshot
 from ...actors.session.state import pack_state, unpack_state
 from ...actors.session.state_update import StateUpdate
 from ...actors.session.tenant import TenantContext
@@ -54,17 +55,20 @@ class SessionErrands:
         ended: Callable[[Address], None],
         ended_asleep: Callable[[Record], None] | None = None,
         opened: Callable[[Address, TenantContext], None] | None = None,
+        updated: Callable[[Address, SessionSnapshot], None] | None = None,
         announce: Announce | None = None,
         limits: CallLimits | None = None,
     ) -> None:
         """`ended`: told of each session that is deleted: its streams are somebody else's to end. `ended_asleep`:
-        told of each that could not be woken for it. `opened` is told of each that is opened, `announce` awaited.
+        told of each that could not be woken for it. `opened` is told of each that is opened, `updated` of each whose
+        update went well, `announce` awaited.
         """
         self._registry = registry
         self._max_state = max_state
         self._ended = ended
         self._ended_asleep = ended_asleep
         self._opened = opened
+        self._updated = updated
         self._announce = announce
         self._limits = limits
 
@@ -89,8 +93,10 @@ class SessionErrands:
         try:
             if method == UPDATE:
                 update = _update(rest.get("update"))
-                state = await self._registry.ask(address, Update(update, tenant), timeout=timeout)
-                return {"state": b64encode(state).decode()}
+                snapshot: SessionSnapshot = await self._registry.ask(address, Update(update, tenant), timeout=timeout)
+                if self._updated is not None:
+                    self._updated(address, snapshot)
+                return {"state": b64encode(snapshot.state).decode()}
             if method == WAKE:
                 await self._registry.ask(address, Wake(tenant), access=Access.SHARED, timeout=timeout)
                 return {}

@@ -14,11 +14,11 @@ from zlib import crc32
 from ...actors import Observer
 from ...actors.actor import Cell
 from ...actors.departure import Departure
-from ...actors.errors import SnapshotError
 from ...actors.foreign_errors import ends_the_task
 from ...actors.session import SESSION, SessionActor, SessionSnapshot
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, Record
+from .session_ends import REMEMBERED, snapshot_of
 from .session_hooks import EventName, SessionEvent, SessionHooks
 
 __all__ = ["SessionLife"]
@@ -35,8 +35,6 @@ LAST_WORDS: Final = 5.0
 """Seconds that the hooks have for what waits when the node stops."""
 WARN_EVERY: Final = 10.0
 _MOVES: Final = frozenset({Departure.HANDED_OFF, Departure.LOST})
-_REMEMBERED: Final = 4096
-"""Sessions whose end was told of lately: it is told of once."""
 
 
 class SessionLife:
@@ -117,18 +115,14 @@ class SessionLife:
 
     def ended_asleep(self, record: Record) -> None:
         """A session was ended by deleting this record of it, though no node had it in memory."""
-        try:
-            snapshot = SessionSnapshot.unpack(record.snapshot)
-        except SnapshotError:
-            snapshot = SessionSnapshot("handle", record.tenant, "", "")
-        self._note("ended", record.address, snapshot, Departure.ENDED.value)
+        self._note("ended", record.address, snapshot_of(record), Departure.ENDED.value)
 
     def _note(self, name: EventName, address: Address, snapshot: SessionSnapshot, reason: str | None) -> None:
         if name == "ended":
             if address in self._ended:
                 return
             self._ended[address] = None
-            if len(self._ended) > _REMEMBERED:
+            if len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
         if getattr(self._hooks, name) is None:
             return

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.household import Member, household
 from edge.call import HTTPCall
 from edge.client import Client, initialize_params
-from understudy.runtime import Limits
+from understudy.runtime import Limits, SessionLimits
 from understudy.runtime.limits import CountersUnavailable
 
 
@@ -104,6 +104,28 @@ class Mute:
 
     async def change(self, key: str, step: Any, lasting: float | None = None) -> Any:
         raise CountersUnavailable("this node is dead")
+
+
+async def test_a_session_that_is_moved_to_and_fro_gains_no_more_than_each_nodes_own_count(nats_url: str) -> None:
+    limits = Limits(per_session=SessionLimits(calls_per_minute=4))
+    async with household(nats_url, 2, limits=limits) as (one, other):
+        client = one.client()
+        await client.open()
+        counts = []
+        for turn in range(4):
+            here, there = (one, other) if turn % 2 == 0 else (other, one)
+            assert here.owns(client.session)
+            ran = 0
+            for _ in range(6):
+                call = await here.same(client).begin_tool("increment").answered()
+                ran += not call.result.get("isError")
+            counts.append(ran)
+            cluster: Any = here.runtime.cluster
+            await cluster.drain()
+            cluster.undrain()
+            assert await there.same(client).tool("count") == sum(counts)
+        # What a node has counted it still knows when the session is back.
+        assert counts == [4, 4, 0, 0]
 
 
 async def test_calls_from_all_sides_are_counted_together(nats_url: str) -> None:

@@ -307,7 +307,7 @@ async def test_a_session_that_is_created_answers_its_tenant_by_its_handle() -> N
             await client.runtime.sessions.create()
 
 
-async def test_what_the_host_program_opens_and_ends_is_in_the_audit_trail() -> None:
+async def test_what_the_host_program_opens_changes_and_ends_is_in_the_audit_trail() -> None:
     trail: list[AuditEntry] = []
     async with hosting(make_server(), audit=trail.append) as client:
         created = await client.runtime.sessions.create()
@@ -315,6 +315,7 @@ async def test_what_the_host_program_opens_and_ends_is_in_the_audit_trail() -> N
         await client.runtime.sessions.delete(created.id)
     assert [(entry.event, entry.outcome, entry.principal, entry.session) for entry in trail] == [
         ("opened", "result", "anonymous", created.id[:8]),
+        ("updated", "result", "anonymous", created.id[:8]),
         ("ended", "ended", "anonymous", created.id[:8]),
     ]
 

@@ -17,14 +17,24 @@ from edge.server import Stage, make_server
 from mcp.server.mcpserver.exceptions import ToolError
 from starlette.requests import Request
 from understudy.actors.session import TenantContext
-from understudy.runtime import Audit, AuditEntry, ConfigurationError, Runtime, Unauthenticated
+from understudy.runtime import (
+    Audit,
+    AuditEntry,
+    ConfigurationError,
+    Limits,
+    Runtime,
+    StateConflict,
+    Unauthenticated,
+)
 from understudy.runtime.audit import audit as audit_module
 from understudy.runtime.audit.audit import AuditTrail
 from understudy.runtime.audit.audit_file import AuditFile
+from understudy.runtime.cluster.operations import operations
 from understudy.runtime.commands.config import ServeOptions
 from understudy.runtime.commands.serve import make_runtime
 from understudy.runtime.commands.target import Target
 from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
+from understudy.stores import Address
 
 PEOPLE = {"Bearer ann": TenantContext("acme", "ann"), "Bearer bob": TenantContext("other", "bob")}
 
@@ -183,6 +193,50 @@ async def test_without_an_audit_trail_nothing_is_told_and_nothing_breaks() -> No
         await client.open()
         assert await client.tool("increment") == 1
         assert not any(name.startswith("audit") for name in client.runtime.stats())
+
+
+async def test_what_the_host_program_changes_is_told_with_whose_session_it_is() -> None:
+    async with audited() as (client, trail):
+        await client.open()
+        sessions, id = client.runtime.sessions, client.session or ""
+        await sessions.update(id, {"paid": True}, once="event-1")
+        with pytest.raises(StateConflict):
+            await sessions.update(id, {"paid": False}, expect={"paid": False})
+        await sessions.mutate(id, lambda state: state.update(seen="hunter2"))
+        entries = await trail.told(3)
+    assert facts(entries) == [
+        ("opened", "result", "ann", "initialize", None),
+        ("updated", "result", "ann", None, None),
+        ("updated", "result", "ann", None, None),
+    ]
+    assert {(entry.tenant, entry.session) for entry in entries} == {("acme", (client.session or "")[:8])}
+    assert b"hunter2" not in b"".join(entry.line() for entry in entries)
+
+
+async def test_a_sleeping_session_that_an_operator_ends_is_told_once(nats_url: str) -> None:
+    trail = Trail()
+    async with household(nats_url, 2, tenants=lambda number: who, audit=trail, limits=Limits(sessions=1)) as nodes:
+        client = nodes[0].client()
+        client.headers["authorization"] = "Bearer ann"
+        await client.open()
+        id = client.session or ""
+        await put_to_sleep(nodes[0].runtime, id)
+        cluster: Any = nodes[0].runtime.cluster
+        await cluster.router._holdings.sweep(float("inf"))
+        address = Address("session", id)
+        async with asyncio.timeout(10):
+            while cluster.ownership.holds(address) or address in cluster.ownership._releasing:
+                await asyncio.sleep(0.005)
+        asked = [await operations(node.runtime.cluster)["end"]({"id": id}) for node in nodes]  # type: ignore[arg-type]
+        assert asked.count({"ended": True}) == 1
+        entries = await trail.told(2)
+        assert facts(entries)[1] == ("ended", "ended", "ann", None, None)
+        assert (entries[1].tenant, entries[1].session) == ("acme", id[:8])
+        # It counts no more, without a census.
+        async with asyncio.timeout(4):
+            client.session = None
+            while (await client.ask("initialize", initialize_params())).status != 200:
+                await asyncio.sleep(0.05)
 
 
 async def test_in_a_cluster_each_deed_is_told_once_by_the_node_where_it_happened(nats_url: str) -> None:
