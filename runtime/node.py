@@ -170,12 +170,25 @@ class Node:
             self.cluster = cluster
 
     async def _open_store(self, stack: AsyncExitStack) -> SessionStore:
-        source = self.options.store
-        store = await open_store(source, event_bounds=self.options.event_bounds) if isinstance(source, str) else source
-        stack.push_async_callback(store.aclose)
+        options = self.options
+        store = await self._opened(options.store, stack)
+        if options.next_store is not None:
+            from ..stores.moving import FollowingStore
+
+            store = FollowingStore(store, await self._opened(options.next_store, stack))
+        elif options.former_store is not None:
+            from ..stores.moving import MovingStore
+
+            store = MovingStore(await self._opened(options.former_store, stack), store)
+            await store.look()
         if self.options.encryption is not None:
             store = EncryptedStore(store, self.options.encryption, allow_plain=self.options.encryption_allows_plain)
         await store.ping()
+        return store
+
+    async def _opened(self, source: SessionStore | str, stack: AsyncExitStack) -> SessionStore:
+        store = await open_store(source, event_bounds=self.options.event_bounds) if isinstance(source, str) else source
+        stack.push_async_callback(store.aclose)
         return store
 
     def _event_log(self) -> EventLog | None:

@@ -45,6 +45,8 @@ class RuntimeOptions:
     """`Runtime` says what each means."""
 
     store: SessionStore | str
+    next_store: SessionStore | str | None
+    former_store: SessionStore | str | None
     path: str
     eras: Sequence[Era]
     tenants: TenantResolver | None
@@ -104,6 +106,11 @@ class RuntimeOptions:
             raise ConfigurationError("encryption is for what the store keeps, and event_log is kept apart from it")
         if self.encryption_allows_plain and self.encryption is None:
             raise ConfigurationError("encryption_allows_plain is given without encryption; name the keys")
+        if self.next_store is not None and self.former_store is not None:
+            raise ConfigurationError(
+                "next_store and former_store are given: a node follows its sessions to another store, or moves them "
+                "from one; name one of the two"
+            )
         if self.hooks is not None and not isinstance(self.hooks, SessionHooks):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"hooks is {self.hooks!r:.80}; it must be SessionHooks(opened=..., ended=...)")
         if self.cluster is not None and self.max_body > self.cluster.max_body:

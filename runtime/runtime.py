@@ -84,6 +84,8 @@ class Runtime:
         server: object,
         *,
         store: SessionStore | str = "memory://",
+        next_store: SessionStore | str | None = None,
+        former_store: SessionStore | str | None = None,
         path: str = "/mcp",
         eras: Sequence[Era] = ("handshake", "modern"),
         tenants: TenantResolver | None = None,
@@ -126,6 +128,10 @@ class Runtime:
             server: What to host; see above.
             store: Where sessions are remembered: a store, or the URL of one (`memory://`, `sqlite:///path`), or `auto`
                 for the one that the environment names (`REDIS_URL`, `DATABASE_URL`, ...).
+            next_store: The store that the cluster is about to move to, so that sessions are found that other nodes have
+                moved there already; `stores/README.md` tells how to move. None: it stays.
+            former_store: The store that the cluster moves from: a session that is still there is brought to `store`
+                when it is used. None: there is none.
             path: The path of the MCP endpoint. `/healthz`, `/readyz` and `/metrics` stand beside it.
             eras: Which protocol eras are answered. Without "modern", clients that speak both fall back.
             tenants: Tells from each request's credential who is asking; None: everybody is the anonymous tenant.
@@ -180,10 +186,12 @@ class Runtime:
         Raises:
             HostingError: `server` cannot be hosted.
             ConfigurationError: A value is out of range.
-            StoreURLError: `store` is a URL that cannot be understood.
+            StoreURLError: `store`, or one of the other two, is a URL that cannot be understood, or both are one store.
         """
         self._options = RuntimeOptions(
             store=store,
+            next_store=next_store,
+            former_store=former_store,
             path=path,
             eras=eras,
             tenants=tenants,

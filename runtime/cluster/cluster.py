@@ -18,6 +18,7 @@ from ...actors.clock import Clock, SystemClock
 from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, Record, SessionStore
+from ...stores.moving import Transition, transition_of
 from ...stores.nats.bucket import Bucket
 from ...stores.nats.connection import close, connect, jetstream, translated
 from ..link import SEALED, Link, Seals
@@ -35,6 +36,7 @@ from .holdings import Holdings
 from .keep_alive import KeepAlive
 from .kv_directory import KVDirectory
 from .membership import RENEWALS, Membership
+from .move_watch import watch_the_move
 from .names import Names, checked_node
 from .nats_api import subscribe
 from .operations import operations
@@ -274,6 +276,7 @@ class Cluster:
                 self.holdings.sweep_forever(),
                 self.commons.hub.watch_forever(self._told, renewal),
                 self.journal.watch_forever(self.settings),
+                watch_the_move(self.store, self._clock, changed=self.membership.renew_soon),
                 self.commons.keep_keys_forever(
                     self.settings,
                     self.keys_of_others,
@@ -300,7 +303,7 @@ class Cluster:
         await self._membership_stack.aclose()
 
     def _check_others(self) -> None:
-        mine = Fellowship(self.options.name, self._store_identity, self.commons.keys.fingerprints)
+        mine = Fellowship(self.options.name, self._store_identity, self.commons.keys.fingerprints, self._transition)
         for peer in self.ownership.peers.alive(self._clock.monotonic()):
             mine.check(peer.news)
 
@@ -318,10 +321,17 @@ class Cluster:
             serial=serial,
             build=understudy_version(),
             store=self._store_identity,
+            next_store=self._transition.next,
+            former_store=self._transition.former,
+            left=self._transition.left,
             bus=self.commons.hub.origin,
             published=self.commons.hub.last,
             keys=self.commons.keys.fingerprints,
         )
+
+    @property
+    def _transition(self) -> Transition:
+        return transition_of(self.store) or Transition()
 
     def _told(self) -> dict[str, int]:
         """What the living nodes have published on the bus, by what their leases tell."""

@@ -40,6 +40,12 @@ class NodeNews:
     """Version of understudy."""
     store: str = ""
     """What tells its store from others: nodes with different ones must not be one cluster."""
+    next_store: str = ""
+    """Likewise the store that it follows sessions to."""
+    former_store: str = ""
+    """Likewise the store that it moves sessions from."""
+    left: bool = False
+    """Sessions may be left there."""
     bus: str = ""
     """Under what name it numbers its publications on the bus; empty: it does not."""
     published: int = 0

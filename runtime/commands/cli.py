@@ -105,6 +105,10 @@ def main() -> None:
         "redis://host, postgresql://host/database, dynamodb://table; auto for the one that REDIS_URL, "
         "DATABASE_URL and the like name. "
         "[default: a SQLite file of the target's own, said at start; in a cluster its NATS]")  # fmt: skip
+@option("--next-store", metavar="URL", help="Moving to another store, first restart: the store to move to. Sessions "
+        "that other nodes have moved there are found.")  # fmt: skip
+@option("--former-store", metavar="URL", help="Moving to another store, second restart: the store to move from. "
+        "Sessions that are still there are brought to --store when they are used.")  # fmt: skip
 @option("--event-log", type=click.Choice(["store", "off"]), default="store",
          help="Where streams are kept that clients may resume: with the sessions, or only in memory.")  # fmt: skip
 @option("--event-log-age", type=Parsed("duration", parse_duration), default="10m",

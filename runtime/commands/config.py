@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ _OWN_PATHS = ("/healthz", "/readyz", "/metrics")
 
 LAME_DUCK = 2.0
 """Seconds that a cluster's node answers on by default once it was asked to stop: two looks of a balancer at /readyz."""
+
+_STORES = ("store", "next_store", "former_store")
 
 _CLUSTER_ONLY = (
     "nats",
@@ -103,6 +106,10 @@ class ServeOptions:
     store: str | None = field(default=None, repr=False)
     """A store URL; None: a SQLite file of the target's own (`default_store_path`), or in a cluster the bucket that the
     cluster's NATS keeps."""
+    next_store: str | None = field(default=None, repr=False)
+    """The URL of the store that the nodes are about to move to."""
+    former_store: str | None = field(default=None, repr=False)
+    """The URL of the store that they move from."""
     event_log: Literal["store", "off"] = "store"
     """Where streams are kept that clients may resume: in what the store brings, or only in memory."""
     event_log_age: float = 600.0
@@ -196,6 +203,7 @@ class ServeOptions:
             _check_host(host)
         for origin in self.allowed_origins:
             _check_origin(origin)
+        self._check_moving()
         if self.limits is not None:
             # Here and not above: `understudy --help` should not wait for the SDK.
             from ..limits.limits_file import read_limits
@@ -263,17 +271,39 @@ class ServeOptions:
         )
         if self.request_state_keys is not None:
             read_keys(self.request_state_keys)
-        scheme = (self.store or "").partition(":")[0]
+        for name in _STORES:
+            self._check_shared(name, settings.servers)
+
+    def _check_shared(self, name: str, servers: Sequence[str]) -> None:
+        """That all nodes reach a store: one that is named by this option."""
+        option, scheme = f"--{name.replace('_', '-')}", (getattr(self, name) or "").partition(":")[0]
+        instead = "leave --store out to keep sessions in NATS, or name" if name == "store" else "name"
         if scheme == "memory":
             raise ConfigError(
-                "--store memory:// is one node's own, and the nodes of a cluster must share their sessions: leave "
-                "--store out to keep them in NATS, or name a store that all nodes reach"
+                f"{option} memory:// is one node's own, and the nodes of a cluster must share their sessions: "
+                f"{instead} a store that all nodes reach"
             )
-        if scheme == "sqlite" and not all(is_loopback(urlsplit(server).hostname or "") for server in settings.servers):
+        if scheme == "sqlite" and not all(is_loopback(urlsplit(server).hostname or "") for server in servers):
             raise ConfigError(
-                "--store sqlite: is a file of one machine, and a cluster's NATS elsewhere means nodes elsewhere: leave "
-                "--store out to keep sessions in NATS, or name a store that all nodes reach"
+                f"{option} sqlite: is a file of one machine, and a cluster's NATS elsewhere means nodes elsewhere: "
+                f"{instead} a store that all nodes reach"
             )
+
+    def _check_moving(self) -> None:
+        if self.next_store is None and self.former_store is None:
+            return
+        if self.next_store is not None and self.former_store is not None:
+            raise ConfigError(
+                "--next-store and --former-store exclude each other: first restart every node with --next-store NEW "
+                "beside --store OLD, then with --store NEW and --former-store OLD"
+            )
+        given = "next_store" if self.next_store is not None else "former_store"
+        option = f"--{given.replace('_', '-')}"
+        for name in ("store", given):
+            if (getattr(self, name) or "").startswith("memory:"):
+                raise ConfigError(f"{option} is for stores that last, and memory:// ends with its process")
+        if self.store == getattr(self, given):
+            raise ConfigError(f"{option} is the same as --store: name two stores")
 
     @property
     def nats_options(self) -> NatsOptions:

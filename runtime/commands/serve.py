@@ -106,6 +106,8 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
     return Runtime(
         target.server,
         store=store,
+        next_store=options.next_store,
+        former_store=options.former_store,
         path=options.path,
         event_log=options.event_log,
         event_bounds=EventLogBounds(max_age=options.event_log_age, max_total_bytes=options.event_log_size),
@@ -167,6 +169,10 @@ async def _serve(runtime: Runtime, store: str, options: ServeOptions, sock: sock
         else:
             ttl = format_duration(options.session_ttl)
             logger.info("sessions are kept in %s for %s after their last use", shown_url(store), ttl)
+        if options.next_store is not None:
+            logger.info("sessions that other nodes have moved to %s are found there", shown_url(options.next_store))
+        if options.former_store is not None:
+            logger.info("sessions in %s are brought from there when they are used", shown_url(options.former_store))
         for warning in (options.store_warning(), options.host_warning()):
             if warning:
                 logger.warning("%s", warning)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from ...stores import Address, RecordExists, SessionStore, StaleEpoch, StoreUnavailable
+from ...stores import Address, RecordExists, SessionStore, StaleEpoch
 from ...stores.adopting import AdoptsRecords
 from ...stores.record import Record, RecordInfo
 from ..commands.operator_errors import OperatorError
 from .ledger import Known, Ledger
+from .many import PATIENCE, each, patiently
 
 __all__ = ["Copy", "CopyError", "Pass", "Target", "copy_owner"]
 
 T = TypeVar("T")
 
 PAGE = 500
-AT_ONCE = 32
-"""Records on their way, and in memory, at a time."""
-
 SAME_TIME: Final = 0.001
 """Seconds by which times may differ that two stores have of one moment."""
-
-PATIENCE = 60.0
-"""Seconds that a store may be away before the copy gives up."""
 
 _ATTEMPTS = 20
 """Times that one record is copied anew because it was changed at the target by another copy."""
@@ -152,17 +146,17 @@ class Copy:
             page = await self._patiently(self._source.list, tenant=self._tenant, cursor=cursor, limit=PAGE)
             self._ledger.see((info.address for info in page.records), self._number)
             if thorough:
-                await self._each(page.records, lambda info: self._compare(info.address, result))
+                await each(page.records, lambda info: self._compare(info.address, result))
             else:
                 different = [info.address for info in page.records if self._differs(info)]
-                await self._each(different, lambda address: self._copy(address, result))
+                await each(different, lambda address: self._copy(address, result))
             result.looked += len(page.records)
             self._looked(result)
             cursor = page.cursor
             if cursor is None:
                 break
         for some in self._ledger.unseen(self._number):
-            await self._each(some, lambda item: self._remove(*item, result))
+            await each(some, lambda item: self._remove(*item, result))
         return result
 
     def _differs(self, info: RecordInfo) -> bool:
@@ -235,33 +229,8 @@ class Copy:
                 "elsewhere: it is left as it is, and nothing more is copied. If nodes run with the target, all is done"
             )
 
-    async def _each(self, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-        left = iter(items)
-
-        async def worker() -> None:
-            for item in left:
-                await work(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(worker())
-        except BaseExceptionGroup as errors:
-            first = errors.exceptions[0]
-        else:
-            return
-        raise first
-
-    async def _patiently(self, call: Callable[..., Awaitable[T]], *args: object, **options: object) -> T:
-        """What `call` answers. Repeats it while the store is away; all that is called here may be repeated."""
-        deadline = time.monotonic() + self._patience
-        while True:
-            try:
-                return await call(*args, **options)
-            except StoreUnavailable as error:
-                if time.monotonic() + error.retry_after > deadline:
-                    raise
-                await asyncio.sleep(error.retry_after)
+    async def _patiently(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+        return await patiently(call, *args, patience=self._patience, **options)
 
 
 def _same(record: Record, copied: Record) -> bool:

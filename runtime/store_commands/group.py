@@ -179,3 +179,27 @@ def copy(source: str, target: str, tenant: str | None, verify: bool, timeout: fl
     from .moving import move
 
     _run(move(source, target, tenant=tenant, verify=verify), timeout)
+
+
+@store.command("move", short_help="Move what sleeps to another store while nodes use both.")
+@click.argument("source")
+@click.argument("target")
+@click.option("--rate", type=click.FloatRange(min=0.001), metavar="N", default=1000.0, show_default=True,
+              help="Sessions a second at most.")  # fmt: skip
+@click.option("--verify/--no-verify", default=True, show_default=True,
+              help="Load every session before and afterwards and compare it byte by byte.")  # fmt: skip
+@_timeout(None)
+def move_command(source: str, target: str, rate: float, verify: bool, timeout: float | None) -> None:
+    """Move the sessions of the store at SOURCE to the one at TARGET, until nothing is left, while nodes run with
+    `--store TARGET --former-store SOURCE`.
+
+    Such nodes move a session when it is used; this moves those that sleep, in the same way. It is for when every node
+    has been started so: a session that a node of another kind has in memory loses it, and is loaded anew for its next
+    call. Then nodes may be started without --former-store.
+
+    Stopped at any point, it goes on where it was when it is started again. Encrypted sessions are moved as they are,
+    and need the same keys at the target. Streams stay, and can be resumed while nodes know both stores.
+    """
+    from .moving import move_out
+
+    _run(move_out(source, target, rate=rate, verify=verify), timeout)

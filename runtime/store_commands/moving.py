@@ -1,24 +1,24 @@
-"""`store copy`: passes of a `Copy` until there is nothing to do, with a bar that shows how far it is."""
+"""`store copy` and `store move`: passes until there is nothing to do, with a bar that shows how far it is."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
+from typing import cast
 
 import click
 
 from ..commands.console import plural
-from .copying import Copy, CopyError, Pass
+from .copying import Copy, CopyError, Pass, Target
+from .emptying import Emptying
 from .ledger import Ledger
+from .progress import Progress
 from .reaching import opened
 
-__all__ = ["move"]
+__all__ = ["move", "move_out"]
 
 SHORTEST_PASS = 0.5
 """Seconds between the beginnings of two passes, so that a small store is not asked all the time."""
-
-_WIDTH = 30
 
 
 async def move(source: str, target: str, *, tenant: str | None, verify: bool) -> None:
@@ -35,8 +35,14 @@ async def move(source: str, target: str, *, tenant: str | None, verify: bool) ->
         with Ledger.open() as ledger:
             if not hasattr(there, "adopt"):
                 raise CopyError(f"{to.where} takes no copies")
-            progress = _Progress()
-            copy = Copy(here, there, ledger, tenant=tenant, looked=progress.show)  # pyright: ignore[reportArgumentType]
+            progress = Progress()
+            copy = Copy(
+                here,
+                cast("Target", there),
+                ledger,
+                tenant=tenant,
+                looked=lambda done: progress.show(done.looked, _words(done)),
+            )
             await copy.learn()
             progress.total = await copy.count()
             click.echo(f"{plural(progress.total, 'session')} at {from_.where}, to {to.where}", err=True)
@@ -47,13 +53,13 @@ async def move(source: str, target: str, *, tenant: str | None, verify: bool) ->
     )
 
 
-async def _until_done(copy: Copy, progress: _Progress, verify: bool) -> None:
+async def _until_done(copy: Copy, progress: Progress, verify: bool) -> None:
     thorough = False
     while True:
         began = time.monotonic()
         progress.begin("comparing" if thorough else "copying")
         done = await copy.one_pass(thorough=thorough)
-        progress.end(done)
+        progress.end(done.looked, _words(done))
         if done.quiet and (thorough or not verify):
             return
         thorough = done.quiet
@@ -61,45 +67,40 @@ async def _until_done(copy: Copy, progress: _Progress, verify: bool) -> None:
             await asyncio.sleep(max(0.0, began + SHORTEST_PASS - time.monotonic()))
 
 
-class _Progress:
-    """A bar on a terminal, and a line for each pass anywhere."""
+def _words(done: Pass) -> str:
+    return f"{done.copied} copied, {done.removed} removed that had ended"
 
-    def __init__(self) -> None:
-        self.total = 0
-        self._terminal = sys.stderr.isatty()
-        self._began = 0.0
-        self._shown = 0.0
-        self._doing = ""
 
-    def begin(self, doing: str) -> None:
-        """A pass begins."""
-        self._began = time.monotonic()
-        self._doing = doing
+async def move_out(source: str, target: str, *, rate: float | None, verify: bool) -> None:
+    """Move until nothing is left in the source.
 
-    def show(self, so_far: Pass) -> None:
-        """How far it is, five times a second at most."""
-        now = time.monotonic()
-        if not self._terminal or now < self._shown + 0.2:
-            return
-        self._shown = now
-        part = min(so_far.looked / self.total, 1.0) if self.total else 1.0
-        bar = "#" * round(part * _WIDTH)
-        rate = so_far.looked / max(now - self._began, 0.001)
-        left = max(self.total - so_far.looked, 0) / max(rate, 1.0)
-        click.echo(
-            f"\r{self._doing} [{bar:<{_WIDTH}}] {part:4.0%}  {so_far.looked} looked at, {so_far.copied} copied, "
-            f"{rate:.0f}/s, {left:.0f} s left \033[K",
-            nl=False,
-            err=True,
+    Raises:
+        EmptyingError: The target holds a copy of the source.
+        StoreURLError: The two are one store, or the target takes no records.
+        NoStore, StoreError: As `opened`; or a store fails for a minute.
+    """
+    async with opened(source) as (here, from_, _), opened(target) as (there, to, _):
+        progress = Progress()
+        emptying = Emptying(
+            here, there, rate=rate, verify=verify, looked=lambda done: progress.show(done.looked, f"{done.moved} moved")
         )
-
-    def end(self, done: Pass) -> None:
-        """A pass is over."""
-        self.total = done.looked
-        if self._terminal:
-            click.echo("\r\033[K", nl=False, err=True)
-        click.echo(
-            f"{self._doing}: {done.looked} looked at, {done.copied} copied, {done.removed} removed that had ended, "
-            f"in {time.monotonic() - self._began:.1f} s",
-            err=True,
-        )
+        progress.total = await emptying.check()
+        click.echo(f"{plural(progress.total, 'session')} at {from_.where}, to {to.where}", err=True)
+        moved = 0
+        while True:
+            began = time.monotonic()
+            progress.begin("moving")
+            done = await emptying.one_pass()
+            if not done.looked:
+                break
+            progress.end(done.looked, f"{done.moved} moved, {done.gone} had moved or ended")
+            moved += done.moved
+            await asyncio.sleep(max(0.0, began + SHORTEST_PASS - time.monotonic()))
+        left = await emptying.tidy()
+        if left:
+            click.echo(f"removed what {plural(left, 'move')} that came to nothing had left at {to.where}", err=True)
+    compared = ", compared byte by byte" if verify else ""
+    click.echo(
+        f"nothing is left at {from_.where}: moved {plural(moved, 'session')}{compared}. When every node runs with "
+        "--former-store, start each without it"
+    )

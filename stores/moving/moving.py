@@ -29,7 +29,7 @@ class MovingStore(StorePair):
         try:
             record = await self.next.create(address, tenant=tenant, owner=owner, snapshot=snapshot, ttl=ttl)
         except RecordExists:
-            if not await self._clear_stray(address):
+            if not await self.clear_stray(address):
                 raise
             record = await self.next.create(address, tenant=tenant, owner=owner, snapshot=snapshot, ttl=ttl)
         try:
@@ -90,7 +90,7 @@ class MovingStore(StorePair):
             return await self._delete_anywhere(address)
         return await self.next.delete(address, epoch=epoch)
 
-    async def _clear_stray(self, address: Address) -> bool:
+    async def clear_stray(self, address: Address) -> bool:
         """Whether what is in the way was a placeholder of a session that is gone. It is removed."""
         there = await self.next.load(address)
         if there is None:
