@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from support.patience import PATIENCE
 from understudy.actors import SystemClock
 from understudy.actors.clock import within
 from understudy.actors.testing import settle
@@ -16,7 +17,7 @@ async def test_the_system_clock_is_the_machines(clock):
     system.call_at(system.monotonic() + 0.01, called.set)
     await system.sleep(0)
     assert not called.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await called.wait()
     cancelled = system.call_at(system.monotonic(), lambda: pytest.fail("was cancelled"))
     cancelled.cancel()

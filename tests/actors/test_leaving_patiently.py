@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from support.counting import Gate, a_registry, asleep, count, envelope, increment, opened
+from support.patience import PATIENCE
 from support.permits import Permits
 from understudy.actors import Access, ActorEnded, Elsewhere, Envelope, OwnershipLost
 from understudy.actors.testing import settle
@@ -31,7 +32,7 @@ class Leaving:
             self.task = tasks.create_task(registry.hand_off(address))
 
     async def over(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             if self.task is not None:
                 assert await self.task is True
             while self.address in self.registry:

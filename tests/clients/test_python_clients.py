@@ -6,6 +6,7 @@ import anyio
 import httpx2
 import pytest
 from clients.guests import NAME, ROOT, SUMMARY, Era, House, Library, visit
+from support.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.parametrize("library", ["mcp", "fastmcp"]),
@@ -14,7 +15,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"),
 ]
 
-PATIENCE = 20
 """Seconds; what is waited for takes a small part of one."""
 
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import ACCEPT, LATEST, MODERN, Client, envelope, initialize_params
 from edge.server import Stage
 from edge.sockets import dialled
 from edge.test_streams import progress
 from mcp.server.mcpserver import Context, MCPServer
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.runtime import TenantContext, Unauthenticated
 from understudy.runtime.cluster import cluster as cluster_module
 from understudy.runtime.cluster.keep_alive import KeepAlive

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
-from edge.call import PATIENCE
 from support import Balancer, free_port
+from support.patience import PATIENCE
 
 Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

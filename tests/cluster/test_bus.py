@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.server import Stage, make_server
 from edge.test_listening import heard, listen
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.packing import pack
 from understudy.runtime import TenantContext
 from understudy.runtime.commands.nats_server import NatsServer

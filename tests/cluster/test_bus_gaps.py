@@ -12,12 +12,13 @@ from typing import Any, Self
 import pytest
 from cluster.household import Member, household
 from cluster.test_bus import hub, until
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client, ModernClient, connected
 from edge.server import Stage
 from edge.test_listening import listen
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
+from support.patience import PATIENCE
 from understudy.actors.packing import pack
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import ClusterOptions, Runtime

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 from cluster.household import household
-from edge.call import PATIENCE
 from edge.client import put_to_sleep
+from support.patience import PATIENCE
 from understudy.actors.packing import pack, unpack
 from understudy.runtime.cluster import operations as operations_module
 from understudy.runtime.cluster.control import Control, ControlError

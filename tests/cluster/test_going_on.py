@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cluster.test_router import ANSWER, READ, WRITE, A, Does, House, answered
+from support.patience import PATIENCE
 from understudy.actors import Elsewhere
 from understudy.actors.session import ANONYMOUS
 from understudy.actors.session.wire import INVALID_REQUEST, SERVER_BUSY, Refusal
@@ -391,7 +392,7 @@ async def test_a_client_that_leaves_is_not_searched_for(house: House, script: Sc
         while len(script.asked) < 1:
             await settle()
         client.gone.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await leading
     await house.clock.advance(5.0)
     assert (script.asked, client.over) == ([("POST", None)], False)
@@ -413,7 +414,7 @@ async def test_comments_go_on_while_an_owner_is_looked_for(house: House, script:
         house.links += [script.writes(message(1), ENDS)]
         client = Client()
         leading = tasks.spawn(led(house, client))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while client.comments < 3:
                 await asyncio.sleep(0.005)
         await house.clock.advance(5.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cluster.household import household
-from edge.call import PATIENCE
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.stores import Address
 

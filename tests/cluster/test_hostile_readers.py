@@ -28,12 +28,13 @@ import pytest
 from chaos.sse import EventStream
 from cluster import household as households
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client
 from edge.fleet import Shared
 from edge.server import READ_ONLY, Stage, Steps, make_server
 from edge.test_streams import progress
 from mcp.server.mcpserver import Context, MCPServer
+from support.patience import PATIENCE
 from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.task_owner import TaskOwner

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from edge.call import PATIENCE, Connections
+from edge.call import Connections
 from edge.client import Client
 from edge.fleet import Shared
 from edge.server import make_server
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.runtime import ClusterOptions, Runtime
 from understudy.runtime.cluster.errors import NodeIdTaken
 from understudy.runtime.errors import ConfigurationError

@@ -15,6 +15,7 @@ from cluster.test_bus import until
 from cluster.test_commons import Guest, by_bearer, inquirer
 from mcp.server.request_state import InvalidRequestState
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.actors.packing import pack, unpack
 from understudy.actors.session.commons import _DEFAULT_TTL, SharedSeal
 from understudy.runtime import ClusterOptions
@@ -286,7 +287,7 @@ async def test_calls_that_are_under_way_go_on_through_a_change_at_every_node(nat
                 for node in nodes:
                     assert (await guest.call(node, "greet_stateless", {}, **answers)).value == "Ada"
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while any(ring_of(node).fingerprints[0] == before for node in nodes):
                 pending.append(await guest.asked(nodes[len(pending) % 3], "greet_stateless", {}))
                 await goes_on()

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from edge.call import PATIENCE
 from nats.errors import ConnectionReconnectingError
+from support.patience import PATIENCE
 from understudy.actors.clock import SystemClock
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime.cluster import membership as membership_module

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client, put_to_sleep
 from edge.server import make_server
 from edge.test_listening import heard, listen
 from mcp.shared.subscriptions import ResourceUpdated
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import (
     NoStandingStream,

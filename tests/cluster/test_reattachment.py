@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client
 from edge.server import Name, Stage, make_server
 from edge.test_streams import progress
 from mcp.server.mcpserver import Context, MCPServer
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.stores import Address
 
@@ -51,14 +53,27 @@ def numbered(stage: Stage) -> MCPServer:
     return server
 
 
-@pytest.fixture
-async def three(nats_url: str) -> AsyncIterator[list[Member]]:
-    async with household(nats_url, 3, server=numbered, settings=lambda _: {"lease": 1.0}) as nodes:
+@asynccontextmanager
+async def three_nodes(nats_url: str, **settings: Any) -> AsyncIterator[list[Member]]:
+    async with household(nats_url, 3, server=numbered, settings=lambda _: settings) as nodes:
         try:
             yield nodes
         finally:
             for node in nodes:
                 node.stage.go_on.set()
+
+
+@pytest.fixture
+async def three(nats_url: str) -> AsyncIterator[list[Member]]:
+    async with three_nodes(nats_url) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+async def mortal(nats_url: str) -> AsyncIterator[list[Member]]:
+    """Three of which one may die: the others need not wait long for its lease to run out."""
+    async with three_nodes(nats_url, lease=2.0) as nodes:
+        yield nodes
 
 
 async def cut_off(member: Member) -> None:
@@ -100,8 +115,8 @@ async def opened(owner: Member) -> Client:
 # A call whose owner goes
 
 
-async def test_a_killed_owners_call_ends_with_all_that_was_sent_and_one_error(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_a_killed_owners_call_ends_with_all_that_was_sent_and_one_error(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("report", {"before": 20, "after": 0}, token="t", id=11)
     await call.event(20)
@@ -115,9 +130,9 @@ async def test_a_killed_owners_call_ends_with_all_that_was_sent_and_one_error(th
     assert await third.same(client).tool("increment") == 1
 
 
-async def test_what_was_done_before_its_owner_went_reaches_the_client(three: list[Member]) -> None:
+async def test_what_was_done_before_its_owner_went_reaches_the_client(mortal: list[Member]) -> None:
     """The turn ends at a node that nobody hears any more: its end is in the log."""
-    owner, second, _ = three
+    owner, second, _ = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("report", {"before": 3, "after": 30}, token="t")
     await call.event(3)
@@ -129,8 +144,8 @@ async def test_what_was_done_before_its_owner_went_reaches_the_client(three: lis
     assert reattached(second) == 1
 
 
-async def test_a_question_of_a_tool_that_died_is_withdrawn_before_the_error(three: list[Member]) -> None:
-    owner, second, _ = three
+async def test_a_question_of_a_tool_that_died_is_withdrawn_before_the_error(mortal: list[Member]) -> None:
+    owner, second, _ = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("ask_late", token="t")
     question = await call.message("elicitation/create")
@@ -158,9 +173,9 @@ async def test_a_call_of_which_the_log_knows_nothing_is_in_doubt(nats_url: str) 
 
 @pytest.mark.parametrize("after", [1, 50, 400, 1500])
 async def test_numbers_that_are_on_their_way_when_the_owner_goes_come_once_and_in_order(
-    three: list[Member], after: int
+    mortal: list[Member], after: int
 ) -> None:
-    owner, second, _ = three
+    owner, second, _ = mortal
     client = await opened(owner)
     owner.stage.go_on.set()
     call = second.same(client).begin_tool("report", {"before": 3000, "after": 0}, token="t")
@@ -192,8 +207,8 @@ class SlowReader(HTTPCall):
         await super()._send(message)
 
 
-async def test_half_a_large_event_makes_the_client_resume_and_have_it_whole(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_half_a_large_event_makes_the_client_resume_and_have_it_whole(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     params = {"name": "report_much", "arguments": {}, "_meta": {"progressToken": "t"}}
     mine = second.same(client)
@@ -213,8 +228,8 @@ async def test_half_a_large_event_makes_the_client_resume_and_have_it_whole(thre
     assert resumed.value == "reported"
 
 
-async def test_a_client_that_leaves_while_its_owner_is_looked_for_is_let_go(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_a_client_that_leaves_while_its_owner_is_looked_for_is_let_go(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("report", {"before": 5, "after": 5}, token="t")
     await call.event(5)
@@ -228,8 +243,8 @@ async def test_a_client_that_leaves_while_its_owner_is_looked_for_is_let_go(thre
     assert reattached(second, third) == 0
 
 
-async def test_a_call_goes_on_at_its_owner_though_its_edge_has_died(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_a_call_goes_on_at_its_owner_though_its_edge_has_died(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("report", {"before": 10, "after": 10}, token="t")
     await call.event(10)
@@ -257,8 +272,8 @@ async def test_a_client_that_is_elsewhere_by_now_keeps_its_stream(three: list[Me
     assert reattached(second, third) == 0
 
 
-async def test_two_connections_of_one_stream_do_not_fight_when_the_owner_dies(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_two_connections_of_one_stream_do_not_fight_when_the_owner_dies(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     call = second.same(client).begin_tool("report", {"before": 5, "after": 5}, token="t")
     await call.event(5)
@@ -348,8 +363,8 @@ async def test_what_was_told_while_the_standalone_stream_moved_is_not_lost(three
     await listening.done()
 
 
-async def test_a_standalone_stream_of_a_killed_owner_goes_on_or_is_told_to_read_again(three: list[Member]) -> None:
-    owner, second, third = three
+async def test_a_standalone_stream_of_a_killed_owner_goes_on_or_is_told_to_read_again(mortal: list[Member]) -> None:
+    owner, second, third = mortal
     client = await opened(owner)
     listening = await third.same(client).start("GET").started()
     await second.same(client).tool("tell", {"numbers": [1, 2]})

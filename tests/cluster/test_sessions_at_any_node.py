@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from cluster.household import Member, household
-from edge.call import PATIENCE
 from edge.client import Client, put_to_sleep
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import (
     OutcomeUnknown,

@@ -16,10 +16,9 @@ from clients.guests import NAME, SUMMARY, Era, visit
 from edge.client import ACCEPT, LATEST, initialize_params
 from support import BalancedCluster
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from support.shop_balancers import CONFIGS, ShopBalancer, config_of, find_balancer
 from understudy.runtime.commands.nats_server import NatsServer
-
-PATIENCE = 20
 
 
 def skip_without(name: str) -> None:

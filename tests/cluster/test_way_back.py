@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from chaos.proxy import Proxy
 from cluster.household import Member, household
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client
 from edge.server import Name, Stage
 from edge.test_streams import progress
@@ -19,6 +19,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.resolve import AcceptedElicitation
 from mcp_types import SamplingMessage, TextContent, ToolAnnotations
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import Session, TenantContext
 from understudy.runtime.link import CallFailed

@@ -18,10 +18,10 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from support.nats import nats_missing
+from support.patience import PATIENCE
 from understudy.runtime.commands import cli
 
 DEMO = "understudy.runtime.demo:server"
-PATIENCE = 40.0
 
 
 class RunningCluster:

@@ -18,14 +18,13 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENCE
 from understudy.runtime.commands.finding import find_cluster
 from understudy.runtime.commands.nats_options import NatsOptions
 from understudy.runtime.commands.operator import Operator
 from understudy.runtime.commands.operator_errors import OperatorError
 
 Cluster = Any
-
-PATIENCE = 30.0
 
 
 def eventually(condition: Callable[[], object]) -> Any:

@@ -17,12 +17,11 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner
-from support.ports import port_before_one_that_is_free
+from support.patience import PATIENCE
+from support.ports import first_of_free_ports
 from understudy.runtime.commands import cli
 
 Clusters = Callable[..., Any]
-
-PATIENCE = 40.0
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_the_help_says_how_to_run_one_and_what_then() -> None:
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(clusters: Clusters) -> None:
-    first = port_before_one_that_is_free()
+    first = first_of_free_ports(2)
     with socket.create_server(("127.0.0.1", first + 1)):
         cluster = clusters("--base-port", str(first), "--nodes", "2", ready=False)
         assert cluster.process.wait(PATIENCE) == 1

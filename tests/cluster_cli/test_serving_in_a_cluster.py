@@ -13,10 +13,10 @@ import pytest
 from mcp.client import Client
 from support import ServerProcess
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
 
 DEMO = "understudy.runtime.demo:server"
-PATIENCE = 30.0
 
 Serve = Callable[..., ServerProcess]
 Servers = Callable[..., NatsServer]

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass
 from typing import Any, Self
 
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 
-PATIENCE = 20.0
 """Seconds that a test waits for what should happen at once. A busy machine needs some of them."""
 
 Body = bytes | Iterable[bytes] | AsyncIterable[bytes]

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from edge.call import PATIENCE, Connections
+from edge.call import Connections
 from edge.client import Client, ModernClient
+from support.patience import PATIENCE
 from understudy.actors import Elsewhere
 from understudy.actors.session.wire import error_message
 from understudy.runtime import Runtime

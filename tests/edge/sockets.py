@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from edge.call import PATIENCE
 from edge.client import ACCEPT, Client
+from support.patience import PATIENCE
 from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 

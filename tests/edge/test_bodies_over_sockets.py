@@ -9,6 +9,7 @@ import pytest
 from edge.client import Client, hosting
 from edge.server import make_server
 from edge.sockets import carried, dialled, head
+from support.patience import PATIENCE
 from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 pytestmark = pytest.mark.parametrize("server", list(HTTP_SERVERS))
@@ -55,7 +56,7 @@ async def test_a_client_that_hangs_up_within_its_body_runs_nothing(server: str) 
                     body = increment(client)
                     await line.say(head(client, f"Content-Length: {len(body)}") + body[:-1])
                     await asyncio.sleep(0.005)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while len(client.runtime.edge._handshake._posts._bodies._patience):
                     await asyncio.sleep(0.01)
         await counts(client, 1)

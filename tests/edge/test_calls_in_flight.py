@@ -9,6 +9,7 @@ import pytest
 from edge.call import HTTPCall
 from edge.client import Client, hosting, put_to_sleep
 from edge.server import Stage, make_server
+from support.patience import PATIENCE
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore
 
 CANCELLED = "Request cancelled"
@@ -140,7 +141,7 @@ async def test_a_call_that_waits_for_its_session_to_wake_is_cancelled() -> None:
 
 
 async def hanging(store: FaultyStore, times: int = 1) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while store.hanging < times:
             await asyncio.sleep(0)
 
@@ -244,7 +245,7 @@ async def test_reads_overlap_each_other() -> None:
     async with hosting(make_server(stage := Stage())) as client:
         await client.open()
         calls = [client.begin_tool("watch") for _ in range(20)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while stage.running < 20:
                 await asyncio.sleep(0)
         assert await client.tool("increment") == 1
@@ -257,7 +258,7 @@ async def test_too_many_reads_at_once_are_refused() -> None:
     async with hosting(make_server(stage := Stage())) as client:
         await client.open()
         calls = [client.begin_tool("watch", id=f"watch {n}") for n in range(256)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while stage.running < 256:
                 await asyncio.sleep(0)
         refusal = await client.ask("ping")

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE
 from edge.client import hosting
 from edge.heirs import address_of, goes_to, heirs, sleep_of
 from edge.server import Stage, make_server
 from edge.test_standing_streams import LISTS, heard, leave, listen, log, rereads, words
 from edge.test_streams import streaming
 from mcp.server.lowlevel import Server
+from support.patience import PATIENCE
 from support.permits import Permits
 from understudy.runtime.streams import left_streams
 from understudy.runtime.streams.streams import STANDALONE

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client, ModernClient, hosting, hosting_modern, initialize_params, put_to_sleep
 from edge.fleet import Fleet, Node, fleet_of
 from edge.server import Stage, make_server
 from edge.test_streams import progress
 from mcp.server.lowlevel import Server
 from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
+from support.patience import PATIENCE
 from support.permits import Permits
 from understudy.actors.session import announcement
 from understudy.actors.task_owner import TaskOwner

@@ -10,6 +10,7 @@ import pytest
 from edge.call import HTTPCall
 from edge.client import Client, ModernClient, connected, hosting, initialize_params, put_to_sleep
 from edge.server import Stage, make_server
+from support.patience import PATIENCE
 from understudy.stores import Address, Faults, FaultyStore, MemoryStore, StoreCorrupt
 
 QUICK = 0.02
@@ -34,7 +35,7 @@ async def asleep(client: Client) -> None:
 
 async def recovered(client: Client, tool: str, arguments: dict[str, Any] | None = None) -> Any:
     """What a tool returns once the session is served again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             call = await client.begin_tool(tool, arguments).answered()
             if "result" in call.reply:

@@ -21,6 +21,7 @@ from edge.call import Connections, HTTPCall, scope
 from edge.client import ModernClient, connected, hosting
 from edge.fuzzer import Fuzzed, Fuzzer
 from edge.server import Stage, make_server
+from support.patience import PATIENCE
 from understudy.runtime import Runtime
 
 SEED = int(os.environ.get("UNDERSTUDY_FUZZ_SEED", "20260728"))
@@ -39,7 +40,7 @@ def send(connections: Connections, request: Fuzzed) -> HTTPCall:
 async def seen_through(call: HTTPCall) -> HTTPCall:
     """Once it is answered. A stream that would stay open is left after a while."""
     turns = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not call.returned:
             await asyncio.sleep(0 if turns < 200 else 0.01)
             turns += 1
@@ -84,7 +85,7 @@ def remember(fuzzer: Fuzzer, call: HTTPCall) -> None:
 async def settle(runtime: Runtime) -> None:
     """End all sessions and let the kept streams' time pass: what is left then has no reason to be there."""
     registry: Any = runtime._node.registry
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         # Before they end: none may count a call as running that was answered long ago.
         while any(cell.task or cell.shared_count or cell.actor.calls_in_flight for cell in registry._cells.values()):
             await asyncio.sleep(0.01)
@@ -105,7 +106,7 @@ async def settle(runtime: Runtime) -> None:
     store.events._clock = time.time
     await runtime._node.resumable.flush(10)
     runtime._node.relay._sweep()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while runtime.stats()["stateless_calls_running"] or runtime.stats()["listening_streams"]:
             await asyncio.sleep(0.01)
     for _ in range(20):

@@ -9,6 +9,7 @@ import pytest
 from edge.client import MODERN, ModernClient, envelope, hosting
 from edge.server import Stage, make_server
 from edge.sockets import carried, dialled, head
+from support.patience import PATIENCE
 from understudy.runtime.commands.http_servers import HTTP_SERVERS
 
 pytestmark = pytest.mark.parametrize("server", list(HTTP_SERVERS))
@@ -37,7 +38,7 @@ async def test_a_client_of_the_handshake_era_hangs_up(
             stage.go_on.set()
             assert await client.tool("increment") == 1
             assert (stage.finished, stage.cancelled) == (1, 0), "which is no cancellation"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while client.runtime.stats()["streams_kept"] < (moment != "before the answer"):
                     await asyncio.sleep(0.01)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
@@ -62,7 +63,7 @@ async def test_a_client_of_the_modern_era_hangs_up(server: str, moment: str, cap
                 else:
                     await stage.began.wait()
                 line.hang_up()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while client.runtime.stats()["stateless_calls_running"]:
                     await asyncio.sleep(0.01)
             assert stage.finished == 0
@@ -81,7 +82,7 @@ async def test_a_client_that_listens_hangs_up(server: str, caplog: pytest.LogCap
                     line.hang_up()
                 await client.tool("announce")
             (streams,) = client.runtime._node.resumable.table._sessions.values()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while streams.standalone.attached:
                     await asyncio.sleep(0.01)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

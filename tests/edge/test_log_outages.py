@@ -7,13 +7,13 @@ import logging
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE
 from edge.client import Client
 from edge.heirs import Heirs, goes_to, heirs, stream_of
 from edge.server import Stage, make_server
 from edge.test_logged_streams import resume
 from edge.test_standing_streams import LISTS, heard, leave, listen, log, rereads
 from edge.test_streams import progress, streaming
+from support.patience import PATIENCE
 from understudy.runtime.streams import log_outage
 from understudy.stores import FaultyStore, MemoryStore
 

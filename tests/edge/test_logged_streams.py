@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import LATEST, Client
 from edge.heirs import Heirs, address_of, goes_to, heirs, stream_of
 from edge.server import Stage, make_server
 from edge.test_resumption import numbers
 from edge.test_streams import progress, streaming
+from support.patience import PATIENCE
 from understudy.runtime.streams import resumption
 from understudy.runtime.wire.routing import Placement
 from understudy.stores import EventLogBounds, MemoryStore

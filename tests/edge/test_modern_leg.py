@@ -10,6 +10,7 @@ import pytest
 from edge.call import HTTPCall
 from edge.client import LATEST, MODERN, envelope, hosting_modern
 from edge.server import Stage, make_server
+from support.patience import PATIENCE
 
 HEADER_MISMATCH, UNSUPPORTED = -32020, -32022
 
@@ -143,7 +144,7 @@ async def test_a_client_that_leaves_cancels_its_call(tool: str) -> None:
             assert call.kind == "text/event-stream"
         call.disconnect()
         await call.done()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while stage.running:
                 await asyncio.sleep(0)
         assert (stage.cancelled, stage.finished) == (1, 0)
@@ -190,7 +191,7 @@ async def test_too_many_calls_at_once_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("understudy.runtime.node.MAX_STATELESS_CALLS", 3)
     async with hosting_modern(make_server(stage := Stage())) as client:
         calls = [client.begin_tool("hold_stateless") for _ in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while stage.running < 3:
                 await asyncio.sleep(0)
         refusal = await client.ask("tools/list", id=1)

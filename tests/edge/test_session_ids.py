@@ -10,6 +10,7 @@ from edge.call import HTTPCall
 from edge.client import Client, ModernClient, hosting, initialize_params, put_to_sleep
 from edge.server import Stage, make_server
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.runtime import TenantContext, Unauthenticated
 from understudy.stores import Address, MemoryStore
 
@@ -163,6 +164,6 @@ async def test_sessions_that_wake_at_once_answer_each_to_their_own() -> None:
         eve.headers["authorization"] = "Bearer acme/eve"
         await put_to_sleep(client.runtime, client.session)
         calls = [(one, one.begin_tool("increment")) for one in (eve, client, eve, client)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert [(await call.answered()).status for _, call in calls] == [404, 200, 404, 200]
         assert await client.tool("count") == 2

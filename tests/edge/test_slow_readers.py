@@ -7,11 +7,12 @@ import socket
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import hosting
 from edge.heirs import goes_to, heirs
 from edge.server import Stage, make_server
 from edge.test_streams import progress, streaming
+from support.patience import PATIENCE
 from understudy.actors.session import backlog
 from understudy.actors.session import exchange as exchanges
 from understudy.actors.session.exchange import Exchange

@@ -7,10 +7,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import LATEST, Client, hosting
 from edge.heirs import address_of, goes_to, heirs, sleep_of, stream_of
 from edge.server import make_server
+from support.patience import PATIENCE
 from understudy.runtime.streams.standing import tag_of
 from understudy.stores import Address, EventLogBounds, MemoryStore
 

@@ -8,6 +8,7 @@ import pytest
 from edge.client import LATEST, hosting, hosting_modern
 from mcp.server.mcpserver import Context, MCPServer
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.runtime import Session, TenantContext
 from understudy.runtime.edge import edge, sse
 from understudy.stores import FaultyStore, MemoryStore
@@ -81,7 +82,7 @@ async def test_a_standing_stream_ends_with_the_lifetime_of_its_session() -> None
         await client.open()
         stream = await client.start("GET").started()
         assert stream.status == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await stream.answered()
 
 
@@ -90,7 +91,7 @@ async def test_a_connection_that_takes_nothing_is_given_up(monkeypatch: pytest.M
     async with hosting(make_server()) as client:
         await client.open()
         call = client.begin_tool("large", token="t", reads=False)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not call.returned:
                 await asyncio.sleep(0.01)
         assert not call.complete

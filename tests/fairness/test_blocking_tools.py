@@ -16,10 +16,10 @@ from edge.client import Client, hosting, hosting_modern
 from fairness.test_fair_queues import by_name
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.resolve import Resolve
+from support.patience import PATIENCE
 from understudy.runtime import Fairness, current_tenant
 
 FAIRNESS = Fairness(blocking_threads=3, blocking_threads_in_all=16)
-PATIENCE = 10.0
 
 
 class Doors:

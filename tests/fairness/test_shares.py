@@ -11,6 +11,7 @@ from fairness.test_fair_queues import by_name
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
+from support.patience import PATIENCE
 from understudy.runtime import node as node_module
 from understudy.runtime.fairness.shares import Full, Shares
 
@@ -79,7 +80,7 @@ async def test_a_tenant_whose_calls_never_end_leaves_others_room_for_theirs(monk
         held = []
         for count in range(1, 7):
             held.append(loud.begin_tool("wait"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while client.runtime.stats()["stateless_calls_running"] < count:
                     await asyncio.sleep(0.001)
         refused = await loud.begin_tool("wait").answered()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from limits.nodes import Shared, node, nodes
 from limits.test_shares import Cluster, play
+from support.patience import PATIENCE
 from understudy.actors.clock import SystemClock
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.commands.nats_server import NatsServer
@@ -163,7 +164,7 @@ async def test_a_restart_of_nats_costs_no_more_than_an_outage(nats_servers: Call
             with pytest.raises(CountersUnavailable):
                 await one.change("a.b", lambda record: (b"3", record))
             await server.start()
-            async with asyncio.timeout(15.0):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     try:
                         seen = (await one.change("a.b", lambda record: (b"4", record)))[1]
@@ -171,7 +172,7 @@ async def test_a_restart_of_nats_costs_no_more_than_an_outage(nats_servers: Call
                     except CountersUnavailable:
                         await asyncio.sleep(0.05)
             assert seen is None
-            async with asyncio.timeout(15.0):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     try:
                         assert (await other.change("a.b", lambda record: (b"5", record)))[1] == b"4"

@@ -13,6 +13,7 @@ from edge.client import ModernClient, hosting, hosting_modern, initialize_params
 from edge.server import Stage, make_server
 from mcp.server.mcpserver import MCPServer
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.testing import settle
 from understudy.runtime import AuditEntry, ConfigurationError, Limits, Runtime, Session, SessionLimits, TenantContext
 
@@ -145,7 +146,7 @@ async def test_a_cancelled_call_is_in_flight_no_more(era: str) -> None:
             running.disconnect()
         else:
             await client.notify("notifications/cancelled", {"requestId": "held"})
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             while stage.running or await verdict(client.begin_tool("count", named)) is not None:
                 await asyncio.sleep(0.01)
         duplicate = client.begin_tool("count", named)
@@ -221,7 +222,7 @@ async def test_standing_streams_count_once_a_session_and_a_newer_connection_take
         assert refused.header("retry-after") == "1"
         assert refused.json["error"]["message"] == "Limit reached: 1 open streams. Retry after 1 second."
         second.disconnect()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 again = other.start("GET")
                 await again.until(lambda again=again: again.status)
@@ -238,7 +239,7 @@ async def test_who_resumes_waits_for_the_place_that_the_lost_connection_still_ha
         mine.disconnect()
         other = client.twin()
         await other.open()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             while (taking := await other.start("GET").started()).status != 200:
                 await asyncio.sleep(0.01)
         resumed = client.start("GET", headers={"last-event-id": event.id})
@@ -258,7 +259,7 @@ async def test_listening_streams_of_the_modern_era_count() -> None:
         assert refused.header("retry-after") == "1"
         assert await verdict(client.begin_tool("echo", {"value": 1})) is None
         first.disconnect()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             while (await client.begin("subscriptions/listen", listen).started()).status != 200:
                 await asyncio.sleep(0.01)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
 from cluster.household import Member, household
 from edge.call import HTTPCall
 from edge.client import Client, initialize_params
+from support.patience import PATIENCE
 from understudy.runtime import Limits, SessionLimits
 from understudy.runtime.limits import CountersUnavailable
 
@@ -20,7 +22,7 @@ def without_the_time(call: HTTPCall) -> tuple[int, Any]:
 
 
 async def until(happened: Any) -> None:
-    async with asyncio.timeout(15.0):
+    async with asyncio.timeout(PATIENCE):
         while not await happened():
             await asyncio.sleep(0.05)
 
@@ -60,7 +62,7 @@ async def test_three_nodes_share_every_limit_and_a_dead_one_gives_its_permits_ba
             await client.open()
         held = [client.begin_tool("watch") for client in clients] + [clients[0].begin_tool("watch")]
         for member, count in zip(members, (2, 1, 1), strict=True):
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(PATIENCE):
                 while member.stage.running < count:
                     await asyncio.sleep(0.01)
         for client in clients:
@@ -137,6 +139,7 @@ async def test_calls_from_all_sides_are_counted_together(nats_url: str) -> None:
             await client.open()
             clients += [client, *(other.same(client) for other in members if other is not member)]
         outcomes: Counter[bool] = Counter()
+        began = time.monotonic()
 
         async def work(client: Client, calls: int) -> None:
             for _ in range(calls):
@@ -146,7 +149,8 @@ async def test_calls_from_all_sides_are_counted_together(nats_url: str) -> None:
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(work(client, 40))
-        assert limit - 3 * (limit // 20) <= outcomes[False] <= limit
+        room = limit * (1 + (time.monotonic() - began) // 60.0)
+        assert limit - 3 * (limit // 20) <= outcomes[False] <= room
         assert outcomes.total() == 360
         refused = [member.runtime.stats()["limits_refused_calls_per_minute_total"] for member in members]
         assert sum(refused) == outcomes[True]

@@ -12,6 +12,7 @@ import pytest
 from link.ends import EDGE, OWNER, SEALS, Handler, Heard, a_head, answer, echo, error_of, pattern
 from nats.aio.client import Client
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.link import InboundCall, Link, PeerGone
 from understudy.runtime.link.incarnation import from_token, to_token
@@ -55,13 +56,13 @@ async def nodes(nats_url: str) -> AsyncIterator[Nodes]:
 
 async def ask(link: Link, body: bytes = b"ping", to: str = OWNER, **head: Any) -> Heard:
     heard = Heard()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await link.forward(to, a_head(**head), body, heard.send)
     return heard
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -100,7 +101,7 @@ async def test_many_calls_and_large_ones_beside_each_other(nodes: Nodes) -> None
 
 async def test_nobody_listening_is_known_at_once(nodes: Nodes) -> None:
     edge, _, _ = await nodes(EDGE)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         gone = await error_of(ask(edge))
     assert isinstance(gone, PeerGone)
     assert not gone.maybe_ran
@@ -122,7 +123,7 @@ async def test_an_owner_whose_connection_dies_ends_its_calls_at_the_next_word(no
         await begun.wait()
         await connection.close()
         # Nobody says a word for it: the edge finds out with the ping of a call that waits.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             gone = await running
     assert isinstance(gone, PeerGone)
     assert gone.maybe_ran

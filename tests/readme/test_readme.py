@@ -7,10 +7,9 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import httpx
 import pytest
 from mcp.client.client import Client
 from support.guide_databases import PATTERNS, operating
+from support.patience import PATIENCE
+from support.ports import first_of_free_ports
 from support.postgres import PostgresServer
 from understudy.runtime import StateConflict
 
@@ -244,7 +245,7 @@ async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: P
             assert recalled.structured_content == {"result": ["tea at four"]}
     finally:
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_node(
@@ -253,7 +254,7 @@ async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_
     (command,) = [line for line in shell_lines() if line.startswith("understudy cluster")]
     (notes,) = [code for code in blocks("README.md", "python") if code.startswith("# notes.py")]
     (tmp_path / "notes.py").write_text(notes)
-    base = three_free_ports()
+    base = first_of_free_ports(3)
     words = shlex.split(command.replace("8000", str(base)))
     process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
         [sys.executable, "-m", "understudy.runtime", *words[1:]],
@@ -274,7 +275,7 @@ async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_
             assert recalled.json()["result"]["structuredContent"] == {"result": ["tea at four"]}
     finally:
         process.terminate()
-        assert process.wait(timeout=40) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_the_demo_command_of_readme_plays_its_scene() -> None:
@@ -297,22 +298,10 @@ def shell_lines() -> list[str]:
     return [line for block in blocks("README.md", "bash") for line in block.splitlines()]
 
 
-def three_free_ports() -> int:
-    """The first of three ports in a row that nobody listened on a moment ago."""
-    for base in range(21_000, 32_000, 7):
-        with ExitStack() as stack:
-            try:
-                for port in range(base, base + 3):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return base
-    raise AssertionError("no three free ports in a row")
-
-
 async def until_ready(base: str) -> None:
     async with httpx.AsyncClient() as http:
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             try:
                 if (await http.get(f"{base}/readyz")).status_code == 200:
                     return

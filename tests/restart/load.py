@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
+from support.patience import PATIENCE
 
 HANDSHAKE = "2025-11-25"
 MODERN = "2026-07-28"
@@ -140,7 +141,7 @@ async def clients(url: str, *, handshake: int, modern: int) -> AsyncIterator[lis
 async def more(sessions: list[Client], number: int) -> None:
     """Return when each session has had `number` more increments acknowledged."""
     goals = [len(session.acknowledged) + number for session in sessions]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for session, goal in zip(sessions, goals, strict=True):
             while len(session.acknowledged) < goal:
                 await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from support.certificates import self_signed
+from support.patience import PATIENCE
 from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS, HttpServer
 
 EVERY = pytest.mark.parametrize("name", list(HTTP_SERVERS))
@@ -66,7 +67,7 @@ async def running(run: HttpServer, tls: TLS | None = None) -> AsyncGenerator[Run
     """The server with an `App`, on a free port; stopped at the end within a deadline."""
     sock = socket.create_server(("127.0.0.1", 0))
     app, port, stop = App(), sock.getsockname()[1], asyncio.Event()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(run(app, sock, tls, stop))
         try:
             yield Running(app, port, stop, task)
@@ -75,14 +76,16 @@ async def running(run: HttpServer, tls: TLS | None = None) -> AsyncGenerator[Run
 
 
 @EVERY
-async def test_a_server_carries_requests_and_stops_when_asked(name: str) -> None:
+async def test_a_server_carries_requests_and_stops_when_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is under way at the end: there is nothing to wait for.
+    monkeypatch.setattr("understudy.runtime.commands.http_servers.GRACE", 10 * PATIENCE)
     async with running(HTTP_SERVERS[name]) as server:
         async with httpx.AsyncClient() as client:
             assert (await client.get(server.url())).text == "1.1"
             body = b"x" * 300_000
             assert (await client.post(server.url("/echo"), content=body)).content == body
         server.stop.set()
-        async with asyncio.timeout(2.5):
+        async with asyncio.timeout(PATIENCE):
             await server.task
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
@@ -103,7 +106,7 @@ async def test_a_connection_made_before_the_server_runs_is_served(name: str) -> 
     port, stop = sock.getsockname()[1], asyncio.Event()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         tasks.create_task(HTTP_SERVERS[name](App(), sock, None, stop))
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
         writer.close()
@@ -180,6 +183,6 @@ async def test_a_stream_that_outlasts_the_grace_is_cut_off(monkeypatch: pytest.M
     ):
         assert response.status_code == 200
         server.stop.set()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             await server.task
     assert server.app.cancelled

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE, HTTPCall
+from edge.call import HTTPCall
 from edge.client import Client, hosting, hosting_modern, put_to_sleep
 from edge.server import Stage, make_server
 from edge.test_listening import heard, listen
@@ -17,6 +17,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.subscriptions import ResourceUpdated, ToolsListChanged
 from mcp_types import EmptyResult
+from support.patience import PATIENCE
 from understudy.actors.session.notifications import MAX_NOTIFICATION, MAX_URI
 from understudy.runtime import (
     NoStandingStream,

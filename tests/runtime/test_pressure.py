@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 from mcp.server.mcpserver import MCPServer
+from support.patience import PATIENCE
 from understudy.runtime import ConfigurationError, Runtime
 from understudy.runtime.pressure import memory_pressure
 
@@ -35,7 +36,7 @@ async def test_a_process_over_its_limit_keeps_no_idle_session_in_memory() -> Non
     async with runtime, httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         headers = {"accept": "application/json, text/event-stream"}
         assert (await http.post("/mcp", json=INITIALIZE, headers=headers)).status_code == 200
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             while not runtime.stats()["sessions_passivated"]:
                 await asyncio.sleep(0.01)
         assert runtime.stats()["sessions_live"] == 0

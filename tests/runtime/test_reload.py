@@ -9,9 +9,8 @@ from pathlib import Path
 
 from mcp.client import Client
 from support import ServerProcess
+from support.patience import PATIENCE
 from understudy.runtime.commands.reload import POLL, changed_files, source_files
-
-PATIENCE = 20.0
 
 SERVER = """
 from mcp.server.mcpserver import MCPServer

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.patience import PATIENCE
 from understudy.runtime.commands import scene, stage
-
-PATIENCE = 40.0
 
 
 async def demo(directory: Path, *args: str) -> asyncio.subprocess.Process:

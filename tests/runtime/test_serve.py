@@ -22,6 +22,7 @@ from mcp.client import Client
 from starlette.types import ASGIApp
 from support import ServerProcess
 from support.certificates import self_signed
+from support.patience import PATIENCE
 from understudy.runtime.commands.child import LIFELINE
 from understudy.runtime.commands.config import ConfigError, ServeOptions
 from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS
@@ -38,7 +39,6 @@ from understudy.runtime.commands.target import Target
 from understudy.stores import EventLogBounds
 
 DEMO = "understudy.runtime.demo:server"
-PATIENCE = 20.0
 
 Serve = Callable[..., ServerProcess]
 
@@ -126,7 +126,7 @@ async def test_a_lame_duck_answers_on_until_its_time_is_over_or_it_is_the_last(
     asked.set()
     began = time.monotonic()
     with bind("127.0.0.1", 0) as sock:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await serve_until_stopped(
                 FakeNode(said), server(said), sock, None, asked, lame_duck=lame_duck, has_successor=lambda: others
             )
@@ -178,7 +178,7 @@ def test_an_http_server_that_is_not_installed_is_told_before_anything_is_bound(
 async def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
     with StopSignals() as signals:
         os.kill(os.getpid(), number)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             await signals.asked.wait()
 
 
@@ -207,7 +207,7 @@ async def test_the_end_of_the_starting_process_asks_to_stop(monkeypatch: pytest.
         await asyncio.sleep(0.01)
         assert not signals.asked.is_set()
         os.close(ours)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             await signals.asked.wait()
 
 

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE
 from edge.client import hosting, hosting_modern, put_to_sleep
 from edge.server import make_server
+from support.patience import PATIENCE
 from understudy.runtime import (
     ConfigurationError,
     Runtime,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge.call import PATIENCE
 from edge.client import Client, ModernClient, connected, hosting, hosting_modern, put_to_sleep
 from edge.server import Stage, make_server
 from mcp.server.mcpserver import MCPServer
+from support.patience import PATIENCE
 from understudy.actors.session.state_update import MOST_ONCE
 from understudy.runtime import (
     AuditEntry,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.patience import PATIENCE
 from understudy.actors import Elsewhere
 from understudy.actors.session.exchange import Exchange
 from understudy.runtime.streams import left_streams
@@ -22,7 +23,7 @@ async def test_a_finished_stream_is_forgotten_in_time_though_nothing_else_happen
     table.name(Address.new("session"), exchange)
     exchange.resolve({})
     assert table.stats()["streams_kept"] == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while table.stats()["streams_kept"]:
             await asyncio.sleep(0.01)
     assert table.stats()["streams_sessions"] == 0
@@ -108,7 +109,7 @@ async def test_the_owner_is_told_when_nothing_is_kept_of_a_session_any_more(monk
     table.end(ended)
     assert emptied == [ended]
     table.left(expired, await stand(table, expired))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while table.holds(expired):
             await asyncio.sleep(0.01)
     assert emptied == [ended, expired]

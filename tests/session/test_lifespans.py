@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from mcp.server.mcpserver import MCPServer
 from session.servers import ACME, Log, server_called, until
-from session.visitor import PATIENCE, RPCError, hosted
+from session.visitor import RPCError, hosted
+from support.patience import PATIENCE
 from understudy.actors.session.servers import Servers
 from understudy.runtime import HostingError, Session, TenantContext
 

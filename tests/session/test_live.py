@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from mcp.server.mcpserver import MCPServer
 from mcp.types import ToolAnnotations
-from session.visitor import PATIENCE, hosted
+from session.visitor import hosted
+from support.patience import PATIENCE
 from understudy.actors.session import LiveObjects, SessionError
 from understudy.runtime import Session
 

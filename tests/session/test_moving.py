@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from session.stagehand import Stagehand
-from session.visitor import PATIENCE, Kept, Visitor, hosted
+from session.visitor import Kept, Visitor, hosted
+from support.patience import PATIENCE
 from support.permits import Permits
 from understudy.actors import Elsewhere, NodeDraining, RegistryFull
 from understudy.actors.session.exchange import Exchange

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from mcp.server.mcpserver import MCPServer
 from session.stagehand import Stagehand
-from session.visitor import PATIENCE, RPCError, Visitor, hosted
+from session.visitor import RPCError, Visitor, hosted
+from support.patience import PATIENCE
 from understudy.runtime import Session
 from understudy.runtime.demo import server as demo
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 from session.stagehand import Stagehand
-from session.visitor import PATIENCE, RPCError, hosted
+from session.visitor import RPCError, hosted
+from support.patience import PATIENCE
 from understudy.runtime.demo import server as demo
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
+from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import Runtime
 from understudy.stores import Address, MemoryStore
@@ -18,7 +19,6 @@ from understudy.stores import Address, MemoryStore
 HANDSHAKE = "2025-11-25"
 MODERN = "2026-07-28"
 ERAS = ("handshake", "modern")
-PATIENCE = 10.0
 """Seconds; what is waited for takes a small part of one."""
 
 _CLIENT = {"name": "visitor", "version": "1"}

@@ -16,6 +16,7 @@ from nats import errors
 from support import free_port
 from support.certificates import self_signed
 from support.nats_keys import NKey, make_operator
+from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import StoreUnavailable
 from understudy.stores.nats.client import NatsClient, RequestInterruptedError
@@ -88,7 +89,7 @@ async def test_over_tls_with_a_certificate_of_our_own(nats_servers: Servers, tmp
     cert, key = self_signed(tmp_path / "tls")
     async with nats_servers(tls_cert=cert, tls_key=key, tls_client_ca=cert) as server:
         await _works(f"{server.url}?ca={cert}&cert={cert}&key={key}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(NatsUnavailable, match=r"client certificate|TLS|closed the connection"):
                 await connect(NatsSettings.from_url(f"{server.url}?ca={cert}"), name="test", deadline=1)
 
@@ -399,7 +400,7 @@ async def _impostor() -> AsyncGenerator[tuple[int, list[asyncio.StreamWriter]]]:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import (
     Address,
@@ -261,7 +262,7 @@ async def test_while_nats_is_away_every_call_says_so_and_then_what_was_acknowled
                 await call
             assert caught.value.outcome_unknown is False
         await server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not store.stats()["connected"]:
                 await asyncio.sleep(0.01)
         for address, number in acknowledged.items():

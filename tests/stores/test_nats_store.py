@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import (
@@ -595,7 +596,7 @@ async def _walk(store: NatsStore, *, limit: int) -> list[object]:
 
 
 async def _until_connected(store: NatsStore) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await store.ping()

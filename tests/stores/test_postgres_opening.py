@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from support.patience import PATIENCE
 from support.ports import free_port
 from support.postgres import PASSWORD, PgBouncer, PostgresServer, fresh_database_name, postgres_url
 from understudy.stores import (
@@ -104,7 +105,7 @@ async def test_a_server_that_says_nothing_costs_the_timeout() -> None:
         settings = PostgresSettings.from_url(postgres_url(port, "x", user="u", password=SECRET))
         with pytest.raises(PostgresUnavailable, match=r"did not answer within 0\.2 s"):
             await PostgresStore.open(settings, timeout=0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await left.wait()
 
 

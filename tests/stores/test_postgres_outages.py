@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from support.fault_proxy import FaultProxy
+from support.patience import PATIENCE
 from support.postgres import (
     PgBouncer,
     PostgresServer,
@@ -81,7 +82,7 @@ async def new(store: PostgresStore) -> Address:
 
 
 async def well_again(store: PostgresStore) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 return await store.ping()
@@ -195,7 +196,7 @@ async def test_a_session_that_the_server_ends_is_made_anew(server: PostgresServe
         ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'understudy store'"
         await admin.execute(ends)
         # It said so while nothing was under way: nothing is in doubt, and nobody notices.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while store.stats()["connections"]:
                 await asyncio.sleep(0.01)
         assert (await store.claim(address, owner="node-2")).epoch == 2
@@ -228,7 +229,7 @@ async def test_a_statement_that_waits_too_long_is_taken_back(server: PostgresSer
         assert "within 0.3 s" in str(error)
         assert error.outcome_unknown
         assert time.monotonic() - began < 2
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
                 await asyncio.sleep(0.01)
         await admin.execute("ROLLBACK")
@@ -304,7 +305,7 @@ async def test_a_server_that_becomes_read_only_refuses_writes_and_heals(server: 
         await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await admin.execute("SELECT pg_reload_conf()")
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 error = None
                 while error is None:
                     error = await _outcome(store.touch(address, epoch=1, ttl=1000.0))
@@ -348,7 +349,7 @@ async def test_rights_that_were_taken_away_are_named(server: PostgresServer, sch
         # A password that changes is noticed at the next connection.
         await admin.execute(f"ALTER ROLE {role} PASSWORD 'y'")
         await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while store.stats()["connections"]:
                 await asyncio.sleep(0.01)
         error = await _outcome(store.load(address))

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from support.certificates import self_signed
+from support.patience import PATIENCE
 from support.postgres import PASSWORD, SUPERUSER, PostgresServer, postgres_missing, postgres_programs
 from understudy.stores import Address, StoreUnavailable, open_store
 from understudy.stores.postgresql.errors import PostgresReadOnly, PostgresRefused
@@ -96,7 +97,7 @@ async def test_a_fail_over_is_followed_to_the_server_that_takes_writes(
     admin = await asyncpg.connect(standby.url())
     assert await admin.fetchval("SELECT pg_promote()")
     await admin.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await store.ping()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 import pytest
 from hypothesis import settings
+from support.patience import PATIENCE
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name
 from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, EventLogBounds, SessionStore, StaleEpoch, StoreUnavailable, open_store
@@ -106,7 +107,7 @@ async def test_a_row_that_another_holds_delays_nobody_else(postgres_server: Post
                 address: tasks.create_task(store.save(address, epoch=1, version=2, snapshot=b"two", ttl=60.0))
                 for address in addresses
             }
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(save for address, save in saves.items() if address != held))
             assert not saves[held].done()
             claims = await asyncio.gather(*(store.claim(a, owner="node-2") for a in addresses if a != held))
@@ -307,7 +308,7 @@ async def test_a_connection_that_nothing_needs_is_closed_and_made_again(postgres
     async with opened(fresh(postgres_server)) as store:
         store._lanes._idle_seconds = 0.05
         address = await new(store)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while store.stats()["connections"]:
                 await asyncio.sleep(0.01)
         assert (await store.claim(address, owner="node-2")).epoch == 2

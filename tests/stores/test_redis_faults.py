@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.certificates import self_signed
 from support.fault_proxy import FaultProxy
+from support.patience import PATIENCE
 from support.ports import free_port
 from support.redis import RedisServer, fresh_prefix, wait_until
 from understudy.stores import (
@@ -66,7 +67,7 @@ async def _save(store: SessionStore, address: Address, version: int = 2, snapsho
 
 async def _back(store: RedisStore) -> None:
     """Return when Redis is within reach again."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await store.ping()
@@ -424,7 +425,7 @@ async def test_a_server_that_loads_its_data_is_said_and_waited_for(redis_servers
             server.kill()
             server.start(ready=False)
             said: list[StoreUnavailable] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while (record := await _loaded(store, address, said)) is None:
                     await asyncio.sleep(0.02)
             assert record.snapshot == b"one"
@@ -765,7 +766,7 @@ async def test_sentinels_lead_to_the_new_primary(redis_servers: Servers) -> None
                 address = await _new(store)
                 await _save(store, address)
                 primary.kill()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE):
                     while True:
                         try:
                             record = await store.claim(address, owner="node-2")

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 from hypothesis import settings
+from support.patience import PATIENCE
 from support.redis import RedisCluster, RedisServer, fresh_prefix, wait_until
 from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import Address, SessionStore, StoreUnavailable
@@ -184,7 +185,7 @@ async def test_a_primary_of_a_cluster_that_is_away_costs_its_own_records_only(re
         with pytest.raises(StoreUnavailable):
             await store.ping()
         away.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     assert all(await asyncio.gather(*(store.load(address) for address in addresses)))

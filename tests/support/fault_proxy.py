@@ -8,6 +8,8 @@ import struct
 from contextlib import suppress
 from typing import Literal, Self
 
+from .patience import PATIENCE
+
 Direction = Literal["up", "down"]
 """To the server, or from it."""
 
@@ -51,7 +53,7 @@ class FaultProxy:
 
     async def broken(self) -> None:
         """Return when `cut_after` has struck."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await self._broken.wait()
 
     def cut(self, *, reset: bool = False) -> None:

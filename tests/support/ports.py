@@ -34,12 +34,14 @@ def free_port() -> int:
     raise AssertionError("there is always a next one")
 
 
-def port_before_one_that_is_free() -> int:
-    """A port that nobody listened on a moment ago, nor on the one after it."""
-    while True:
-        port = free_port()
-        if _free(port + 1):
+def first_of_free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listened on a moment ago."""
+    for port in _next:
+        if all(_free(port + number) for number in range(count)):
+            for _ in range(count - 1):
+                next(_next)
             return port
+    raise AssertionError("there is always a next one")
 
 
 def _free(port: int) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from .patience import PATIENCE
 from .ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,8 @@ class ServerProcess:
         port: int | None = None,
         command: Sequence[str] = UNDERSTUDY,
         ready: str | None = "/readyz",
-        start_timeout: float = 20,
-        stop_timeout: float = 15,
+        start_timeout: float = PATIENCE,
+        stop_timeout: float = PATIENCE,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from .patience import PATIENCE
 from .ports import free_port
 from .server import ROOT
 
@@ -33,7 +34,6 @@ http {{
     include {config};
 }}
 """
-PATIENCE = 10.0
 
 
 def find_balancer(name: str) -> str | None:

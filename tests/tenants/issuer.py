@@ -34,8 +34,9 @@ def public_jwk(number: int, algorithm: str = "RS256", **more: Any) -> dict[str, 
 
 def claims(**changed: Any) -> dict[str, Any]:
     """Good claims; those of value None are left out."""
+    # Long, as some are made when tests are collected.
     now = int(time.time())
-    good = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 600, "sub": "ada", "tenant": "acme", "scope": "use read"}
+    good = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 86_400, "sub": "ada", "tenant": "acme", "scope": "use read"}
     return {name: value for name, value in {**good, **changed}.items() if value is not None}
 
 

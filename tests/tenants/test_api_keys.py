@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import PATIENCE
 from tenants.asking import ask, in_era, knock, refusal, request
 from understudy.runtime import (
     ApiKey,
@@ -250,13 +251,12 @@ async def test_one_request_looks_at_the_file_and_the_others_do_not_wait(
     # What a file system that hangs is like: opening it waits for a writer.
     (tmp_path / "pipe").rename(file)
     clock.now += 5
-    monkeypatch.setattr("understudy.runtime.credentials.api_key_file.READ_TIMEOUT", 0.1)
+    monkeypatch.setattr("understudy.runtime.credentials.api_key_file.READ_TIMEOUT", 1.0)
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(ask(keys, text))
         await asyncio.sleep(0.01)
-        async with asyncio.timeout(0.05):
-            for _ in range(10):
-                assert (await ask(keys, text)).principal == "ada"
+        for _ in range(10):
+            assert (await ask(keys, text)).principal == "ada"
         assert not looking.done()
     assert looking.result().principal == "ada"
     assert keys.stats()["key_reload_failures_total"] == 1
@@ -275,7 +275,7 @@ async def test_a_look_whose_request_was_cancelled_is_made_again(tmp_path: Path) 
         looking = tasks.create_task(ask(keys, new))
         await asyncio.sleep(0)
         looking.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             clock.now += 5
             try:

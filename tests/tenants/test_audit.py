@@ -16,6 +16,7 @@ from edge.client import Client, hosting, hosting_modern, initialize_params, put_
 from edge.server import Stage, make_server
 from mcp.server.mcpserver.exceptions import ToolError
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.session import TenantContext
 from understudy.runtime import (
     Audit,
@@ -54,7 +55,7 @@ class Trail(list[AuditEntry]):
 
     async def told(self, count: int) -> list[AuditEntry]:
         """The first `count` entries; no more come."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self) < count:
                 await asyncio.sleep(0)
         for _ in range(20):
@@ -140,7 +141,7 @@ async def test_a_call_that_is_cancelled_is_told_as_such() -> None:
     async with audited(stage) as (client, trail):
         await client.open()
         call = client.begin_tool(_waiting_tool(), id="my-call")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await stage.began.wait()
         await client.notify("notifications/cancelled", {"requestId": "my-call"})
         await call.answered()
@@ -282,7 +283,7 @@ async def test_lines_of_json_survive_that_the_file_is_moved_away(tmp_path: Path)
         file.rename(tmp_path / "audit.1")
         await client.tool("increment")
         await _lines(file, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             # Counted by the thread that has just written.
             while (stats := client.runtime.stats())["audit_written_total"] < 2:
                 await asyncio.sleep(0.005)
@@ -414,7 +415,7 @@ async def test_a_sink_that_never_comes_back_does_not_keep_the_node_from_stopping
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(audit_module, "PATIENCE", 0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         async with AuditTrail(Audit(Slow(), "block"), node="n") as trail:
             for _ in range(3):
                 trail.note(_entry())
@@ -449,7 +450,7 @@ def _entry() -> AuditEntry:
 
 
 async def _lines(file: Path, count: int) -> list[dict[str, Any]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             lines = file.read_text().splitlines() if file.exists() else []  # noqa: ASYNC240
             if len(lines) >= count:

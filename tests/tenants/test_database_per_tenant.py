@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from support.patience import PATIENCE
 from support.postgres import PostgresServer, fresh_database_name
 from tenants import rows
 from tenants.rows import Database, offering
@@ -80,7 +81,7 @@ async def test_each_tenant_has_its_database_and_the_least_used_pool_makes_way(sh
 
 async def until_connections(shop: Database, number: int) -> None:
     """The connections of the app are at most so many."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await shop.admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", shop.role) > number:
             await asyncio.sleep(0.02)
 

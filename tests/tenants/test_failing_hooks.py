@@ -12,6 +12,7 @@ from edge.client import Client, ModernClient, hosting, hosting_modern
 from edge.test_session_ids import by_bearer
 from mcp.server.mcpserver import MCPServer
 from mcp_types import NotificationParams
+from support.patience import PATIENCE
 from understudy.runtime import Limits, Session, TenantContext, current_tenant
 
 
@@ -136,9 +137,9 @@ async def test_others_are_answered_however_it_ends(era: str, where: str, end: st
         if era == "handshake":
             await good.open()
         for _ in range(2):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await use(evil)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await good.tool("call") == "answered"
             if era == "handshake":
                 await good.open()

@@ -19,6 +19,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, ListToolsResult, NotificationParams, TextContent, Tool
 from nats.aio.client import Client as NatsClient
+from support.patience import PATIENCE
 from understudy.runtime import (
     NoSession,
     Runtime,
@@ -343,7 +344,7 @@ async def test_the_node_that_runs_a_call_asks_for_the_secret_itself_and_none_cro
             assert asked == ["acme"]
             assert other.runtime.stats()["tenant_secrets_loads_total"] == 0
             assert owner.runtime.stats()["tenant_secrets_loads_total"] == 1
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not any(b"initialize" in data or len(data) > 200 for data in carried):
                     await asyncio.sleep(0.01)
         assert not any(b"token-that-stays" in data for data in carried)

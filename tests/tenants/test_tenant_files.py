@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.patience import PATIENCE
 from tenants.running import as_tenant
 from understudy.actors.session.tenants import folders as folders_module
 from understudy.actors.session.tenants.errors import FilesBusy, FilesUnavailable, NotOffered
@@ -121,7 +122,7 @@ async def test_a_cancelled_write_leaves_nothing_behind(root: Path) -> None:
                     await file.write(b"x")
                     await asyncio.Event().wait()
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 task = asyncio.get_running_loop().create_task(write())
                 while not home(root).exists() or not os.listdir(home(root)):
                     await asyncio.sleep(0.01)
@@ -609,7 +610,7 @@ async def test_a_slow_disk_holds_up_neither_the_event_loop_nor_other_tenants(
                 with pytest.raises(FilesUnavailable, match=r"within 0\.2 s"):
                     await slow.files.exists("a")
                 go_on.set()
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     while helpers.stats()["files_waiting_or_running"] or folders._queues:
                         await asyncio.sleep(0.01)
                 assert not await slow.files.exists("a")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mcp.server.mcpserver.exceptions import ToolError
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
+from support.patience import PATIENCE
 from understudy.actors.session import TenantContext
 from understudy.runtime import ConfigurationError, Forbidden, Runtime, Unauthenticated
 from understudy.runtime.telemetry.metrics import render_metrics
@@ -283,7 +284,7 @@ async def test_a_full_mailbox_is_a_refusal_of_its_tenant() -> None:
     async with hosting(make_server(stage), tenants=who, mailbox_size=1) as client:
         await ann(client).open()
         calls = [client.begin_tool("hold") for _ in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await calls[2].answered()
         assert calls[2].status == 429
         assert scrape(client.runtime)["refusals_total", "acme", "429"] == 1
@@ -300,7 +301,7 @@ async def test_open_streams_are_counted_while_they_are_open() -> None:
         await standing.started()
         assert scrape(client.runtime)["streams_open", "acme"] == 1
         standing.disconnect()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while scrape(client.runtime)["streams_open", "acme"]:
                 await asyncio.sleep(0.01)
 
