@@ -17,9 +17,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from ..runtime import Runtime, sse
+from ..runtime import Runtime
 from ..runtime.commands.http_servers import HTTP_SERVERS
 from ..runtime.commands.serve import bind
+from ..runtime.edge import sse
 from ..runtime.wire.http import SSE_HEADERS, disconnected
 from .asgi import ASGIApp
 from .noisy_loop import by_name
