@@ -73,7 +73,7 @@ async def bench_limits(effort: Effort, progress: Progress) -> Report:
     plain, some, all_of_them, _ = series
     comparisons = (
         ratio("with calls a minute and in flight / without", some, plain, TARGET),
-        ratio("with every limit / without", all_of_them, plain),
+        ratio("with every limit / without", all_of_them, plain, TARGET),
     )
     return Report("limits", (Scenario("one local call at a time", tuple(series), comparisons),), effort.quick)
 
@@ -92,9 +92,13 @@ async def _bare_check(stack: AsyncExitStack, tasks: TaskOwner) -> Any:
     async def run(operations: int) -> None:
         for _ in range(operations):
             call = Call(next(ids), "tools/call", None, tenant, _EXCHANGE)
-            for waiting in (limiter.permits.enter(call, session), limiter.begin(call, session, read_only=False)):
-                if waiting is not None:
-                    await waiting
+            entering = limiter.permits.enter(call, session)
+            if entering is not None:
+                await entering
+            if call.allowance is not None:
+                beginning = call.allowance.begin(call, stateful=True, read_only=False)
+                if beginning is not None:
+                    await beginning
             call.let_go()
 
     return run

@@ -141,12 +141,15 @@ class Exchange(OneReader):
         """Bytes of the messages after this one."""
         return sum(map(len, (self._events or [])[max(number + 1 - self._first, 0) :]))
 
-    def resolve(self, result: Any) -> None:
-        """End the stream with the turn's result, or with an error if JSON cannot carry that."""
+    def resolve(self, result: Any, encoded: bytes | None = None) -> None:
+        """End the stream with the turn's result, or with an error if JSON cannot carry that.
+
+        `encoded`: the result as `encode` has made JSON of it, where somebody has.
+        """
         if self.finished:
             return
         try:
-            outcome = result_message(self.request_id, result)
+            outcome = result_message(self.request_id, result, encoded)
         except ValueError as error:
             # no-silent-loss: the turn is over and saved, so that the client must hear something.
             logger.error("the result of %s cannot be sent: %s", self.method, error)

@@ -108,11 +108,13 @@ class HandleCalls:
         return text_result(hosted.lowlevel, "The session is closed.")
 
     async def _open(self, call: Call, hosted: HostedServer) -> dict[str, Any]:
-        limits = self._limits
+        limits, allowance = self._limits, call.allowance
+        if allowance is not None:
+            beginning = allowance.begin(call, stateful=False, read_only=False)
+            if beginning is not None:
+                await beginning
         if limits is None:
             return await self._opened(call, hosted)
-        if (beginning := limits.begin(call, None, read_only=False)) is not None:
-            await beginning
         if (opening := limits.opening(call.tenant)) is not None:
             await opening
         try:
@@ -145,7 +147,7 @@ class HandleCalls:
                 return await self.serve(call, hosted, tool)
             if self.declares_handle(hosted, tool):
                 return await self._hand_on(call, hosted)
-        result = await serve_stateless(call, hosted, self._helpers, self._limits)
+        result = await serve_stateless(call, hosted, self._helpers)
         if call.method == "tools/list":
             hosted.tools.note(result["tools"])
             if hosted.tools.offer_sessions:

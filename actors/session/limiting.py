@@ -1,33 +1,46 @@
-"""`CallLimits`: the seam behind which it is said how much a tenant, or a session, may use."""
+"""`Allowance`, `CallLimits`: the seams behind which it is said how much a tenant, or a session, may use."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...stores import Address
 from .tenant import TenantContext
 
 if TYPE_CHECKING:
     from .messages import Call
 
-__all__ = ["CallLimits"]
+__all__ = ["Allowance", "CallLimits"]
 
 
-class CallLimits(Protocol):
-    """Asked by the session actor, and around modern calls without one (`session` is None). Must be quick."""
+class Allowance(Protocol):
+    """What one call may use. Whoever brings a call has it entered, and leaves this with it: see `Call.allowance`.
 
-    def begin(self, call: Call, session: Address | None, *, read_only: bool) -> Awaitable[None] | None:
+    Asked by what runs the call, the session actor or whoever serves calls without one. Must be quick.
+    """
+
+    @property
+    def bounds_results(self) -> bool:
+        """Whether `check_result` has to be asked."""
+        ...
+
+    @property
+    def bounds_state(self) -> bool:
+        """Whether `max_state` has to be asked."""
+        ...
+
+    def begin(self, call: Call, *, stateful: bool, read_only: bool) -> Awaitable[None] | None:
         """`call` is about to run its handler. Something to await where that cannot be told at once.
 
-        `read_only`: of a tool, that it is annotated so. A call that this refuses has not run, and counts for nothing.
+        `stateful`: in a session. `read_only`: of a tool, that it is annotated so. A call that this refuses has not run,
+        and counts for nothing.
 
         Raises:
             LimitExceeded: It must not.
         """
         ...
 
-    def check_result(self, call: Call, session: Address | None, result: dict[str, Any]) -> None:
+    def check_result(self, call: Call, result: dict[str, Any], *, stateful: bool) -> None:
         """`call` has run, and `result` is what its client is about to get; nothing that it changed is saved yet.
 
         Raises:
@@ -35,9 +48,13 @@ class CallLimits(Protocol):
         """
         ...
 
-    def max_state(self, tenant: TenantContext, present: int, most: int) -> int:
-        """How many bytes the state of a session, which takes `present`, may take after this turn: at most `most`."""
+    def max_state(self, present: int, most: int) -> int:
+        """How many bytes the state of the session, which takes `present`, may take after this turn: at most `most`."""
         ...
+
+
+class CallLimits(Protocol):
+    """Told of what sessions keep, and of sessions that come."""
 
     def state_changed(self, tenant: str, grown: int) -> None:
         """A session's saved state takes so many bytes more, or, negative, less."""

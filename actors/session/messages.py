@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from ..envelope import Envelope
+    from .limiting import Allowance
     from .session_actor import SessionActor
     from .surface import Surface
 
@@ -65,8 +66,12 @@ class Call:
     """Told once of the outcome, which the exchange has by then, and of the result if there is one."""
     over: LimitExceeded | None = None
     """The limit that it was refused by, if it was."""
+    allowance: Allowance | None = None
+    """What its tenant and its session may use; None where that has no limits."""
     release: Callable[[Call], None] | None = None
     """Called once when the call has its outcome: it is in flight no more."""
+    encoded: tuple[dict[str, Any], bytes] | None = None
+    """A result of its handler's, and that as JSON: if it comes to be the outcome, it need not be encoded again."""
 
     def resolve(self, result: Any) -> None:
         """`Reply`: the turn is over and what it changed is saved."""
@@ -74,7 +79,11 @@ class Call:
             return
         if self.actor is not None:
             self.actor.forget(self)
-        self.exchange.resolve(result)
+        encoded, self.encoded = self.encoded, None
+        if encoded is not None and encoded[0] is result:
+            self.exchange.resolve(result, encoded[1])
+        else:
+            self.exchange.resolve(result)
         self._ended(result)
 
     def fail(self, error: BaseException) -> None:
@@ -160,8 +169,8 @@ class Merge:
 
     before: bytes
     after: bytes
-    tenant: TenantContext
-    """Whose limits the state is held to."""
+    allowance: Allowance | None = None
+    """What the state is held to."""
 
 
 @dataclass(slots=True, eq=False)

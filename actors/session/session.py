@@ -15,6 +15,7 @@ from .tenants.running import refuse_others
 
 if TYPE_CHECKING:
     from .dispatch import CallDispatch
+    from .limiting import Allowance
     from .live import LiveObjects
     from .tenant import TenantContext
 
@@ -32,7 +33,6 @@ class TurnSession(Notifier):
 
     __slots__ = (
         "_checkpoint",
-        "_held_by_tenant",
         "_live",
         "_max_state",
         "_method",
@@ -40,6 +40,7 @@ class TurnSession(Notifier):
         "_over",
         "_state",
         "_tool",
+        "allowance",
         "dispatch",
         "id",
         "node",
@@ -58,13 +59,14 @@ class TurnSession(Notifier):
         tool: object,
         saved: bytes,
         max_state: int,
-        held_by_tenant: bool,
         read_only: bool,
         live: Callable[[], LiveObjects],
         checkpoint: Callable[[TurnSession, bytes], Awaitable[None]],
         notify: Callable[[str, dict[str, Any] | None], Awaitable[None]],
         dispatch: CallDispatch | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
+        """`allowance`: says whether the state may take less than `max_state`."""
         self.id = id
         """The session's id: `Mcp-Session-Id` in the handshake era, the state handle in the modern one."""
         self.tenant = tenant
@@ -77,8 +79,7 @@ class TurnSession(Notifier):
         self.saved = saved
         """The packed state that this turn's changes are told by: as it began, or as it last saved."""
         self._max_state = max_state
-        self._held_by_tenant = held_by_tenant
-        """`max_state` is a limit of the tenant's."""
+        self.allowance = allowance
         self._state: dict[str, Any] | None = None
         self._live = live
         self._checkpoint = checkpoint
@@ -173,8 +174,11 @@ class TurnSession(Notifier):
         """
         if self._state is None:
             return None
+        most, allowance = self._max_state, self.allowance
+        if allowance is not None and allowance.bounds_state:
+            most = allowance.max_state(len(self.saved), most)
         state = dict(self._state) if self.read_only else self._state
-        packed = pack_state(state, self._max_state, by_tenant=self._held_by_tenant)
+        packed = pack_state(state, most, by_tenant=most < self._max_state)
         if packed == self.saved:
             return None
         if self.read_only:

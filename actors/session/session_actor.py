@@ -154,7 +154,9 @@ class SessionActor(ServedSession):
                 await self.tell(message.method, message.params)
             return self._update(message.update) if kind is Update else None
         if kind is Merge:
-            most = self._max_state(message.tenant)
+            most, allowance = self._kind.max_state, message.allowance
+            if allowance is not None and allowance.bounds_state:
+                most = allowance.max_state(len(self.snap.state), most)
             by_tenant = most < self._kind.max_state
             merged = merge_states(self.snap.state, message.before, message.after, most, by_tenant=by_tenant)
             self._next = replace(self.snap, state=merged)
@@ -235,9 +237,9 @@ class SessionActor(ServedSession):
             return self._move_beside(call)
         if call.cancelled:
             raise RequestCancelled
-        limits = self._kind.limits
-        if limits is not None:
-            beginning = limits.begin(call, self._cell.address, read_only=read_only)
+        allowance = call.allowance
+        if allowance is not None:
+            beginning = allowance.begin(call, stateful=True, read_only=read_only)
             if beginning is not None:
                 await call.run(beginning)
         turn = self._begin_turn(call, tool, dispatch, read_only=read_only)
@@ -252,8 +254,8 @@ class SessionActor(ServedSession):
                 work = hosted.hiding.ask(call.surface, partial(ask, dispatch, method), method, params)
             # What follows it is not the handler's any more: a call that is cancelled now has had its effect.
             result = await call.run(work)
-            if limits is not None:
-                limits.check_result(call, self._cell.address, result)
+            if allowance is not None and allowance.bounds_results:
+                allowance.check_result(call, result, stateful=True)
             await self.settle()
             if tool is not None and result.get("isError"):
                 # all-or-nothing: a tool that failed changes nothing, though its failure is a result on the wire.
@@ -266,7 +268,7 @@ class SessionActor(ServedSession):
             elif method in PROTOCOL_WRITES:
                 self._next = after_write(self._next or self.snap, method, params)
             if access is Access.SHARED and not read_only and (changed := turn.changed_state()) is not None:
-                await self._kind.merge(self._cell.address, turn.saved, changed, call.tenant)
+                await self._kind.merge(self._cell.address, turn.saved, changed, call.allowance)
             return result
         except Exception as error:
             await self.settle()
@@ -308,7 +310,6 @@ class SessionActor(ServedSession):
     # State
 
     def _begin_turn(self, call: Call, tool: object, dispatch: CallDispatch, *, read_only: bool) -> TurnSession:
-        most = self._max_state(call.tenant)
         return TurnSession(
             id=self._cell.address.id,
             tenant=call.tenant,
@@ -316,18 +317,14 @@ class SessionActor(ServedSession):
             method=call.method,
             tool=tool,
             saved=self.snap.state,
-            max_state=most,
-            held_by_tenant=most < self._kind.max_state,
+            max_state=self._kind.max_state,
+            allowance=call.allowance,
             read_only=read_only,
             live=self._live_objects,
             checkpoint=self._checkpoint,
             notify=self.tell,
             dispatch=dispatch,
         )
-
-    def _max_state(self, tenant: TenantContext) -> int:
-        limits, most = self._kind.limits, self._kind.max_state
-        return most if limits is None else limits.max_state(tenant, len(self.snap.state), most)
 
     def _live_objects(self) -> LiveObjects:
         if self._live is None:
@@ -336,7 +333,7 @@ class SessionActor(ServedSession):
 
     async def _checkpoint(self, turn: TurnSession, state: bytes) -> None:
         if turn is not self._turn:  # an interleaved one
-            await self._kind.merge(self._cell.address, turn.saved, state, turn.tenant)
+            await self._kind.merge(self._cell.address, turn.saved, state, turn.allowance)
             return
         saving = replace(self._next or self.snap, state=state)
         await self._cell.save(saving.pack())

@@ -16,7 +16,7 @@ from .tenant import TenantContext
 
 if TYPE_CHECKING:
     from ..registry import Registry
-    from .limiting import CallLimits
+    from .limiting import Allowance, CallLimits
     from .relay import Relay
     from .servers import Servers
     from .tenants.helpers import TenantHelpers
@@ -72,9 +72,9 @@ class SessionKind:
         self.opened: Callable[[Address, SessionSnapshot], None] | None = None
         """Told of each session when its first snapshot is saved. Must be quick, and not raise."""
 
-    async def merge(self, address: Address, before: bytes, after: bytes, tenant: TenantContext) -> None:
-        """Save what an interleaved turn, of a call by `tenant`, changed from `before` to `after`, in an exclusive turn
-        of its own.
+    async def merge(self, address: Address, before: bytes, after: bytes, allowance: Allowance | None) -> None:
+        """Save what an interleaved turn, of a call with `allowance`, changed from `before` to `after`, in an exclusive
+        turn of its own.
 
         Raises:
             StateError: The merged state is too large.
@@ -82,7 +82,7 @@ class SessionKind:
         """
         assert self.registry is not None
         try:
-            await self.registry.ask(address, Merge(before, after, tenant), timeout=self.answer_timeout, inner=True)
+            await self.registry.ask(address, Merge(before, after, allowance), timeout=self.answer_timeout, inner=True)
         except Elsewhere as error:
             # never-run-twice: only the merge has not run; the turn has.
             text = f"{address} has left for another node; what this turn changed was not saved"

@@ -13,7 +13,6 @@ from .errors import RequestCancelled
 from .hiding import unheard
 from .hosting import HostedServer
 from .kernel import on_request
-from .limiting import CallLimits
 from .messages import Call
 from .session import CURRENT
 from .tenants.foreign import refuse_foreign_uris
@@ -48,9 +47,7 @@ def _resources(params: dict[str, Any] | None) -> list[Any]:
     return cast("list[Any]", uris) if isinstance(uris, list) else []
 
 
-async def serve_stateless(
-    call: Call, hosted: HostedServer, helpers: TenantHelpers | None, limits: CallLimits | None = None
-) -> dict[str, Any]:
+async def serve_stateless(call: Call, hosted: HostedServer, helpers: TenantHelpers | None) -> dict[str, Any]:
     """Run one modern-era request on the tenant's surface and return its result.
 
     Raises:
@@ -66,9 +63,10 @@ async def serve_stateless(
     try:
         if call.cancelled:
             raise RequestCancelled
-        if limits is not None:
+        allowance = call.allowance
+        if allowance is not None:
             tool = (call.params or {}).get("name") if call.method == "tools/call" else None
-            beginning = limits.begin(call, None, read_only=hosted.tools.is_read_only(tool))
+            beginning = allowance.begin(call, stateful=False, read_only=hosted.tools.is_read_only(tool))
             if beginning is not None:
                 await call.run(beginning)
         refuse_foreign_uris(call.method, call.params, call.tenant.tenant)
@@ -80,8 +78,8 @@ async def serve_stateless(
                 call.unheard = await unheard(hosted, call.surface, _resources(call.params))
             work = hosted.hiding.ask(call.surface, partial(ask, dispatch, call.method), call.method, call.params)
         result = redacted_result(helpers, await call.run(work))
-        if limits is not None:
-            limits.check_result(call, None, result)
+        if allowance is not None and allowance.bounds_results:
+            allowance.check_result(call, result, stateful=False)
         return result
     except Exception as error:
         if (told := redacted_error(helpers, error)) is not error:

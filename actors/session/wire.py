@@ -173,8 +173,11 @@ def _mended(value: Any, depth: int) -> Any:
     return value
 
 
-def result_message(request_id: RequestId | None, result: dict[str, Any]) -> bytes:
-    """A JSON-RPC response. Raises ValueError as `encode` does."""
+def result_message(request_id: RequestId | None, result: dict[str, Any], encoded: bytes | None = None) -> bytes:
+    """A JSON-RPC response. `encoded`: the result as JSON, where it is known. Raises ValueError as `encode` does."""
+    if encoded is not None:
+        id = b"%d" % request_id if type(request_id) is int else encode(request_id)
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, encoded)
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 

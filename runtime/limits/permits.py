@@ -10,10 +10,9 @@ from ...actors.session import TenantContext
 from ...actors.session.messages import Call
 from ...stores import Address
 from .counters import CountersUnavailable
-from .limits import Limits
 from .pool import Exhausted, Pool
 from .refusing import over_use, unchecked
-from .session_use import OpenStream, SessionUse
+from .session_use import OpenStream
 from .usage import Usage
 
 __all__ = ["NOT_METERED", "Permits"]
@@ -42,53 +41,15 @@ class Permits:
         Raises:
             LimitExceeded: It may not; nothing is counted.
         """
+        if call.method in NOT_METERED:
+            return self._enter_special(call)
+        allowance = self._usage.allowance(call.tenant, session)
+        return None if allowance is None else allowance.enter(call)
+
+    def _enter_special(self, call: Call) -> Awaitable[None] | None:
         limits = self._usage.limits(call.tenant)
         if limits is None:
             return None
-        if call.method in NOT_METERED:
-            return self._enter_special(call, limits)
-        most = limits.calls_in_flight
-        own = None if session is None else limits.per_session.calls_in_flight
-        if most is None and own is None:
-            return None
-        of_session = None
-        if own is not None and session is not None:
-            of_session = self._usage.of_session(session, call.tenant)
-            if of_session.in_flight >= own:
-                raise self._usage.refuse(over_use("calls_in_flight", own, 1.0, of_session=True))
-        pool = None if most is None else self._usage.of(call.tenant.tenant).in_flight
-        if pool is not None and most is not None and not pool.take(most):
-            return self._enter_slowly(call, most, pool, own, of_session)
-        self._entered(call, pool, of_session)
-        return None
-
-    def _entered(self, call: Call, pool: Pool | None, session: SessionUse | None) -> None:
-        if session is not None:
-            session.in_flight += 1
-
-        def release(call: Call) -> None:
-            if session is not None:
-                session.in_flight -= 1
-            if pool is not None:
-                pool.put_back()
-
-        call.release = release
-
-    async def _enter_slowly(
-        self, call: Call, most: int, pool: Pool, own: int | None, session: SessionUse | None
-    ) -> None:
-        try:
-            await pool.draw(most)
-        except Exhausted as full:
-            raise self._usage.refuse(over_use("calls_in_flight", most, full.retry_after)) from None
-        except CountersUnavailable:
-            raise self._usage.refuse(unchecked("calls_in_flight")) from None
-        if own is not None and session is not None and session.in_flight >= own:
-            pool.put_back()
-            raise self._usage.refuse(over_use("calls_in_flight", own, 1.0, of_session=True))
-        self._entered(call, pool, session)
-
-    def _enter_special(self, call: Call, limits: Limits) -> Awaitable[None] | None:
         if call.method == "initialize" and limits.sessions is not None:
             return self._open_session(call, limits.sessions)
         if call.method == LISTEN and limits.streams is not None:

@@ -64,10 +64,12 @@ class Pool:
     __slots__ = (
         "_changing",
         "_former",
+        "_high",
         "_limit",
         "_low",
         "_name",
         "_nothing_until",
+        "_relimit_at",
         "_reports",
         "_returns_at",
         "_sharing",
@@ -97,6 +99,8 @@ class Pool:
         self._sharing = sharing
         self._limit = 1
         self._low = -1
+        self._high = 0
+        """Within so many permits in hand, which is no more than a share, none need go back at once."""
         self._name: str = sharing.me()
         self._former: str | None = None
         self._reports = Reports(sharing.wall, sharing.next_serial)
@@ -104,6 +108,7 @@ class Pool:
         self._waiting = 0
         self._nothing_until = 0.0
         self._returns_at = 0.0
+        self._relimit_at = 0.0
         self._takes_before = 0
         self._takes_since = sharing.clock.monotonic()
 
@@ -111,19 +116,33 @@ class Pool:
 
     def take(self, limit: int) -> bool:
         """Take a token if one is in hand. Never waits."""
-        self._limit = limit
+        if limit != self._limit:
+            self._relimit(limit)
         tokens = self.tokens
         if tokens <= 0:
             return False
-        self.tokens = tokens - 1
+        tokens -= 1
+        self.tokens = tokens
         self.takes += 1
         if self.spends:
             self._reports.spend(1)
         else:
             self.in_use += 1
-        if tokens - 1 <= self._low and self._changing is None and not self._nothing_until:
+        if tokens <= self._low and self._changing is None and not self._nothing_until:
             self._change_soon()
         return True
+
+    def _relimit(self, limit: int) -> None:
+        """The limit is another one now. What was drawn under a higher one has to be drawn anew, though not more often
+        than now and then: where principals of one tenant have different plans, the limit changes with each call.
+        """
+        lower = limit < self._limit
+        self._limit = limit
+        self._nothing_until = 0.0
+        now = self._sharing.clock.monotonic()
+        if lower and now >= self._relimit_at:
+            self._relimit_at = now + LOOK_AGAIN
+            self.tokens = 0
 
     async def draw(self, limit: int) -> None:
         """Take a token, when one was drawn. Cancellation takes none.
@@ -149,10 +168,14 @@ class Pool:
 
     def put_back(self) -> None:
         """A permit is no longer in use."""
-        self.in_use -= 1
-        self.tokens += 1
+        in_use = self.in_use = self.in_use - 1
+        tokens = self.tokens + 1
+        if tokens + in_use > self._limit:
+            # It has become lower meanwhile.
+            tokens = max(0, self._limit - in_use)
+        self.tokens = tokens
         self._nothing_until = 0.0
-        if self._has_too_many and self._changing is None:
+        if tokens > self._high and self._changing is None and self._has_too_many:
             self._change_soon()
 
     def untake(self) -> None:
@@ -214,6 +237,7 @@ class Pool:
             self._reports.drop()
         ahead = 0 if leaving else self._ahead
         self._low = ahead // 2 if ahead else -1
+        self._high = ahead
         wanted = ahead + self._waiting
         self.tokens = min(self.tokens, wanted)
         asked = wanted - self.tokens

@@ -29,24 +29,28 @@ class PostPaid:
 
     __slots__ = (
         "_changing",
-        "_known",
+        "_dated",
         "_limit",
-        "_read_at",
         "_reports",
         "_returns_at",
         "_sharing",
         "_untold",
+        "fresh_until",
         "key",
+        "spent",
     )
 
     def __init__(self, key: str, sharing: Sharing) -> None:
         self.key = key
         self._sharing = sharing
         self._limit = 1
-        self._known = 0
-        self._read_at = float("-inf")
+        self.spent = 0
+        """In the last minute, as far as is known here."""
+        self.fresh_until = float("-inf")
+        """Monotonic seconds until which that is known well enough; then it is to be asked for in `may_begin`."""
         self._returns_at = 0.0
-        self._untold = 0
+        self._untold = self._dated = 0
+        """What the ledger does not have yet; how much of it is in reports."""
         self._reports = Reports(sharing.wall, sharing.next_serial)
         self._changing: asyncio.Task[bool] | None = None
 
@@ -54,11 +58,10 @@ class PostPaid:
         """Whether less than `limit` was spent in the last minute; None if that has to be looked up first."""
         self._limit = limit
         now = self._sharing.clock.monotonic()
-        if self._known + self._untold >= limit:
+        if self.spent >= limit:
             return False if now < self._returns_at else None
-        age = now - self._read_at
-        if age > FRESH and self._changing is None:
-            if age > STALE:
+        if now > self.fresh_until and self._changing is None:
+            if now > self.fresh_until + STALE - FRESH:
                 return None
             self._change_soon()
         return True
@@ -74,15 +77,15 @@ class PostPaid:
         if may is None:
             if not await asyncio.shield(self._changing or self._change_soon()):
                 raise CountersUnavailable("the counters of the limits are out of reach")
-            may = self._known + self._untold < limit
+            may = self.spent < limit
         if not may:
             raise Exhausted(max(self._returns_at - self._sharing.clock.monotonic(), 0.0))
 
     def spend(self, count: int) -> None:
-        """So much was spent just now."""
-        self._reports.spend(count)
-        self._untold += count
-        if self._untold > self._limit // SHARE and self._changing is None:
+        """So much was spent just now. It is dated when it is told, a second or two later at most."""
+        self.spent += count
+        untold = self._untold = self._untold + count
+        if untold > self._limit // SHARE and self._changing is None:
             self._change_soon()
 
     def _change_soon(self) -> asyncio.Task[bool]:
@@ -101,6 +104,9 @@ class PostPaid:
     async def _exchange(self) -> bool:
         sharing = self._sharing
         me = sharing.me()
+        if self._untold > self._dated:
+            self._reports.spend(self._untold - self._dated)
+            self._dated = self._untold
         reports = self._reports.write()
         serial, limit = self._reports.serial, self._limit
         telling = self._untold
@@ -121,8 +127,11 @@ class PostPaid:
             return False
         if not alone:
             self._reports.arrived(serial)
-        self._known, self._untold = used, self._untold - telling
-        now = self._read_at = sharing.clock.monotonic()
+        self._untold -= telling
+        self._dated -= telling
+        self.spent = used + self._untold
+        now = sharing.clock.monotonic()
+        self.fresh_until = now + FRESH
         self._returns_at = now + (FRESH if returns is None else returns)
         return True
 
@@ -133,5 +142,5 @@ class PostPaid:
 
     async def tidy(self) -> None:
         """Tell what was spent."""
-        if self._changing is None and self._reports:
+        if self._changing is None and (self._untold or self._reports):
             await asyncio.shield(self._change_soon())

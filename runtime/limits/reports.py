@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from .ledger import WINDOW, Ledger, tick_of
+from .ledger import TICK, WINDOW, Ledger, tick_of
 
 __all__ = ["Report", "Reports", "enter"]
 
 MOST: Final = 4
+MOST_TICKS: Final = tick_of(WINDOW) + 2
 
 
 class Report(NamedTuple):
@@ -36,8 +37,15 @@ class Reports:
 
     def spend(self, count: int) -> None:
         """So much was spent just now."""
-        tick = tick_of(self._wall())
-        self._untold[tick] = self._untold.get(tick, 0) + count
+        tick = int(self._wall() // TICK)
+        untold = self._untold
+        if tick in untold:
+            untold[tick] += count
+        else:
+            untold[tick] = count
+            if len(untold) > MOST_TICKS:
+                # It has come back by now. Where a limit is far away nobody is told for long.
+                del untold[next(iter(untold))]
 
     def unspend(self) -> bool:
         """Take one back that was spent a moment ago; False if that has been written already."""

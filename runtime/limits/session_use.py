@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...actors.session import TenantContext
 from ...stores import Address
 from .local_rate import LocalRate
+
+if TYPE_CHECKING:
+    from .allowance import Allowance
 
 __all__ = ["MAX_SESSIONS", "SessionUse", "SessionUses"]
 
@@ -21,13 +24,15 @@ _Key = tuple[Address, str, str]
 class SessionUse:
     """Counted by this node alone. A session that moves to another node, or is forgotten, begins anew."""
 
-    __slots__ = ("calls", "in_flight", "reads", "results", "streams")
+    __slots__ = ("allowance", "calls", "in_flight", "reads", "results", "streams")
 
     def __init__(self) -> None:
         self.calls = LocalRate()
         self.reads = LocalRate()
         self.results = LocalRate()
         self.in_flight = 0
+        self.allowance: Allowance | None = None
+        """Of its calls."""
         self.streams: dict[str, OpenStream] = {}
         """By the name of the stream: of two connections to one, the newer takes over from the older."""
 
@@ -58,35 +63,38 @@ class SessionUses:
     def __init__(self, most: int = MAX_SESSIONS) -> None:
         self._most = most
         self._uses: OrderedDict[_Key, SessionUse] = OrderedDict()
+        self._move_to_end = self._uses.move_to_end
 
     def of(self, session: Address, tenant: TenantContext) -> SessionUse:
         """What is known of a session, as `tenant` uses it."""
-        uses = self._uses
         key = (session, tenant.tenant, tenant.principal)
-        use = uses.get(key)
-        if use is None:
-            use = uses[key] = SessionUse()
-            if len(uses) > self._most:
+        try:
+            self._move_to_end(key)
+            return self._uses[key]
+        except KeyError:
+            use = self._uses[key] = SessionUse()
+            if len(self._uses) > self._most:
                 self._make_room()
-        else:
-            uses.move_to_end(key)
-        return use
+            return use
 
     def _make_room(self) -> None:
         """What is in flight is bounded by mailboxes and connections, and is never forgotten."""
         for _ in range(min(_LOOK_AT, len(self._uses))):
             key, use = self._uses.popitem(last=False)
             if not (use.in_flight or use.streams):
+                use.allowance = None
                 return
             self._uses[key] = use
 
     def forget_resting(self, now: float) -> None:
         """Drop some of those that nothing is known of any more."""
         for _ in range(min(_LOOK_AT, len(self._uses))):
-            key = next(iter(self._uses))
-            if not self._uses[key].resting(now):
+            key, use = next(iter(self._uses.items()))
+            if not use.resting(now):
                 return
             del self._uses[key]
+            # It refers back: nothing is left to the garbage collector.
+            use.allowance = None
 
     def __len__(self) -> int:
         return len(self._uses)

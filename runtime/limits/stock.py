@@ -36,12 +36,12 @@ class Stock:
         "_census",
         "_counted_at",
         "_counting",
-        "_looked_at",
         "_one_change",
         "_pause",
         "_sharing",
         "_untold",
         "count",
+        "fresh_until",
         "key",
     )
 
@@ -60,7 +60,9 @@ class Stock:
         self._alone = 0
         """What was entered while this node counted alone, and the others have yet to hear of."""
         self._pause = COUNT_AGAIN
-        self._counted_at = self._looked_at = float("-inf")
+        self._counted_at = float("-inf")
+        self.fresh_until = float("-inf")
+        """Monotonic seconds until which it is known well enough how much there is; then `learn`."""
 
     async def add_one(self, limit: int) -> None:
         """Enter one more. Cancellation enters none.
@@ -176,11 +178,6 @@ class Stock:
         if self.count is None and not await self._count_again():
             raise CountersUnavailable("what is in the store cannot be counted")
 
-    @property
-    def stale(self) -> bool:
-        """Whether this node has to look, and may be told, how much there is by now."""
-        return self._sharing.clock.monotonic() - self._looked_at > FRESH
-
     def count_soon(self) -> None:
         """Count again, if the last time is long enough ago: the limit is in sight."""
         if self._counting is None and self._sharing.clock.monotonic() - self._counted_at > self._pause:
@@ -189,7 +186,7 @@ class Stock:
     async def _tell(self) -> None:
         if await self._change(lambda tally: 0) is None:
             self.count = None
-        self._looked_at = self._sharing.clock.monotonic()
+        self.fresh_until = self._sharing.clock.monotonic() + FRESH
 
     # Counting
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .pool import Pool, Sharing
 from .post_paid import PostPaid
 from .stock import Stock
+
+if TYPE_CHECKING:
+    from .allowance import Allowance
 
 __all__ = ["Census", "TenantUse", "Tidy"]
 
@@ -17,14 +20,27 @@ Census = Callable[[str], Awaitable[int]]
 
 Tidy = Callable[[], Awaitable[None]]
 
-KEPT: Final = 60
-"""Looks at a tenant that does nothing before it is forgotten: its last minute is then over."""
+KEPT: Final = 60.0
+"""Seconds that a tenant is known which does nothing: its last minute is then over."""
 
 
 class TenantUse:
     """The tenant's shares of all limits that all nodes count together."""
 
-    __slots__ = ("_idle", "_takes", "calls", "in_flight", "reads", "results", "sessions", "state", "streams")
+    __slots__ = (
+        "_takes",
+        "allowance",
+        "calls",
+        "forgettable",
+        "in_flight",
+        "look_at",
+        "reads",
+        "results",
+        "sessions",
+        "state",
+        "streams",
+        "under_way",
+    )
 
     def __init__(self, tenant: str, sharing: Sharing, *, sessions: Census, state: Census) -> None:
         """`sessions` counts sessions, `state` bytes of their snapshots."""
@@ -36,11 +52,20 @@ class TenantUse:
         self.results = PostPaid(f"results.{key}", sharing)
         self.sessions = Stock(f"sessions.{key}", sharing, lambda: sessions(tenant))
         self.state = Stock(f"state.{key}", sharing, lambda: state(tenant))
+        self.allowance: Allowance | None = None
+        """Of its calls that name no session, or whose sessions have no limits of their own."""
+        self.under_way = 0
+        """Calls that have entered and not left."""
         self._takes = [0, 0, 0, 0]
-        self._idle = 0
+        self.look_at = 0.0
+        """Monotonic seconds at which there may be something to do for it. Whoever uses anything sets it to 0."""
+        self.forgettable = False
+        """Nothing is lost if it is made anew when it is needed."""
 
-    def due(self) -> list[Tidy]:
-        """What is to be tidied: of the pools, those from which nothing was taken since this was last asked."""
+    def due(self, now: float) -> list[Tidy]:
+        """What is to be tidied: of the pools, those from which nothing was taken since this was last asked. If that is
+        nothing, it is to be looked at again when it may be forgotten.
+        """
         pools = (self.calls, self.reads, self.in_flight, self.streams)
         due: list[Tidy] = []
         idle = True
@@ -55,13 +80,10 @@ class TenantUse:
             if not part.resting:
                 due.append(part.tidy)
                 idle = False
-        self._idle = self._idle + 1 if idle else 0
+        if idle and not self.under_way:
+            self.forgettable = self.look_at > 0.0
+            self.look_at = now + KEPT
         return due
-
-    @property
-    def forgettable(self) -> bool:
-        """Whether nothing is lost if it is made anew when it is needed."""
-        return self._idle > KEPT
 
     def leaving(self) -> list[Tidy]:
         """Everything that others should have back, or hear of, when the node stops."""
@@ -71,7 +93,7 @@ class TenantUse:
     @property
     def resting(self) -> bool:
         """Whether nothing is in hand, in use, or untold."""
-        return not self.leaving()
+        return not (self.under_way or self.leaving())
 
     @property
     def drawn(self) -> int:

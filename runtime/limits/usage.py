@@ -14,9 +14,10 @@ from ...actors.foreign_errors import ends_the_task
 from ...actors.session import TenantContext
 from ...actors.session.errors import LimitExceeded
 from ...stores import Address
+from .allowance import Allowance
 from .census import StoreCensus
 from .counters import CountersUnavailable
-from .limits import Limits, LimitsOf
+from .limits import NO_SESSION_LIMITS, Limits, LimitsOf
 from .pool import Exhausted, Sharing
 from .refusing import over_use, unchecked
 from .session_use import SessionUse, SessionUses
@@ -32,7 +33,8 @@ TIDY_AT_ONCE: Final = 64
 MAX_TENANTS: Final = 10_000
 """Tenants that are known at once; above it whoever is new is told that limits cannot be checked."""
 LOOK_AT: Final = 64
-"""Tenants, those known for longest, among which one is sought that may be forgotten for another."""
+"""Tenants that are looked at in one go: for what they do not use, or, those known for longest, for one that may be
+forgotten for another."""
 LEAVE_TIMEOUT: Final = 1.0
 _NAMES: Final = tuple(each.name for each in fields(Limits) if each.name not in ("per_session", "state_bytes"))
 
@@ -61,14 +63,55 @@ class Usage:
         try:
             limits = self._limits_of(tenant)
         except BaseException as error:
-            if ends_the_task(error):
-                raise
-            logger.exception("the function that says what tenants may use failed")
-            raise self.refuse(unchecked("limits")) from None
+            raise self._unknown(error) from None
+        return self._checked(limits)
+
+    def _unknown(self, error: BaseException) -> BaseException:
+        """What to raise where `error` is why nobody can say what a tenant may use."""
+        if ends_the_task(error):
+            return error
+        logger.error("the function that says what tenants may use failed", exc_info=error)
+        return self.refuse(unchecked("limits"))
+
+    def _checked(self, limits: Limits | None) -> Limits | None:
         if limits is not None and not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
             logger.error("the function that says what tenants may use returned %s", type(limits).__name__)
             raise self.refuse(unchecked("limits"))
         return limits
+
+    def allowance(self, tenant: TenantContext, session: Address | None) -> Allowance | None:
+        """What a call of `tenant` may use; None: everything. `session`: the one that it names.
+
+        Raises:
+            LimitExceeded: As `limits` and `of`.
+        """
+        try:
+            limits = self._limits_of(tenant)
+        except BaseException as error:
+            raise self._unknown(error) from None
+        if type(limits) is not Limits:
+            limits = self._checked(limits)
+            if limits is None:
+                return None
+        use = self._tenants.get(tenant.tenant)
+        allowance = None
+        if use is not None:
+            if session is None or limits.per_session is NO_SESSION_LIMITS:
+                allowance = use.allowance
+            else:
+                allowance = self._sessions.of(session, tenant).allowance
+        if allowance is not None and allowance.limits is limits and allowance.tenant is use:
+            return allowance
+        return self._allowance(limits, tenant, session)
+
+    def _allowance(self, limits: Limits, tenant: TenantContext, session: Address | None) -> Allowance:
+        use = self.of(tenant.tenant)
+        if session is None or limits.per_session is NO_SESSION_LIMITS:
+            allowance = use.allowance = Allowance(self, limits, use, None)
+        else:
+            of_session = self._sessions.of(session, tenant)
+            allowance = of_session.allowance = Allowance(self, limits, use, of_session)
+        return allowance
 
     def of(self, tenant: str) -> TenantUse:
         """What a tenant uses.
@@ -84,11 +127,15 @@ class Usage:
                 tenant, self.sharing, sessions=self._census.sessions, state=self._census.state
             )
             self._busy.set()
+        use.look_at = 0.0
         return use
 
     def known(self, tenant: str) -> TenantUse | None:
         """What a tenant uses, if anybody has asked before."""
-        return self._tenants.get(tenant)
+        use = self._tenants.get(tenant)
+        if use is not None:
+            use.look_at = 0.0
+        return use
 
     def of_session(self, session: Address, tenant: TenantContext) -> SessionUse:
         """What a session uses, as `tenant` uses it."""
@@ -137,12 +184,17 @@ class Usage:
                 logger.exception("what tenants use could not be tidied")
 
     async def _look(self) -> None:
-        due: list[Tidy] = []
-        for tenant, use in list(self._tenants.items()):
-            due += use.due()
-            if use.forgettable:
-                self._drop(tenant, use)
-        await self._tidy(due)
+        now = self.sharing.clock.monotonic()
+        wanted = [item for item in self._tenants.items() if item[1].look_at <= now]
+        for start in range(0, len(wanted), LOOK_AT):
+            due: list[Tidy] = []
+            for tenant, use in wanted[start : start + LOOK_AT]:
+                due += use.due(now)
+                if use.forgettable and self._tenants.get(tenant) is use:
+                    self._drop(tenant, use)
+            await self._tidy(due)
+            # Others must not wait for all of ten thousand.
+            await asyncio.sleep(0)
         self._sessions.forget_resting(self.sharing.clock.monotonic())
         if not self._tenants:
             self._busy.clear()
@@ -168,6 +220,8 @@ class Usage:
     def _drop(self, tenant: str, use: TenantUse) -> None:
         self._drawn += use.drawn
         del self._tenants[tenant]
+        # It refers back: nothing is left to the garbage collector.
+        use.allowance = None
 
     def stats(self) -> dict[str, int]:
         """Plain numbers."""

@@ -15,6 +15,7 @@ from understudy.actors.session.messages import Call
 from understudy.actors.task_owner import TaskOwner
 from understudy.actors.testing import ManualClock
 from understudy.runtime.limits import Counters
+from understudy.runtime.limits.allowance import Allowance
 from understudy.runtime.limits.census import StoreCensus
 from understudy.runtime.limits.guarded_counters import GuardedCounters
 from understudy.runtime.limits.limiter import Limiter
@@ -37,16 +38,28 @@ class Node:
 
     async def call(self, tenant: TenantContext = ACME, *, read_only: bool = False) -> LimitExceeded | None:
         """A call of a tool without a session: None if it may run."""
-        call = request(tenant)
+        call = await self.enter(tenant)
+        if not isinstance(call, Call):
+            self.refused += 1
+            return call
         try:
-            beginning = self.limiter.begin(call, None, read_only=read_only)
-            if beginning is not None:
-                await beginning
+            if call.allowance is not None:
+                beginning = call.allowance.begin(call, stateful=False, read_only=read_only)
+                if beginning is not None:
+                    await beginning
         except LimitExceeded as error:
             self.refused += 1
             return error
+        finally:
+            call.let_go()
         self.allowed += 1
         return None
+
+    def allowance(self, tenant: TenantContext = ACME) -> Allowance:
+        """What a call of the tenant's that names no session may use."""
+        allowance = self.limiter.usage.allowance(tenant, None)
+        assert allowance is not None
+        return allowance
 
     async def enter(self, tenant: TenantContext = ACME) -> Call | LimitExceeded:
         """A request that is in flight until its `let_go` is called."""

@@ -291,9 +291,9 @@ async def test_bytes_of_results_are_paid_for_afterwards() -> None:
     counters = Shared(MemoryCounters())
     async with nodes(2, Limits(result_bytes_per_minute=1000), lambda number: counters, clock) as (one, other):
         assert await one.call() is None
-        one.limiter.check_result(request(), None, {"text": "x" * 900})
+        one.allowance().check_result(request(), {"text": "x" * 900}, stateful=False)
         assert await one.call() is None
-        one.limiter.check_result(request(), None, {"text": "x" * 5000})
+        one.allowance().check_result(request(), {"text": "x" * 5000}, stateful=False)
         refusal = await one.call()
         assert refusal is not None
         assert str(refusal) == "Rate limit exceeded: 1000 result bytes/minute. Retry after 61 seconds."

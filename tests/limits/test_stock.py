@@ -170,15 +170,15 @@ async def test_a_tenants_bytes_are_what_its_snapshots_take() -> None:
         await keep(store, snapshot=b"x" * 1000)
     async with node("a.1", Limits(state_bytes=4000), MemoryCounters(), clock, store=store) as it:
         await it.limiter.usage.of("acme").state.learn()
-        assert it.limiter.max_state(ACME, 100, 10_000) == 1100
+        assert it.allowance().max_state(100, 10_000) == 1100
         it.limiter.state_changed("acme", 900)
-        assert it.limiter.max_state(ACME, 100, 10_000) == 200
+        assert it.allowance().max_state(100, 10_000) == 200
         it.limiter.state_changed("acme", 900)
         # What is there may stay.
-        assert it.limiter.max_state(ACME, 100, 10_000) == 100
+        assert it.allowance().max_state(100, 10_000) == 100
         it.limiter.state_changed("acme", -1000)
-        assert it.limiter.max_state(ACME, 100, 10_000) == 300
-        assert it.limiter.max_state(ACME, 100, 50) == 50
+        assert it.allowance().max_state(100, 10_000) == 300
+        assert it.allowance().max_state(100, 50) == 50
 
 
 tallies = st.builds(Tally, st.integers(0, 2**40), st.integers(0, 2**40), st.floats(0, 2e9))
