@@ -566,6 +566,54 @@ async def test_a_quota_is_kept_and_a_file_can_be_written_anew_within_it(root: Pa
                 await acme.files.append("a", b"x")
 
 
+async def test_holes_and_folders_count_towards_a_quota(root: Path) -> None:
+    async with offering(root, max_bytes=1000, max_files=6) as helpers:
+        with as_tenant(helpers, "acme") as acme:
+            files = acme.files.blocking
+
+            def write_far(far: Any) -> None:
+                with files.open("sparse", "w") as file:
+                    far(file)
+
+            for far in (lambda file: file.seek(1000) and file.write(b"x"), lambda file: file.truncate(1001)):
+                with pytest.raises(QuotaExceeded):
+                    write_far(far)
+                assert not files.exists("sparse")
+            with files.open("sparse", "w") as file:
+                file.seek(400)
+                file.write(b"x" * 100)
+                file.flush()
+                # What is written over is not there twice.
+                file.seek(0)
+                file.write(b"y" * 500)
+            assert files.status("sparse").size == 500
+            files.write("rest", b"x" * 500)
+            with pytest.raises(QuotaExceeded, match="1000 of 1000 bytes"):
+                files.append("rest", b"x")
+            with pytest.raises(FilesError, match="cannot be cut"), files.open("rest", "a") as file:
+                file.truncate(0)
+            # Three files, and two folders.
+            files.write("a/b/c", b"")
+            with pytest.raises(QuotaExceeded, match="6 of 6 files"):
+                files.write("a/d/e/f/g/h", b"")
+            assert sorted(each.name for each in home(root).rglob("*") if each.is_dir()) == ["a", "b"]
+            files.write("a/b/d", b"")
+
+
+async def test_no_folder_is_moved_to_where_nobody_could_reach_what_is_in_it(root: Path) -> None:
+    async with offering(root) as helpers:
+        with as_tenant(helpers, "acme") as acme:
+            files = acme.files
+            await files.write("/".join(["deep"] * 31 + ["file"]), b"x")
+            await files.write("other/file", b"y")
+            with pytest.raises(FilesError, match="deeper than 32 folders"):
+                await files.move("deep", "other/deep")
+            await files.move("deep/deep", "other/shallow")
+            assert await files.read("/".join(["other", "shallow", *["deep"] * 29, "file"])) == b"x"
+            await files.move("other", "more")
+            assert await files.read("more/file") == b"y"
+
+
 async def test_what_a_crash_left_half_written_is_removed_and_never_shown(root: Path) -> None:
     left = home(root) / ".~understudy-0123456789abcdef"
     left.parent.mkdir(parents=True)

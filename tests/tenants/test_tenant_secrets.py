@@ -201,7 +201,7 @@ async def test_a_source_that_fails_is_told_of_without_its_words(caplog: pytest.L
     vault = Vault()
     async with offering(vault, timeout=0.05) as helpers:
         with as_tenant(helpers, "acme") as acme:
-            for error in (RuntimeError(f"denied with {TEXT}"), KeyError(TEXT)):
+            for error in (RuntimeError(f"denied with {TEXT}"), KeyError(TEXT), SystemExit(f"denied with {TEXT}")):
                 vault.error = error
                 with pytest.raises(SecretsUnavailable, match="failed") as caught:
                     await acme.secrets.get("TOKEN")

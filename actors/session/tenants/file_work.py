@@ -30,6 +30,7 @@ class FileWork:
         self._jail = jail
         self._quota = quota
         self._max_read = max_read
+        jail.grow = self._grow
 
     def read(self, path: Path) -> bytes:
         """All of a file.
@@ -81,7 +82,7 @@ class FileWork:
         try:
             opened, temporary = self._jail.begin(path)
             try:
-                raw = _Counted(opened, self, room)
+                raw = _Counted(opened, self, room, end=0)
                 buffered = io.BufferedWriter(raw, _CHUNK)
                 yield cast("BinaryIO", buffered)
                 with failing():
@@ -111,7 +112,7 @@ class FileWork:
             self._quota.take(self._tenant, self._jail, 0, 1)
             self._jail.create(path)
             opened = self._jail.open(path, os.O_WRONLY | os.O_APPEND)
-        raw = _Counted(opened, self, 0)
+        raw = _Counted(opened, self, 0, end=None)
         try:
             buffered = io.BufferedWriter(raw, _CHUNK)
             yield cast("BinaryIO", buffered)
@@ -124,6 +125,12 @@ class FileWork:
     def take(self, size: int) -> None:
         """Have room for `size` bytes more."""
         self._quota.take(self._tenant, self._jail, size, 0)
+
+    def _grow(self, folders: int) -> None:
+        if folders > 0:
+            self._quota.take(self._tenant, self._jail, 0, folders)
+        else:
+            self._quota.give(self._tenant, 0, -folders)
 
     def delete(self, path: Path, *, missing_ok: bool = False) -> bool:
         """Remove a file or an empty folder; whether there was one, as with `missing_ok` there need not be."""
@@ -161,20 +168,41 @@ class FileWork:
 class _Counted(io.FileIO):
     """A file that asks for room before it grows. `free`: bytes that need not be asked for."""
 
-    def __init__(self, opened: int, work: FileWork, free: int) -> None:
+    def __init__(self, opened: int, work: FileWork, free: int, *, end: int | None) -> None:
+        """`end`: how long the file is; None: whatever is written goes to its end, wherever that is."""
         super().__init__(opened, "wb")
         self._work = work
+        self._end = end
         self.free = free
         self.taken = 0
 
     def write(self, data: object, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         size = len(memoryview(cast("bytes", data)).cast("B"))
+        if self._end is None:
+            self._grow(size)
+        else:
+            # From where its writer has gone: what he has left out behind the end is a part of the file too.
+            self._reach(self.tell() + size)
+        return super().write(cast("bytes", data))
+
+    def truncate(self, size: int | None = None, /) -> int:
+        length = self.tell() if size is None else size
+        if self._end is None:
+            raise FilesError("a file that is added to cannot be cut; write it anew")
+        self._reach(length)
+        return super().truncate(length)
+
+    def _reach(self, end: int) -> None:
+        if self._end is not None and end > self._end:
+            self._grow(end - self._end)
+            self._end = end
+
+    def _grow(self, size: int) -> None:
         needed = max(size - self.free, 0)
         if needed:
             self._work.take(needed)
             self.taken += needed
         self.free -= size - needed
-        return super().write(cast("bytes", data))
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from .errors import FileMissing, FilesError, PathRefused, QuotaExceeded
-from .names import OWN_PREFIX, checked_path
+from .names import DEEPEST, OWN_PREFIX, checked_path
 from .refused_paths import shown, told
 
 __all__ = ["MOST_LISTED", "FileEntry", "Jail"]
@@ -47,6 +47,8 @@ class Jail:
         """`name` in `root`, which is the operator's and trusted; made when something is first written."""
         self._root = root
         self._name = name
+        self.grow: Callable[[int], None] = _unbounded
+        """Called with 1 before a folder is made, and with -1 if somebody else has made it. May raise QuotaExceeded."""
 
     @contextmanager
     def _top(self, *, make: bool) -> Generator[int]:
@@ -74,15 +76,28 @@ class Jail:
             here = os.dup(top)
             try:
                 for name in names:
-                    if make:
-                        with suppress(FileExistsError):
-                            os.mkdir(name, 0o700, dir_fd=here)
-                    below = os.open(name, _FOLDER, dir_fd=here)
+                    try:
+                        below = os.open(name, _FOLDER, dir_fd=here)
+                    except FileNotFoundError:
+                        if not make:
+                            raise
+                        self._make(here, name)
+                        below = os.open(name, _FOLDER, dir_fd=here)
                     os.close(here)
                     here = below
                 yield here
             finally:
                 os.close(here)
+
+    def _make(self, folder: int, name: str) -> None:
+        self.grow(1)
+        try:
+            os.mkdir(name, 0o700, dir_fd=folder)
+        except FileExistsError:
+            self.grow(-1)
+        except BaseException:
+            self.grow(-1)
+            raise
 
     @contextmanager
     def parent(self, path: str | os.PathLike[str], *, make: bool = False) -> Generator[tuple[int, str]]:
@@ -209,16 +224,20 @@ class Jail:
 
         Raises:
             FileMissing: There is no `source`.
-            FilesError: There is a `target` and it may not be replaced, or the folder would be inside itself.
+            FilesError: There is a `target` and it may not be replaced, or the folder would be inside itself, or what is
+                in it deeper than a path can be.
             PathRefused, FilesUnavailable: As `open`.
         """
-        checked_path(target)
+        deeper = len(checked_path(target)) - len(checked_path(source))
         with self.parent(source) as (folder, name):
             status = _status(folder, name)
             if status is None:
                 raise FileMissing(f"there is no file {shown(source)}")
             if not stat.S_ISDIR(status.st_mode):
                 _regular(folder, name, source)
+            elif deeper > 0 and _is_deep(folder, name, DEEPEST - len(checked_path(target))):
+                # Nobody could reach it there, nor delete it.
+                raise FilesError(f"what is in {shown(source)} would be deeper than {DEEPEST} folders")
             with self.parent(target, make=True) as (other, other_name):
                 there = _status(other, other_name)
                 if there is None:
@@ -259,6 +278,23 @@ class Jail:
                     else:
                         size += status.st_size
         return size, count
+
+
+def _unbounded(folders: int) -> None:
+    """No quota is set."""
+
+
+def _is_deep(folder: int, name: str, most: int) -> bool:
+    """Whether anything is more than `most` levels below the folder `name`."""
+    below = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        for each in _names(below):
+            status = _status(below, each)
+            if most <= 0 or (status is not None and stat.S_ISDIR(status.st_mode) and _is_deep(below, each, most - 1)):
+                return True
+        return False
+    finally:
+        os.close(below)
 
 
 def _names(folder: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from .errors import PathRefused
 
-__all__ = ["OWN_PREFIX", "checked_path", "folder_name", "schema_name"]
+__all__ = ["DEEPEST", "OWN_PREFIX", "checked_path", "folder_name", "schema_name"]
 
 OWN_PREFIX: Final = ".~understudy-"
 """Of names that are ours: files that are being written."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
 
+from ...foreign_errors import ends_the_task
 from .errors import NotOffered, SecretMissing, SecretsUnavailable
 from .redaction import Redactor
 from .running import helpers_for
@@ -115,7 +116,9 @@ class SecretKeeper:
                 raise self._failed(f"did not answer within {self._timeout:g} s", None) from None
             except SecretsUnavailable:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                if ends_the_task(error):
+                    raise
                 # Without its words, here as in the log: they may quote what it had in hand.
                 raise self._failed("failed", error) from None
             self._loads += 1
@@ -151,7 +154,7 @@ class SecretKeeper:
                 logger.error("the secrets stay as they were: %s", error)
         return self._source.of(tenant)
 
-    def _failed(self, how: str, error: Exception | None) -> SecretsUnavailable:
+    def _failed(self, how: str, error: BaseException | None) -> SecretsUnavailable:
         self._failures += 1
         logger.error("the source of secrets %s%s", how, "" if error is None else f": {type(error).__name__}")
         return SecretsUnavailable(f"the source of this tenant's secrets {how}; try again in a moment")
