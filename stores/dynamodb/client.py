@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from functools import cache
 from typing import Any, cast
 
 from aiobotocore.config import AioConfig  # pyright: ignore[reportMissingTypeStubs]
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
 from botocore import exceptions as boto  # pyright: ignore[reportMissingTypeStubs]
-from botocore.loaders import create_loader  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from .descriptions import descriptions
 from .errors import DynamoSettingsError
 from .settings import DynamoSettings
 
@@ -66,7 +65,6 @@ async def connect(settings: DynamoSettings, *, timeout: float) -> Client:
         tcp_keepalive=True,
         user_agent_extra="understudy",
         connector_args={"keepalive_timeout": 50},
-        warm_up_loader_caches=True,
     )
     stack = AsyncExitStack()
     try:
@@ -96,16 +94,10 @@ def _session(settings: DynamoSettings) -> AioSession:
     try:
         # Asked for here, so that a profile that is not there is said before anything else.
         session.get_scoped_config()
-        session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+        session.register_component("data_loader", descriptions(session.get_config_variable("data_path")))
     except boto.BotoCoreError as error:
         raise _unfit(settings, error) from error
     return session
-
-
-@cache
-def _loader(path: str | None) -> Any:
-    """botocore's descriptions of services, which take longer to read than all the rest: once for the process."""
-    return cast(Any, create_loader)(path)
 
 
 def _unfit(settings: DynamoSettings, error: Exception) -> DynamoSettingsError:
