@@ -133,11 +133,16 @@ class Node:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         options = self.options
-        self.store = await self._open_store(stack)
+        cluster = self._cluster()
+        if cluster is None:
+            self.store = await self._open_store(stack)
+        else:
+            self.store = await self._open_store_and_connect(stack, cluster)
         if options.audit is not None:
             self.audit = await stack.enter_async_context(AuditTrail(options.audit, node=self.runtime.node_id))
         self.helpers = self.servers.helpers = await stack.enter_async_context(options.helpers.make(options.tenants))
-        cluster = await self._connect(stack)
+        if cluster is not None:
+            await stack.enter_async_context(cluster)
         await stack.enter_async_context(self.servers)
         tasks = await stack.enter_async_context(TaskOwner())
         if options.limits is not None:
@@ -150,7 +155,9 @@ class Node:
                     store_timeout=options.store_timeout,
                 )
             )
-        placement = cluster.placement(self.servers) if cluster is not None else options.placement or Placement()
+        placement = (
+            cluster.placement(self.servers, self.store) if cluster is not None else options.placement or Placement()
+        )
         self.resumable = await stack.enter_async_context(
             ResumableStreams(
                 self._event_log(),
@@ -191,6 +198,21 @@ class Node:
         stack.push_async_callback(store.aclose)
         return store
 
+    async def _open_store_and_connect(self, stack: AsyncExitStack, cluster: Cluster) -> SessionStore:
+        """Both at once: a cold start waits for the slower of them, not for one after the other."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(cluster.connect())
+                # In this task, which outlives the opening: a store may have tasks of its own.
+                return await self._open_store(stack)
+        except BaseExceptionGroup as group:
+            failure = group.exceptions[0]
+        finally:
+            # Above the store on the stack, so that it is let go of first, and whatever has become of either.
+            stack.push_async_callback(cluster.disconnect)
+        # Whichever was first: the other was cancelled for it.
+        raise failure
+
     def _event_log(self) -> EventLog | None:
         event_log = self.options.event_log
         if event_log == "store":
@@ -203,20 +225,18 @@ class Node:
             return log
         return None if isinstance(event_log, str) else event_log
 
-    async def _connect(self, stack: AsyncExitStack) -> Cluster | None:
+    def _cluster(self) -> Cluster | None:
         if self.options.cluster is None or self._commons is None:
             return None
-        made: Cluster = cluster_module("cluster").Cluster(
+        return cluster_module("cluster").Cluster(
             self.options.cluster,
             self.runtime,
             node_id=self.runtime.node_id,
-            store=self.store,
             commons=self._commons,
             session_ttl=self.options.session_ttl,
             capacity=self.options.max_sessions,
             fair=self.options.fairness is not None,
         )
-        return await stack.enter_async_context(made)
 
     async def _start_sessions(self, stack: AsyncExitStack, placement: Placement) -> None:
         options = self.options

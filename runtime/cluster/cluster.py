@@ -66,9 +66,9 @@ COUNTERS_TIMEOUT: Final = 1.0
 
 
 class Cluster:
-    """Made and entered by `Runtime`, which then gives it what it needs with `join`.
+    """Made by `Runtime`, which has it `connect`, enters it, and gives it what it needs with `placement` and `join`.
 
-    Entering connects to NATS; `join` makes the node a member; `leave` undoes that, and leaving the block disconnects.
+    `join` makes the node a member; `leave` undoes that, leaving the block ends its work, and `disconnect` the rest.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class Cluster:
         runtime: Runtime,
         *,
         node_id: str,
-        store: SessionStore,
         commons: ClusterCommons,
         session_ttl: float,
         capacity: int,
@@ -88,7 +87,6 @@ class Cluster:
         self.runtime = runtime
         self.node_id = checked_node(node_id)
         self.names = Names(options.name)
-        self.store = store
         self.commons = commons
         self.counts = Counts()
         self.failover = Latency()
@@ -96,6 +94,7 @@ class Cluster:
         self.ended_asleep: Callable[[Record], None] | None = None
         """Told of a session that an operator ends while no node has it in memory, by its last record."""
         self.ownership = Ownership(f"{node_id}.none", lease=options.lease)
+        self.store: SessionStore
         self.registry: Registry
         self.streams: StreamTable
         self.link: Link
@@ -107,42 +106,49 @@ class Cluster:
         self._versions = options.versions
         self.seals = Seals(options.name)
         commons.keys.tell(self.seals.use)
-        self._store_identity = store_identity(store)
+        self._connecting = AsyncExitStack()
         self._stack = AsyncExitStack()
         self._left = True
         """It is not, or no longer, a member."""
 
-    async def __aenter__(self) -> Self:
-        """Connect to NATS, and open what the nodes have in common.
+    async def connect(self) -> None:
+        """Connect to NATS, and open what the nodes have in common. Needs no store: that may open meanwhile. However it
+        ends, `disconnect` is due.
 
         Raises:
             NatsUnavailable: No server, it refused us, or it has no JetStream; the message says what to do.
         """
+        self.connection = await connect(
+            self.options.settings,
+            name=f"understudy {self.options.name} {self.node_id}",
+            on_disconnected=self._disconnected,
+            on_reconnected=self._reconnected,
+        )
+        self._connecting.push_async_callback(close, self.connection)
+        self.connected = True
+        context = await jetstream(self.connection, timeout=DIRECTORY_TIMEOUT)
+        self._buckets = Buckets(
+            context,
+            self.names,
+            lease=self.options.lease,
+            ttl=self._session_ttl,
+            replicas=self.options.replicas,
+        )
+        self.directory = KVDirectory(await self._buckets.directory(), context, self.names.directory_bucket)
+        self.settings = await self._buckets.settings()
+        try:
+            await self.commons.learn_keys(self.settings)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise translated(error, "reading what all nodes agree on") from error
+
+    async def disconnect(self) -> None:
+        """Undo `connect`, as far as it came. Idempotent."""
+        await self._connecting.aclose()
+
+    async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self.connection = await connect(
-                self.options.settings,
-                name=f"understudy {self.options.name} {self.node_id}",
-                on_disconnected=self._disconnected,
-                on_reconnected=self._reconnected,
-            )
-            stack.push_async_callback(close, self.connection)
             # Last of all: until then tools may publish what others are to hear.
             stack.push_async_callback(self.commons.hub.detach)
-            self.connected = True
-            context = await jetstream(self.connection, timeout=DIRECTORY_TIMEOUT)
-            self._buckets = Buckets(
-                context,
-                self.names,
-                lease=self.options.lease,
-                ttl=self._session_ttl,
-                replicas=self.options.replicas,
-            )
-            self.directory = KVDirectory(await self._buckets.directory(), context, self.names.directory_bucket)
-            self.settings = await self._buckets.settings()
-            try:
-                await self.commons.learn_keys(self.settings)
-            except (NatsError, OSError, TimeoutError) as error:
-                raise translated(error, "reading what all nodes agree on") from error
             self._tasks = await stack.enter_async_context(TaskOwner())
             self.holdings = Holdings(self.ownership, self.directory, self._clock, self._tasks, in_use=self._in_use)
             self.holdings.moved = self._moved
@@ -156,8 +162,10 @@ class Cluster:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def placement(self, servers: Servers) -> Placement:
-        """What makes the node one of this cluster."""
+    def placement(self, servers: Servers, store: SessionStore) -> Placement:
+        """What makes the node one of this cluster. `store`: where the sessions are, of all its nodes."""
+        self.store = store
+        self._store_identity = store_identity(store)
         self.router = ClusterRouter(
             self.ownership,
             self.directory,
