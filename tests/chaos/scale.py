@@ -26,6 +26,8 @@ class Scale:
     large_rounds: int
     stream_runs: int
     """Seeded runs of streams that are struck, of each sort."""
+    sleepers: int
+    """Sessions that sleep while the cluster moves to another store."""
     tenants: int
     tenant_sessions: int
     """Of all tenants together."""
@@ -61,6 +63,7 @@ SMALL = Scale(
     idle_seconds=2.0,
     large_rounds=1,
     stream_runs=4,
+    sleepers=10,
     tenants=8,
     tenant_sessions=48,
     tenant_calls=600,
@@ -86,6 +89,7 @@ FULL = Scale(
     idle_seconds=10.0,
     large_rounds=3,
     stream_runs=200,
+    sleepers=2000,
     tenants=50,
     tenant_sessions=500,
     tenant_calls=100_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from chaos.load import Fate, percentile
 from chaos.rolling import rolling_restart
 from chaos.scale import Scale
 from chaos.sleepers import peace, races
+from chaos.store_servers import STORE_SERVERS
 from chaos.storm import Storm
 from chaos.streams import play_recitals, play_standing
+from chaos.switching import numbers as switch_numbers
+from chaos.switching import switch_stores
 from chaos.tenants import play_tenants
 
 __all__ = ["CALM", "SCENES", "CalmScene", "Scene", "Verdict", "calm_cluster"]
@@ -129,6 +133,32 @@ async def rolling_two_versions(directory: Path, scale: Scale) -> Verdict:
     )
 
 
+async def switching(directory: Path, scale: Scale) -> Verdict:
+    """The cluster moves from a SQLite file to another store under load, in three rolling restarts: exact."""
+    full = scale.sleepers > 100
+    options = ("--idle-after", "0.5s", "--lame-duck", "2s" if full else "0.2s")
+    async with ChaosCluster(directory, store="sqlite", nodes=3 if full else 2, serve=options) as cluster:
+        old = cluster.store_arguments[1]
+        server = STORE_SERVERS[scale.store][0](directory) if scale.store in STORE_SERVERS else None
+        async with AsyncExitStack() as stack:
+            new = f"{cluster.nats.url}/moved" if scale.store == "nats" else f"sqlite:///{directory}/moved.db"
+            if server is not None:
+                stack.push_async_callback(server.stop)
+                await server.start()
+                new = server.url
+            done = await switch_stores(
+                cluster,
+                old,
+                new,
+                sessions=scale.sessions if full else 30,
+                sleepers=scale.sleepers,
+                workers=6 if full else 2,
+                kills=full,
+                too_early=full,
+            )
+        return Verdict(switch_numbers(done), done.faults + done.reckoning.faults + done.reckoning.complaints)
+
+
 async def quiet(cluster: ChaosCluster, scale: Scale) -> Verdict:
     """Idle sessions, some with streams held elsewhere: no message beyond the leases, no more CPU than without."""
     without = await peace(cluster, sessions=0, streams=0, seconds=scale.idle_seconds, settle=0.5)
@@ -226,6 +256,7 @@ SCENES: dict[str, Scene] = {
     "storm-store-apart": storm_with_store_apart,
     "rolling": rolling,
     "rolling-two-versions": rolling_two_versions,
+    "switching": switching,
     "streams": streams,
     "standing": standing,
     "deaf": deaf,

@@ -15,7 +15,7 @@ from support.nats import nats_missing
 pytestmark = pytest.mark.skipif(nats_missing() is not None, reason=nats_missing() or "")
 
 STORMY = ["same-instant", "storm", "rolling-two-versions"]
-"""The others are variations of these."""
+"""The others are variations of these, or, as `switching` is, in the suite in one process: `tests/moving/`."""
 
 
 @pytest.fixture(scope="module")
