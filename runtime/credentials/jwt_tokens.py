@@ -55,6 +55,7 @@ class JwtTokens:
         jwks_url: str | None = None,
         keys: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         algorithms: Iterable[str] = ("RS256", "ES256", "EdDSA"),
+        types: Iterable[str] = ("JWT", "at+jwt"),
         claims: ClaimNames | Callable[[Mapping[str, Any]], TenantContext] | None = None,
         required_claims: Iterable[str] = (),
         required_scopes: Iterable[str] = (),
@@ -75,6 +76,8 @@ class JwtTokens:
             jwks_url: Where the issuer publishes its keys. Either this or `keys`.
             keys: Its keys: a JWK set (`{"keys": [...]}`), or a list of JWKs.
             algorithms: What tokens may be signed with. Public-key signatures only.
+            types: What `typ` in a token's head may be, if it is there (RFC 8725, 3.11): what the same issuer signs for
+                another purpose, such as a `logout+jwt`, is no credential.
             claims: Which claims say who it is, or a function of all claims. A `ValueError` of it is a 401, and its text
                 goes to the client if it is a `ClaimsRefused`.
             required_claims: What must be there beside `iss`, `aud` and `exp`.
@@ -110,6 +113,7 @@ class JwtTokens:
             raise ConfigurationError(f"leeway is {leeway!r}; it must be 0 to 3600 seconds")
         if cached_tokens < 1:
             raise ConfigurationError(f"cached_tokens is {cached_tokens!r}; it must be 1 or more")
+        self._types = frozenset(_bare_type(each) for each in types)
         self._issuer = issuer
         self._leeway = leeway
         self._header = CredentialHeader(header)
@@ -218,7 +222,9 @@ class JwtTokens:
         except Exception:
             # PyJWT lets through whatever its parts raise on hostile bytes.
             raise self._header.refusal("the token is malformed") from None
-        algorithm, kid = head.get("alg"), head.get("kid")
+        algorithm, kid, kind = head.get("alg"), head.get("kid"), head.get("typ")
+        if kind is not None and not (isinstance(kind, str) and _bare_type(kind) in self._types):
+            raise self._header.refusal("the token is of a type that is not accepted here")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise self._header.refusal("the token is not signed with an algorithm that is accepted here")
         if kid is not None and not (isinstance(kid, str) and len(kid) <= LONGEST_KID):
@@ -335,6 +341,11 @@ class JwtTokens:
             "refused_total": self._refused,
         }
         return numbers | (self._url.stats() if self._url is not None else {})
+
+
+def _bare_type(kind: str) -> str:
+    """A media type as it is compared (RFC 7515, 4.1.9): in any case, with or without its first half."""
+    return kind.lower().removeprefix("application/")
 
 
 def _knows(keys: SigningKeys | None, kid: str | None, algorithm: str) -> bool:

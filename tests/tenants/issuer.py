@@ -17,9 +17,14 @@ ISSUER = "https://auth.example.com"
 AUDIENCE = "https://mcp.example.com/mcp"
 
 
-@cache
 def private_key(number: int, algorithm: str = "RS256") -> Any:
     """The same for the same arguments: an RSA key takes long to make."""
+    # Not cached itself: with its default left out, and with it written, it would be two keys.
+    return _private_key(number, algorithm)
+
+
+@cache
+def _private_key(number: int, algorithm: str) -> Any:
     if algorithm.startswith("ES"):
         return ec.generate_private_key({"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1()}[algorithm])
     if algorithm == "EdDSA":

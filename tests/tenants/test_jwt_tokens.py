@@ -155,6 +155,18 @@ def forged() -> dict[str, str]:
         "kid that is a list": signed({"alg": "RS256", "kid": ["key-1"]}, body),
         "alg that is a list": signed({"alg": ["RS256"], "kid": "key-1"}, body),
         "alg that is missing": signed({"kid": "key-1"}, body),
+        "typ of a logout token": signed({**rs256, "typ": "logout+jwt"}, body),
+        "typ that is a number": signed({**rs256, "typ": 5}, body),
+        "typ that is empty": signed({**rs256, "typ": ""}, body),
+        "nested": signed({**rs256, "cty": "JWT"}, good.encode()),
+        "crit that is empty": signed({**rs256, "crit": []}, body),
+        "crit of what everybody knows": signed({**rs256, "crit": ["exp"]}, body),
+        "nbf that is a list": signed(rs256, json.dumps(claims(nbf=[1])).encode()),
+        "exp that is a list": signed(rs256, json.dumps(claims(exp=[2_000_000_000])).encode()),
+        "exp that is negative": signed(rs256, json.dumps(claims(exp=-1e300)).encode()),
+        "exp twice, once long ago": signed(rs256, body[:-1] + b', "exp": 1}'),
+        "sub that is a number": signed(rs256, json.dumps(claims(sub=5)).encode()),
+        "aud within a list within a list": signed(rs256, json.dumps(claims(aud=[[AUDIENCE]])).encode()),
         "crit that nobody knows": signed({"alg": "RS256", "kid": "key-1", "crit": ["x"], "x": 1}, body),
         "payload that is not encoded": signed({"alg": "RS256", "kid": "key-1", "b64": False, "crit": ["b64"]}, body),
         "payload that is a list": signed({"alg": "RS256", "kid": "key-1"}, b"[]"),
@@ -194,6 +206,21 @@ def test_garbage_is_refused_whatever_it_is(garbage: bytes) -> None:
         return
     with pytest.raises(Unauthenticated):
         fixed()(request(garbage))
+
+
+def test_what_is_made_by_hand_is_good_but_for_what_is_wrong_with_it() -> None:
+    """Else all that is forged so would be refused for its signature, and nothing would be said of the rest."""
+    body = json.dumps(claims()).encode()
+    for more in ({}, {"typ": "JWT"}, {"typ": "jwt"}, {"typ": "AT+JWT"}, {"typ": "application/at+jwt"}):
+        context = fixed()(request(signed({"alg": "RS256", "kid": "key-1", **more}, body)))
+        assert isinstance(context, TenantContext)
+    other = signed({"alg": "RS256", "kid": "key-1", "typ": "okta+jwt"}, body)
+    assert fixed(types=["okta+jwt"])(request(other))
+
+
+async def test_an_end_may_be_a_fraction_and_an_audience_one_of_several() -> None:
+    context = await ask(fixed(), token(exp=2_000_000_000.7, aud=["https://other.example.com", AUDIENCE]))
+    assert context.expires == 2_000_000_030.0
 
 
 async def test_a_huge_exp_is_taken_as_never() -> None:
@@ -301,6 +328,11 @@ def test_keys_that_must_not_check_tokens_are_passed_over() -> None:
         public_jwk(1, kid=5),
         {**public_jwk(1), "n": "!"},
         {**public_jwk(2, "ES256"), "crv": "P-384"},
+        {**public_jwk(2, "ES384"), "crv": "P-256"},
+        {**public_jwk(2, "ES384"), "alg": "ES256"},
+        {**public_jwk(3, "EdDSA"), "crv": "Ed448"},
+        {**public_jwk(3, "EdDSA"), "crv": "X25519"},
+        {**public_jwk(1), "e": "AQ"},
         weak,
         "text",
         {},
