@@ -93,7 +93,10 @@ class Calls:
         self._inbound.pop(call.channel.id, None)
 
     def on_frame(self, frame: Frame, now: float) -> str | None:
-        """Act on `frame`; why the path cannot go on, if it breaks the rules."""
+        """Act on `frame`; why the path cannot go on, if it breaks the rules.
+
+        Whom it concerns has acted on it when this returns: the handler of a call, who waits for a response.
+        """
         return self._HANDLERS[type(frame)](self, frame, now)
 
     def end(self, why: str, undelivered: set[int]) -> None:
@@ -122,7 +125,7 @@ class Calls:
             self.forget(call)
         elif call.awaiting:
             self._answered(call)
-        call.wakeup.wake()
+        call.wakeup.wake_at_once()
 
     def _on_grant_response(self, frame: GrantResponse, _: float) -> None:
         call = self._inbound.get(frame.channel)

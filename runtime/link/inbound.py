@@ -93,10 +93,9 @@ class InboundCall:
                 and not self._sending
             ):
                 # Nearly every response, so it is worth a way of its own.
-                path.send(channel.next_response(body, len(body), more))
+                path.send(channel.next_response(body, len(body), more), last=not more)
                 if not more:
                     self.ended()
-                    path.hurry()
             else:
                 await self._send_body(body, more)
         elif kind == "http.response.start":
@@ -169,9 +168,9 @@ class InboundCall:
                 size = min(len(rest), path.part_size, channel.credit)
                 if not path.session.has_room:
                     path.room_wanted[wakeup] = None
-                    await wakeup.wait()
+                    await wakeup
                 elif size == 0 and rest:
-                    await wakeup.wait()
+                    await wakeup
                 else:
                     path.send(channel.next_response(bytes(rest[:size]), size, more or size < len(rest)))
                     rest = rest[size:]

@@ -38,6 +38,8 @@ MIN_PAYLOAD: Final = 16 * 1024
 MAX_PATHS: Final = 4096
 REGROUP: Final = 3.0
 """Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
+MANY: Final = 16
+"""Frames of a batch upon which what it has caused does not wait for others to add to it."""
 SUSPECT_EVERY: Final = 60.0
 PATIENCE: Final = 30.0
 """Seconds after which a peer that answers nothing is taken for gone, whatever membership says."""
@@ -79,8 +81,6 @@ class Link:
         self._publisher = Publisher(wire, self.counters, self.clock, self._under_way)
         self.mark = self._publisher.mark
         """A path has something to publish."""
-        self.hurry = self._publisher.hurry
-        """See `Publisher.hurry`."""
         self._me = checked_incarnation(me)
         self._versions = checked_versions(versions)
         self._patience = patience
@@ -98,7 +98,7 @@ class Link:
         self._forwarding = Shares(max_calls, fair=fair)
         self._regrouping_until = 0.0
         self._tasks = TaskOwner()
-        self.serving = Serving(serve, self._tasks, self.counters, max_calls=max_calls, fair=fair)
+        self.serving = Serving(serve, self.counters, max_calls=max_calls, fair=fair)
 
     async def __aenter__(self) -> Self:
         """
@@ -276,7 +276,11 @@ class Link:
             path = self._begin(peer, batch.path, batch.version)
         if batch.version > path.session.version and peer not in self._peer_versions:
             path.session.speak(batch.version)
-        path.on_batch(batch, self.clock.monotonic())
+        self._publisher.gather()
+        try:
+            path.on_batch(batch, self.clock.monotonic())
+        finally:
+            self._publisher.gathered(many=len(batch.frames) >= MANY)
 
     def on_no_responders(self, peer: str, tag: str) -> None:
         """What was published with `tag` reached nobody."""

@@ -56,8 +56,7 @@ class OutboundCall:
             if frame is None:
                 await self._wait()
             else:
-                path.send(frame)
-        path.hurry()
+                path.send(frame, last=not frame.more)
         await self._play(send)
 
     async def _knock(self) -> None:
@@ -113,7 +112,7 @@ class OutboundCall:
         """
         channel = self.channel
         if channel.error is None:
-            await self.wakeup.wait()
+            await self.wakeup
         if channel.error is not None and not channel.inbox:
             raise channel.error
 

@@ -29,12 +29,8 @@ class PathHost(CallHost, Protocol):
 
     clock: Clock
 
-    def mark(self, path: Path) -> None:
-        """`path` has something to publish."""
-        ...
-
-    def hurry(self) -> None:
-        """Do not wait for others that are not likely to add to what is published."""
+    def mark(self, path: Path, *, last: bool = False) -> None:
+        """`path` has something to publish. See `Publisher.mark`."""
         ...
 
     def lost(self, path: Path, why: str) -> None:
@@ -125,19 +121,16 @@ class Path:
         if self._pinged_at <= self._heard_at or now >= self._pinged_at + PING_EVERY:
             self._ping(now)
 
-    def send(self, frame: Frame) -> None:
-        """`frame` leaves with what else this iteration of the event loop brings.
+    def send(self, frame: Frame, *, last: bool = False) -> None:
+        """`frame` leaves with what else this iteration of the event loop brings; at once if it is the `last` of its
+        call in this direction, and nothing else is likely to come.
 
         Raises:
             Unsendable: It does not fit.
         """
         if not self.over:
             self.session.send(frame)
-            self._host.mark(self)
-
-    def hurry(self) -> None:
-        """Let what was sent leave at once, if nothing more is likely to come: it saves a turn of the event loop."""
-        self._host.hurry()
+            self._host.mark(self, last=last)
 
     def hold(self, call: InboundCall) -> None:
         """The response of `call` has begun; should nothing follow at once, its beginning leaves alone."""
@@ -176,6 +169,7 @@ class Path:
             fault = calls.on_frame(frame, now)
             if fault is not None:
                 self._host.lost(self, fault)
+            if self.over:
                 return
         if self.session.broken is not None:
             self._host.lost(self, self.session.broken)

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 MAX_NOTES: Final = 4096
 RETRY: Final = 1.0
-RUSH: Final = 0.0002
-"""Seconds; less than a call over the network takes."""
+RUSH: Final = 0.00005
+"""Seconds; less than a call over the network takes, more than one of several takes that came together."""
 
 
 class Publisher:
@@ -44,6 +44,8 @@ class Publisher:
         """What could not be published without waiting."""
         self._notes: dict[str, bytes] = {}
         self._renamed: tuple[str, WireEvents] | None = None
+        self._gathering = False
+        """A batch is being acted on: what each of its frames causes leaves with what the others do."""
         self._waiting = False
         """The task is at work; all else waits for it, so that nothing is overtaken."""
         self._stopped = False
@@ -53,10 +55,31 @@ class Publisher:
         """Whether the wire still goes by the old name."""
         return self._renamed is not None
 
-    def mark(self, path: Path) -> None:
-        """`path` has something to publish."""
+    def mark(self, path: Path, *, last: bool = False) -> None:
+        """`path` has something to publish. `last`: of its call in this direction, so that it leaves at once if nobody
+        is likely to add to it: it belongs to the only call under way, and the last time is not a moment ago, as where
+        this process works off what has gathered while it had to wait.
+        """
         self._marked[path] = None
-        if self._turn is None:
+        if self._gathering:
+            return
+        if last and self._alone():
+            self.publish_now()
+        elif self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self.publish_now)
+
+    def gather(self) -> None:
+        """Publish nothing before `gathered`."""
+        self._gathering = True
+
+    def gathered(self, *, many: bool) -> None:
+        """What is marked by now may leave. `many`: it is enough for a batch, so that it does so at once."""
+        self._gathering = False
+        if not self._marked:
+            return
+        if many or self._alone():
+            self.publish_now()
+        elif self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self.publish_now)
 
     def forget(self, path: Path) -> None:
@@ -79,13 +102,6 @@ class Publisher:
         self._stopped = True
         self._wakeup.wake()
 
-    def hurry(self) -> None:
-        """Publish at once what is marked, if nobody is likely to add to it: it belongs to the only call under way, and
-        the last time is not a moment ago, as where this process works off what has gathered while it had to wait.
-        """
-        if self._under_way() < 2 and self._clock.monotonic() - self._published_at > RUSH:
-            self.publish_now()
-
     def publish_now(self) -> None:
         """Publish what is marked, without the turn of the event loop that lets others add to it.
 
@@ -107,11 +123,14 @@ class Publisher:
     async def run(self) -> None:
         """Do what takes a while, until `stop`."""
         while not self._stopped:
-            await self._wakeup.wait()
+            await self._wakeup
             await self._publish_or_log()
         if self._turn is not None:
             self._turn.cancel()
         await self._publish_or_log()
+
+    def _alone(self) -> bool:
+        return self._under_way() < 2 and self._clock.monotonic() - self._published_at > RUSH
 
     def _publish_marked(self) -> None:
         now = self._published_at = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""`Serving`: the calls of peers that run here, and what bounds them."""
+"""`Serving`: the calls of peers that run here, and what bounds them. Owns their tasks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ...actors.task_owner import TaskOwner
 from ..fairness.shares import Shares
+from .at_once import begin_at_once
 from .counters import LinkCounters
 from .inbound import InboundCall
 
@@ -21,28 +21,27 @@ MAX_ASSEMBLING: Final = 256 * 1024 * 1024
 
 
 class Serving:
-    """Runs the handler on each call, in a task of its own."""
+    """Runs the handler on each call, in a task of its own. Its owner calls `close`."""
 
     def __init__(
         self,
         handler: Callable[[InboundCall], Awaitable[None]],
-        tasks: TaskOwner,
         counters: LinkCounters,
         *,
         max_calls: int,
         fair: bool,
     ) -> None:
         self._handler = handler
-        self._tasks = tasks
         self._counters = counters
         self._shares = Shares(max_calls, fair=fair)
-        self._running: dict[InboundCall, asyncio.Task[None]] = {}
+        self._waiting: dict[InboundCall, asyncio.Task[None]] = {}
+        """Calls whose handlers did not come to their ends at once."""
         self._closing = False
         self.assembling = 0
         """Bytes of request bodies that are not complete."""
 
     def __len__(self) -> int:
-        return len(self._running)
+        return self._shares.taken
 
     def refusal(self, tenant: str) -> str | None:
         """Why no call of `tenant` that a peer forwards can be taken now; None if it can."""
@@ -58,21 +57,25 @@ class Serving:
         return True
 
     def serve(self, call: InboundCall) -> None:
-        """Run the handler on `call`."""
+        """Run the handler on `call`: as far as it comes without waiting, before this returns."""
         self._counters.served += 1
-        tenant = call.head.tenant.tenant
-        self._shares.take(tenant)
-        task = self._running[call] = self._tasks.spawn(self._run(call))
-        task.add_done_callback(lambda _: self._shares.give_back(tenant))
+        self._shares.take(call.head.tenant.tenant)
+        task = begin_at_once(self._run(call))
+        if not task.done():
+            self._waiting[call] = task
 
     async def close(self) -> None:
         """Take no call any more, and cancel those that run. Returns when they have ended."""
         self._closing = True
-        running = list(self._running.values())
-        for task in running:
+        waiting = list(self._waiting.values())
+        for task in waiting:
             task.cancel()
-        if running:
-            await asyncio.wait(running)
+        if waiting:
+            await asyncio.wait(waiting)
+        for call in list(self._waiting):
+            # Cancelled before it began, where the loop makes tasks of its own.
+            self._give_up(call, "closing")
+            self._over(call)
 
     async def _run(self, call: InboundCall) -> None:
         try:
@@ -87,7 +90,11 @@ class Serving:
             logger.exception("the handler of a call from %s failed", call.peer)
             self._give_up(call, "error")
         finally:
-            self._running.pop(call, None)
+            self._over(call)
+
+    def _over(self, call: InboundCall) -> None:
+        self._shares.give_back(call.head.tenant.tenant)
+        self._waiting.pop(call, None)
 
     def _give_up(self, call: InboundCall, reason: str) -> None:
         if not call.over:

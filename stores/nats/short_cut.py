@@ -55,14 +55,16 @@ class ShortCut:
             if taker is None or size < stop + 2:
                 break
             subscription, take = taker
+            # Counted before: whoever takes it may look.
+            self.taken += 1
             try:
                 if not take(words[0], data[start:stop]):
+                    self.taken -= 1
                     break
             except Exception:
                 # The reader must not die of it; the message is lost, as NATS may lose any.
                 logger.exception("a message from NATS could not be handled")
             subscription._received += 1
-            self.taken += 1
             self._stats["in_msgs"] += 1
             self._stats["in_bytes"] += stop - start
             at = stop + 2

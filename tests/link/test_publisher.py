@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from link.ends import EDGE, OWNER, SEALS, Ends, echo, two_ends
+from link.ends import EDGE, OWNER, SEALS, Ends, answer, echo, error_of, two_ends
 from understudy.actors.testing import ManualClock, settle
-from understudy.runtime.link import OLDEST, VERSION, Link
+from understudy.runtime.link import OLDEST, VERSION, InboundCall, Link, PeerGone
 from understudy.runtime.link.publisher import RUSH
 from understudy.runtime.link.testing import MemoryHub, MemoryWire
 from understudy.runtime.link.wire import Letter
@@ -103,3 +103,44 @@ async def test_a_failure_to_publish_is_survived(clock: ManualClock, caplog: pyte
         await settle(50)
         assert asked.result().body == b"still"
     assert "publishing failed" in caplog.text
+
+
+async def test_calls_that_come_in_one_batch_are_answered_in_one(clock: ManualClock) -> None:
+    async with ends_with(MemoryWire, clock) as ends:
+        await asyncio.gather(*[ends.ask() for _ in range(10)])
+        assert [(source, target) for source, target, _ in ends.hub.sent] == [(EDGE, OWNER), (OWNER, EDGE)]
+
+
+async def test_a_lone_call_is_answered_and_its_answer_taken_in_the_turns_that_bring_them(clock: ManualClock) -> None:
+    async with ends_with(MemoryWire, clock) as ends, asyncio.TaskGroup() as group:
+        await clock.advance(2 * RUSH)
+        asked = group.create_task(ends.ask())
+        await asyncio.sleep(0)
+        assert [source for source, _, _ in ends.hub.sent] == [EDGE]
+        await clock.advance(2 * RUSH)
+        for _ in range(2):
+            # One turn of the memory wire there, and one back.
+            await asyncio.sleep(0)
+        assert [source for source, _, _ in ends.hub.sent] == [EDGE, OWNER]
+        assert asked.done()
+
+
+async def test_nothing_of_a_batch_is_acted_on_after_the_frame_that_ends_its_path(clock: ManualClock) -> None:
+    served: list[bytes] = []
+
+    async def handler(call: InboundCall) -> None:
+        served.append((await call.receive())["body"])
+        if served[-1] == b"last":
+            ends.owner.peer_gone(EDGE)
+        else:
+            await answer(call, b"")
+
+    async with two_ends(handler, clock=clock) as ends, asyncio.TaskGroup() as group:
+        await ends.ask(b"first")
+        served.clear()
+        asked = [group.create_task(error_of(ends.ask(body))) for body in (b"last", b"never")]
+        await settle(20)
+        assert served == [b"last"]
+        await clock.advance(31)
+        await settle(20)
+        assert [type(task.result()) for task in asked] == [PeerGone, PeerGone]
