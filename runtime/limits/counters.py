@@ -29,7 +29,11 @@ class CountersBusy(CountersUnavailable):
 
 
 class Counters(Protocol):
-    """Small records by key, changed by compare-and-set. One object per node, used on one event loop."""
+    """Small records by key, changed by compare-and-set. One object per node, used on one event loop.
+
+    Counters that may lose their records have an attribute `generation`: a number that is another one when those that
+    were there before may be gone. What is in use is then entered again.
+    """
 
     @property
     def shared(self) -> bool:

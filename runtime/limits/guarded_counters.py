@@ -68,6 +68,11 @@ class GuardedCounters:
     def shared(self) -> bool:
         return self._inner.shared
 
+    @property
+    def generation(self) -> int:
+        """See `Counters`. Another one after each outage too, as this node may have counted alone meanwhile."""
+        return self.outages + getattr(self._inner, "generation", 0)
+
     async def change(
         self, key: str, step: Callable[[bytes | None, bool], tuple[bytes | None, T]], lasting: float | None = None
     ) -> tuple[T, bool]:

@@ -26,7 +26,7 @@ class NatsCounters:
     """A change is one publish that names the revision it replaces; if that was not the last, a look and another one.
 
     What is kept in memory is gone after a restart of NATS, as are the spent tokens of the last minute and the permits,
-    which nodes enter again with their next change.
+    which nodes enter again soon (see `generation`).
     """
 
     shared = True
@@ -39,6 +39,7 @@ class NatsCounters:
         self._open_bucket = open_bucket
         self._bucket: Bucket | None = None
         self._connections = 0
+        self._opened = 0
         self._seen: OrderedDict[str, Entry] = OrderedDict()
         self.conflicts = 0
 
@@ -56,6 +57,11 @@ class NatsCounters:
             self._bucket = None
             raise CountersUnavailable(str(error)) from error
 
+    @property
+    def generation(self) -> int:
+        """See `Counters`: the bucket, which is in memory, was opened anew, or the way to it was."""
+        return self._opened + (0 if self._bucket is None else self._bucket.client.stats["reconnects"])
+
     async def open(self) -> Bucket:
         """Open the bucket, which takes longer than a change may.
 
@@ -63,6 +69,7 @@ class NatsCounters:
             NatsUnavailable, ClusterError: It cannot be opened, or made.
         """
         bucket = await self._open_bucket()
+        self._opened += 1
         self._seen.clear()
         self._bucket = bucket
         return bucket

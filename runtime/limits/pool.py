@@ -63,6 +63,7 @@ class Pool:
 
     __slots__ = (
         "_changing",
+        "_entered_in",
         "_former",
         "_high",
         "_limit",
@@ -104,6 +105,7 @@ class Pool:
         self._name: str = sharing.me()
         self._former: str | None = None
         self._reports = Reports(sharing.wall, sharing.next_serial)
+        self._entered_in = sharing.counters.generation
         self._changing: asyncio.Task[bool] | None = None
         self._waiting = 0
         self._nothing_until = 0.0
@@ -245,6 +247,7 @@ class Pool:
         reports = self._reports.write()
         serial, limit, spends = self._reports.serial, self._limit, self.spends
         former = self._former
+        generation = sharing.counters.generation
 
         def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, _Drawn]:
             ledger = read_ledger(self.key, packed)
@@ -266,6 +269,7 @@ class Pool:
         except CountersUnavailable:
             return False
         if not alone:
+            self._entered_in = generation
             self._reports.arrived(serial)
             self._former = None if self._former == former else self._former
         self.drawn += drawn.tokens > 0
@@ -285,10 +289,23 @@ class Pool:
         """Nothing is in hand, in use or untold: whoever needs the pool may make it anew."""
         return not (self.tokens or self.in_use or self._reports or self._waiting or self._changing is not None)
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether the ledger may know nothing any more of the permits that are in use here, such as after a restart of
+        NATS. Others would have as many again.
+        """
+        return self.in_use > 0 and self._entered_in != self._sharing.counters.generation
+
     async def tidy(self) -> None:
         """Give back what is not used, and tell what was spent. Called now and then, and at the end."""
         if self._changing is None and (self.tokens or self._reports):
             await asyncio.shield(self._change_soon(leaving=True))
+        elif self.forgotten:
+            await self.enter_again()
+
+    async def enter_again(self) -> None:
+        """Tell what is in use."""
+        await asyncio.shield(self._changing or self._change_soon())
 
 
 class _Drawn(NamedTuple):

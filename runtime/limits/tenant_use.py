@@ -73,6 +73,8 @@ class TenantUse:
             if self._takes[index] != pool.takes:
                 self._takes[index] = pool.takes
                 idle = False
+                if pool.forgotten:
+                    due.append(pool.enter_again)
             elif not pool.resting:
                 due.append(pool.tidy)
                 idle = False

@@ -285,6 +285,27 @@ class _Play:
 
         await self._within("the limit holds after the counters were deleted", BACK, refused)
 
+    async def crashed(self) -> None:
+        """kill -9 of nats-server, whose memory has the counters: what is open still counts."""
+        customer = self.customers["streams"]
+        opened = await asyncio.gather(*(customer.open(self.nodes[0]) for _ in range(self.uses)))
+        more = await asyncio.gather(*(customer.open(self.nodes[1]) for _ in range(3)))
+
+        async def all_open() -> bool:
+            customer.hang_up()
+            await asyncio.sleep(0.5)
+            outcomes = await asyncio.gather(*(customer.listen(self.nodes[0], each.value) for each in opened))
+            return all(each.came is Came.DONE for each in outcomes)
+
+        await self._within("all streams there may be, at one node", BACK, all_open)
+        await self.cluster.crash_nats()
+        crashed = time.monotonic()
+        await self._back("lost with nats-server", crashed)
+        await asyncio.sleep(2.5)
+        outcomes = await asyncio.gather(*(customer.listen(self.nodes[1], each.value) for each in more))
+        self.expect("open streams after nats-server was killed", outcomes, Came.LIMITED)
+        customer.hang_up()
+
     async def _back(self, what: str, since: float) -> None:
         async def are_back() -> bool:
             return not any([await self._metric(node, "limits_counters_away") for node in self.nodes])
@@ -347,6 +368,7 @@ async def play_limits(directory: Path, scale: Scale) -> tuple[dict[str, Any], li
             await play.frozen()
             await play.deleted()
             if scale.limit_losses:
+                await play.crashed()
                 await play.node_dies()
                 await play.node_hangs()
         finally:

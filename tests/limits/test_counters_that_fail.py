@@ -13,6 +13,7 @@ from limits.nodes import Shared, node, nodes
 from limits.test_shares import Cluster, play
 from support.patience import PATIENCE
 from understudy.actors.clock import SystemClock
+from understudy.actors.session.errors import LimitExceeded
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.limits import Counters, CountersUnavailable, Limits, MemoryCounters
@@ -150,6 +151,49 @@ async def test_a_change_that_landed_though_its_answer_was_lost_is_entered_once()
         Lossy.losing = False
         await clock.advance(FIRST_LOOK * 2)
         assert [await it.call() is None for _ in range(7)] == [True] * 6 + [False]
+
+
+async def test_permits_in_use_are_entered_again_when_the_counters_have_lost_them() -> None:
+    clock = ManualClock()
+
+    class Forgetful(Shared):
+        generation = 0
+
+        def forget(self) -> None:
+            self.inner = MemoryCounters()
+            self.generation += 1
+
+    counters = Forgetful(MemoryCounters())
+    async with nodes(2, Limits(calls_in_flight=4), lambda number: counters, clock) as (one, other):
+        held = [await one.enter() for _ in range(4)]
+        assert isinstance(await other.enter(), LimitExceeded)
+        for busy in (False, True):
+            counters.forget()
+            if busy:
+                # Taken and put back all the while, from what is in hand: nothing has it write.
+                held[0].let_go()  # type: ignore[union-attr]
+                held[0] = await one.enter()
+            await clock.advance(2.0)
+            assert isinstance(await other.enter(), LimitExceeded), busy
+        changes = counters.changes
+        await clock.advance(20.0)
+        assert counters.changes == changes
+        for call in held:
+            call.let_go()  # type: ignore[union-attr]
+
+
+async def test_permits_in_use_count_again_after_an_outage() -> None:
+    clock = ManualClock()
+    counters = Shared(MemoryCounters())
+    async with nodes(2, Limits(calls_in_flight=4), lambda number: counters, clock) as (one, other):
+        counters.broken = fail
+        held = [await one.enter() for _ in range(4)]
+        assert not any(isinstance(call, LimitExceeded) for call in held)
+        counters.broken = None
+        await clock.advance(8.0)
+        assert isinstance(await other.enter(), LimitExceeded)
+        for call in held:
+            call.let_go()  # type: ignore[union-attr]
 
 
 async def test_a_restart_of_nats_costs_no_more_than_an_outage(nats_servers: Callable[..., NatsServer]) -> None:
