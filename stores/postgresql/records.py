@@ -13,10 +13,13 @@ from .errors import Failure, PostgresUnavailable
 from .statements import RecordStatements
 from .waiting import ALONE, Kind
 
-__all__ = ["Adopt", "Claim", "Create", "Delete", "Load", "Records", "Save", "Touch"]
+__all__ = ["NOTHING", "Adopt", "Claim", "Create", "Delete", "Load", "Records", "Save", "Touch"]
 
 _MOST = 128
 """Records in one statement."""
+
+NOTHING = (0, 0)
+"""The epoch and the version of what an adopted record may be put over, where there may be nothing."""
 
 _ATTEMPTS = 100
 """Times that one record is looked at again because another's write came between the judging and the reading."""
@@ -83,12 +86,12 @@ class Records:
     def __init__(self, schema: str) -> None:
         self._sql = RecordStatements(schema)
         self.create = Kind("create", True, self._create, _MOST)
-        self.adopt = Kind("adopt", True, self._adopt)
+        self.adopt = Kind("adopt", True, self._adopt, _MOST)
         self.claim = Kind("claim", True, self._claim, _MOST)
         self.load = Kind("load", False, self._load, _MOST)
         self.save = Kind("save", True, self._save, _MOST)
         self.touch = Kind("touch", True, self._touch, _MOST)
-        self.delete = Kind("delete", True, self._delete)
+        self.delete = Kind("delete", True, self._delete, _MOST)
         self.page = Kind("list", False, self._page)
         self.expire = Kind("expire", True, self._expire)
         self.ping = Kind("ping", True, self._ping, 1000)
@@ -111,7 +114,32 @@ class Records:
         return [record if record.address in made else RecordExists(record.address) for (record,) in asked]
 
     async def _adopt(self, connection: Connection, asked: Sequence[Adopt]) -> list[Any]:
-        [(record, over, now)] = asked
+        if len(asked) == 1:
+            return [await self._adopt_one(connection, asked[0])]
+        # As `_create` has it. What may be put over something, and what finds something there, is looked at alone.
+        records = sorted((adopt.record for adopt in asked if adopt.over == NOTHING), key=lambda record: record.address)
+        if not records:
+            return [ALONE] * len(asked)
+        rows = await connection.fetch(
+            self._sql.adopt_many,
+            [record.address.kind for record in records],
+            [record.address.id for record in records],
+            [record.tenant for record in records],
+            [record.epoch for record in records],
+            [record.version for record in records],
+            [record.owner for record in records],
+            [record.created for record in records],
+            [record.updated for record in records],
+            [record.expires for record in records],
+            [record.snapshot for record in records],
+            min(adopt.now for adopt in asked),
+            writing=True,
+        )
+        made = {(kind, id) for kind, id in rows}
+        return [None if adopt.record.address in made else ALONE for adopt in asked]
+
+    async def _adopt_one(self, connection: Connection, adopt: Adopt) -> Any:
+        record, over, now = adopt
         for _ in range(_ATTEMPTS):
             rows = await connection.fetch(
                 self._sql.adopt,
@@ -129,12 +157,12 @@ class Records:
                 writing=True,
             )
             if rows:
-                return [None]
+                return None
             there = await connection.fetch(self._sql.load, *record.address, now, writing=False)
             if there:
                 _, epoch, version, *_ = there[0]
                 same = (epoch, version) == (record.epoch, record.version)
-                return [None if same else RecordExists(record.address)]
+                return None if same else RecordExists(record.address)
         raise _contended(record.address)
 
     async def _claim(self, connection: Connection, asked: Sequence[Claim]) -> list[Any]:
@@ -233,17 +261,29 @@ class Records:
         raise _contended(touch.address)
 
     async def _delete(self, connection: Connection, asked: Sequence[Delete]) -> list[Any]:
-        [(address, epoch, now)] = asked
+        if len(asked) == 1:
+            return [await self._delete_one(connection, asked[0])]
+        rows = await connection.fetch(
+            self._sql.delete_many,
+            [delete.address.kind for delete in asked],
+            [delete.address.id for delete in asked],
+            [None if delete.epoch is None else _int8(delete.epoch) for delete in asked],
+            [delete.now for delete in asked],
+            writing=True,
+        )
+        found = _by_key(rows)
+        return [_deleted(delete, *found[delete.address]) if delete.address in found else ALONE for delete in asked]
+
+    async def _delete_one(self, connection: Connection, delete: Delete) -> Any:
+        address, epoch, now = delete
         expected = None if epoch is None else _int8(epoch)
         for _ in range(_ATTEMPTS):
             rows = await connection.fetch(self._sql.delete, *address, expected, now, writing=True)
             if not rows:
-                return [False]
-            [(stored, gone)] = rows
-            if gone:
-                return [True]
-            if epoch is not None and stored != epoch:
-                return [StaleEpoch(address, held=epoch, stored=stored)]
+                return False
+            verdict = _deleted(delete, *rows[0])
+            if verdict is not ALONE:
+                return verdict
         raise _contended(address)
 
     async def _page(self, connection: Connection, asked: Sequence[Page]) -> list[Any]:
@@ -281,6 +321,14 @@ def _touched(touch: Touch, epoch: int, written: bool) -> Any:
     if written:
         return None
     return ALONE if epoch == touch.epoch else StaleEpoch(touch.address, held=touch.epoch, stored=epoch)
+
+
+def _deleted(delete: Delete, epoch: int, gone: bool) -> Any:
+    if gone:
+        return True
+    if delete.epoch is None or delete.epoch == epoch:
+        return ALONE
+    return StaleEpoch(delete.address, held=delete.epoch, stored=epoch)
 
 
 def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:

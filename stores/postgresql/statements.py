@@ -45,6 +45,22 @@ class RecordStatements:
             WHERE r.expires <= $11 OR (r.epoch = $12 AND r.version = $13)
             RETURNING 1
         """
+        # What may be written over stands in no column, so these go where nothing is that lives.
+        self.adopt_many = f"""
+            INSERT INTO {records} AS r
+                (kind, id, tenant, epoch, version, owner, created, updated, expires, sweep, snapshot)
+            SELECT i.kind, i.id, i.tenant, i.epoch, i.version, i.owner, i.created, i.updated, i.expires, i.expires,
+                i.snapshot
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::text[], $7::float8[],
+                $8::float8[], $9::float8[], $10::bytea[])
+                AS i(kind, id, tenant, epoch, version, owner, created, updated, expires, snapshot)
+            ON CONFLICT (kind, id) DO UPDATE SET
+                tenant = excluded.tenant, epoch = excluded.epoch, version = excluded.version, owner = excluded.owner,
+                created = excluded.created, updated = excluded.updated, expires = excluded.expires,
+                sweep = excluded.sweep, snapshot = excluded.snapshot
+            WHERE r.expires <= $11
+            RETURNING kind, id
+        """
         # one-writer: one statement both raises the epoch and returns the snapshot.
         self.claim = f"""
             UPDATE {records} SET epoch = epoch + 1, owner = $3 WHERE {_KEY} AND expires > $4
@@ -127,6 +143,21 @@ class RecordStatements:
                 DELETE FROM {records} WHERE {_KEY} AND ($3::int8 IS NULL OR epoch = $3) AND expires > $4 RETURNING 1
             )
             SELECT epoch, EXISTS (SELECT FROM gone) FROM {records} WHERE {_KEY} AND expires > $4
+        """
+        self.delete_many = f"""
+            WITH found AS MATERIALIZED (
+                SELECT i.*, r.epoch AS stored_epoch
+                FROM unnest($1::text[], $2::text[], $3::int8[], $4::float8[]) AS i(kind, id, epoch, now)
+                CROSS JOIN LATERAL (
+                    SELECT r.epoch FROM {records} r
+                    WHERE r.kind = i.kind AND r.id = i.id AND r.expires > i.now FOR UPDATE SKIP LOCKED
+                ) r
+            ), gone AS (
+                DELETE FROM {records} r USING found
+                WHERE r.kind = found.kind AND r.id = found.id AND (found.epoch IS NULL OR r.epoch = found.epoch)
+                RETURNING r.kind, r.id
+            )
+            SELECT kind, id, stored_epoch, gone.id IS NOT NULL FROM found LEFT JOIN gone USING (kind, id)
         """
         self.page = f"""
             SELECT kind, id, {_COLUMNS} FROM {records}

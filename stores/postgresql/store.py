@@ -150,7 +150,7 @@ class PostgresStore:
 
     async def adopt(self, record: Record, *, over: tuple[int, int] | None = None) -> None:
         """See `AdoptsRecords.adopt`."""
-        asked = records.Adopt(record, over or (0, 0), self._clock())
+        asked = records.Adopt(record, over or records.NOTHING, self._clock())
         await self._lanes.submit(self._records.adopt, asked, key=record.address, size=len(record.snapshot))
 
     async def claim(self, address: Address, *, owner: str) -> Record:
@@ -176,7 +176,8 @@ class PostgresStore:
 
     async def delete(self, address: Address, *, epoch: int | None = None) -> bool:
         """See `SessionStore.delete`."""
-        return await self._lanes.submit(self._records.delete, records.Delete(address, epoch, self._clock()))
+        asked = records.Delete(address, epoch, self._clock())
+        return await self._lanes.submit(self._records.delete, asked, key=address)
 
     async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
         """See `SessionStore.list`. In the order of their addresses."""

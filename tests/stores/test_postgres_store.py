@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import settings
 from support.patience import PATIENCE
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name
 from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
-from understudy.stores import Address, EventLogBounds, SessionStore, StaleEpoch, StoreUnavailable, open_store
+from understudy.stores import (
+    Address,
+    EventLogBounds,
+    RecordExists,
+    SessionStore,
+    StaleEpoch,
+    StoreUnavailable,
+    open_store,
+)
 from understudy.stores.postgresql.settings import PostgresSettings
 from understudy.stores.postgresql.store import PostgresStore
 from understudy.stores.testing import ManualTime, store_machine
@@ -208,6 +217,62 @@ async def test_one_bad_snapshot_takes_no_neighbour_along(postgres_server: Postgr
         )
         assert [outcome is None for outcome in outcomes] == [place != 3 for place in range(10)]
         await store.ping()
+
+
+async def test_of_many_records_adopted_at_once_each_refusal_stands_alone(postgres_server: PostgresServer) -> None:
+    async with opened(fresh(postgres_server, "&connections=1"), clock=ManualTime()) as store:
+        there, changed, equal, expired = [await new(store) for _ in range(4)]
+        await store.claim(changed, owner="node-2")
+        await store.touch(expired, epoch=1, ttl=0.001)
+        store._clock.advance(1)  # type: ignore[attr-defined]
+        template = await store.load(equal)
+        assert template is not None
+        absent = [Address.new("session") for _ in range(40)]
+        before = store.stats()["write_commits"]
+
+        def adopt(address: Address, over: tuple[int, int] | None = None, **changes: object):
+            record = replace(template, address=address, **{"epoch": 7, "version": 9, **changes})  # type: ignore[arg-type]
+            return store.adopt(record, over=over)
+
+        outcomes = await asyncio.gather(
+            *(adopt(address) for address in absent),
+            adopt(there),
+            adopt(changed, (2, 1)),
+            adopt(equal, epoch=1, version=1),
+            adopt(expired),
+            adopt(absent[0]),
+            return_exceptions=True,
+        )
+        assert outcomes[:40] == [None] * 40
+        assert [type(outcome) for outcome in outcomes[40:]] == [RecordExists, *[type(None)] * 4]
+        # One alone while the others queue up; together what goes where nothing is; three that need a look of their own.
+        assert store.stats()["write_commits"] - before <= 8
+        for address in (*absent, changed, expired):
+            found = await store.load(address)
+            assert found is not None
+            assert (found.epoch, found.version) == (7, 9)
+
+
+async def test_of_many_deletes_at_once_each_refusal_stands_alone(postgres_server: PostgresServer) -> None:
+    async with opened(fresh(postgres_server, "&connections=1")) as store:
+        addresses = [await new(store) for _ in range(30)]
+        claimed, gone = addresses[-1], Address.new("session")
+        await store.claim(claimed, owner="node-2")
+        before = store.stats()["write_commits"]
+        outcomes = await asyncio.gather(
+            *(store.delete(address, epoch=1 if n % 2 else None) for n, address in enumerate(addresses[:-1])),
+            store.delete(claimed, epoch=1),
+            store.delete(gone),
+            store.delete(addresses[0]),
+            store.delete(addresses[1], epoch=2**62),
+            return_exceptions=True,
+        )
+        assert outcomes[:29] == [True] * 29
+        assert type(outcomes[29]) is StaleEpoch
+        assert outcomes[30:32] == [False, False]
+        assert outcomes[32] is False or type(outcomes[32]) is StaleEpoch
+        assert store.stats()["write_commits"] - before <= 8
+        assert [info.address for info in (await store.list()).records] == [claimed]
 
 
 async def test_of_many_touches_at_once_each_refusal_stands_alone(postgres_server: PostgresServer) -> None:
