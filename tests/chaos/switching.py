@@ -13,6 +13,7 @@ from chaos.cluster import ChaosCluster, ChaosNode
 from chaos.load import Client, Told, open_sessions
 from chaos.rolling import POLL, Balancer
 from chaos.storm import Reckoning, Storm
+from support.server import ROOT
 from understudy.stores import SessionStore, open_store
 
 __all__ = ["Switch", "numbers", "switch_stores"]
@@ -118,7 +119,7 @@ async def _move(old: str, new: str) -> list[str]:
 
 async def _run(command: Sequence[str]) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(600):
