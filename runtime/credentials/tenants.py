@@ -22,6 +22,7 @@ __all__ = [
     "Unauthenticated",
     "forget_tenant",
     "resolve_tenant",
+    "resolved_tenant",
     "unexpired",
 ]
 
@@ -96,7 +97,13 @@ async def resolve_tenant(resolver: TenantResolver, request: Request, timeout: fl
         TimeoutError: It took longer.
         TypeError: It returned something else than a `TenantContext`.
     """
-    resolved = resolver(request)
+    return await resolved_tenant(resolver(request), timeout)
+
+
+async def resolved_tenant(
+    resolved: TenantContext | Awaitable[TenantContext], timeout: float | None = None
+) -> TenantContext:
+    """The context that a resolver has returned, or an awaitable of it. As `resolve_tenant`."""
     context = resolved
     if type(resolved) is not TenantContext and inspect.isawaitable(resolved):
         async with asyncio.timeout(timeout):

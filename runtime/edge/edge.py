@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Final
 
 from mcp.shared.inbound import decode_header_value, unsupported_protocol_version_rejection
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
-from starlette.requests import Request as HTTPRequest
 
 from ...actors import Elsewhere
 from ...actors.foreign_errors import ends_the_task
@@ -19,7 +19,7 @@ from ...actors.session.wire import SERVER_BUSY, Refusal, refusal_of
 from ...stores import Address, AddressError
 from ..audit.audit import AuditTrail
 from ..audit.auditing import Asking
-from ..credentials.tenants import TenantResolver, resolve_tenant
+from ..credentials.tenants import TenantResolver, resolved_tenant
 from ..fairness.admission import Admission
 from ..fairness.blocking_threads import BlockingThreads
 from ..fairness.thread_limiter import THREADS
@@ -98,10 +98,15 @@ class Edge:
             await self._turn_away(send, barred)
             return
         tenant: TenantContext = ANONYMOUS
+        inbound = Inbound(scope, headers, tenant, receive, send)
         if self._tenants is not None:
             ASKER.set(None)
             try:
-                tenant = await resolve_tenant(self._tenants, HTTPRequest(scope), RESOLVER_TIMEOUT)
+                resolved = self._tenants(inbound.shown())
+                if type(resolved) is TenantContext and resolved.expires is None:
+                    tenant = resolved
+                else:
+                    tenant = await resolved_tenant(resolved, RESOLVER_TIMEOUT)
             except BaseException as error:
                 if ends_the_task(error):
                     raise
@@ -111,10 +116,11 @@ class Edge:
         if asking is not None:
             asking.tenant = tenant
         self._asks(tenant)
+        inbound.tenant = tenant
         if self._open_streams is None:
-            await self._serve(scope, headers, tenant, receive, send)
+            await self._serve(inbound)
         else:
-            await self._serve_watched(self._open_streams, scope, headers, tenant, receive, send)
+            await self._serve_watched(self._open_streams, inbound)
 
     def _barred(self, headers: Headers, repeated: bytes | None) -> Refusal | None:
         """Why a request is refused, whoever sends it."""
@@ -126,18 +132,11 @@ class Edge:
             return Refusal(INVALID_REQUEST, "Origin not allowed", status=403)
         return None
 
-    async def _serve_watched(
-        self,
-        open_streams: OpenStreams,
-        scope: Scope,
-        headers: Headers,
-        tenant: TenantContext,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        stream = open_streams.watch(scope, headers, tenant, send)
+    async def _serve_watched(self, open_streams: OpenStreams, inbound: Inbound) -> None:
+        stream = open_streams.watch(inbound.scope, inbound.headers, inbound.tenant, inbound.send)
+        inbound.send = stream.send
         try:
-            await self._serve(scope, headers, tenant, receive, stream.send)
+            await self._serve(inbound)
         except asyncio.CancelledError:
             if not stream.taken_back():
                 raise
@@ -148,9 +147,10 @@ class Edge:
         if stream.ended:
             await stream.finish()
 
-    async def _serve(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+    async def _serve(self, inbound: Inbound) -> None:
+        send = inbound.send
         try:
-            await self._take(scope, headers, tenant, receive, send)
+            await self._take(inbound)
         except Refused as error:
             await refuse(send, error.refusal, request_id=error.request_id)
         except (BodyTooLarge, BodyTooSlow, EncodedBody) as error:
@@ -189,16 +189,17 @@ class Edge:
         except Refused as error:
             await refuse(inbound.send, error.refusal, request_id=error.request_id)
 
-    async def _take(self, scope: Scope, headers: Headers, tenant: TenantContext, receive: Receive, send: Send) -> None:
+    async def _take(self, inbound: Inbound) -> None:
+        headers, method = inbound.headers, inbound.scope["method"]
         TRACE.set(trace_of(headers))
         leg = self._leg(headers)
-        method = scope["method"]
         # Before the body is read: whoever waits holds no more than a connection.
-        waiting = self._enter(tenant, _declared_size(headers))
+        waiting = self._enter(inbound.tenant, _declared_size(headers))
         if waiting is not None:
             await waiting
-        body = await self._posts.read(headers, receive) if method == "POST" else b""
-        inbound = Inbound(scope, headers, tenant, receive, send, body)
+        if method == "POST":
+            inbound.body = await self._posts.read(headers, inbound.receive)
+        inbound.started = perf_counter()
         # A method that no leg knows is nobody else's business.
         if self._router is None or method not in ("POST", "GET", "DELETE"):
             await leg(inbound)

@@ -9,7 +9,6 @@ from time import perf_counter
 
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import is_version_at_least
-from starlette.requests import Request as HTTPRequest
 
 from ...actors import Access, Elsewhere, Envelope, Registry
 from ...actors.session import SESSION, SessionSeed, TenantContext
@@ -139,7 +138,7 @@ class HandshakeLeg:
         resumable = is_version_at_least(version, RESUMABLE_SINCE)
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method)
-        request = HTTPRequest(inbound.scope)
+        request = inbound.shown()
         call = Call(message.id, message.method, message.params, tenant, exchange, request, None, resumable)
         tally = call.audit = TALLY.get()
         if self._audit is not None:
@@ -222,7 +221,7 @@ class HandshakeLeg:
                 if message.method == "notifications/cancelled":
                     actor.cancel(message.params)
             if actor is None or not actor.ignores(message.method, message.params):
-                notice = Notice(message.method, message.params, tenant, HTTPRequest(inbound.scope))
+                notice = Notice(message.method, message.params, tenant, inbound.shown())
                 self._registry.deliver(address, Envelope(notice, Access.SHARED, None, None, copy_context()))
         except UnderstudyError as error:
             raise refused(error, address) from error

@@ -23,7 +23,6 @@ from mcp.shared.inbound import (
 )
 from mcp_types import HEADER_MISMATCH, INVALID_REQUEST
 from starlette.datastructures import Headers as StarletteHeaders
-from starlette.requests import Request as HTTPRequest
 
 from ...actors import Access, ActorError, Elsewhere, Envelope, Registry
 from ...actors.session import SessionActor
@@ -138,7 +137,7 @@ class ModernLeg:
             raise Refused(_refusal(route), message.id)
         tenant = inbound.tenant
         exchange = Exchange(message.id, message.method, modern=True)
-        call = Call(message.id, message.method, message.params, tenant, exchange, HTTPRequest(inbound.scope), route)
+        call = Call(message.id, message.method, message.params, tenant, exchange, inbound.shown(), route)
         tally = call.audit = TALLY.get()
         if self._audit is not None:
             call.audit = AuditedCall(self._audit, None, tally, forwarded=inbound.remote)

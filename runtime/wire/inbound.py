@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
+from starlette.requests import Request
+
 from ...actors.session import TenantContext
 from .http import Headers, Receive, Scope, Send
 
@@ -31,6 +33,13 @@ class Inbound:
     """It came from another node's edge, which holds the client's connection and keeps it alive."""
     purpose: str = ""
     """What it is, if it is no client's request: see `Notices`."""
+    _shown: Request | None = field(default=None, init=False, repr=False)
+
+    def shown(self) -> Request:
+        """The request as resolvers and handlers are shown it, made when it is first asked for."""
+        if self._shown is None:
+            self._shown = Request(self.scope)
+        return self._shown
 
     @property
     def revision(self) -> str:
