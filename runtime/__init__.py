@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from .databases.tenant_connection import TenantConnection
     from .errors import ConfigurationError, NotStarted
     from .fairness import Fairness
-    from .limits import Limits, SessionLimits
+    from .limits import Limits, LimitsFile, SessionLimits
     from .provider.session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable
     from .provider.session_hooks import SessionEvent, SessionHook, SessionHooks
     from .provider.session_info import SessionData, SessionInfo, SessionPage
@@ -106,6 +106,7 @@ __all__ = [
     "JwtTokens",
     "LimitExceeded",
     "Limits",
+    "LimitsFile",
     "LiveObjects",
     "NoSession",
     "NoStandingStream",
@@ -199,6 +200,7 @@ _ELSEWHERE = {
     "Forbidden": ".credentials.tenants",
     "JwtTokens": ".credentials.jwt_tokens",
     "Limits": ".limits",
+    "LimitsFile": ".limits",
     "NotStarted": ".errors",
     "ProtectedResource": ".credentials.protected_resource",
     "RemembersTenants": ".credentials.tenants",

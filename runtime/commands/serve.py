@@ -97,9 +97,9 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         encryption["encryption_allows_plain"] = options.encryption_allow_plain
     limits: dict[str, Any] = {}
     if options.limits is not None:
-        from ..limits.limits_file import read_limits
+        from ..limits.limits_file import LimitsFile
 
-        limits = {"limits": read_limits(options.limits), "when_counters_fail": options.when_counters_fail}
+        limits = {"limits": LimitsFile(options.limits), "when_counters_fail": options.when_counters_fail}
     audit: dict[str, Any] = {}
     if options.audit is not None:
         audit["audit"] = Audit(options.audit, options.audit_when_full)

@@ -2,12 +2,14 @@
 
 from .counters import Counters, CountersUnavailable, MemoryCounters
 from .limits import Limits, LimitsByPlan, LimitsOf, SessionLimits
+from .limits_file import LimitsFile
 
 __all__ = [
     "Counters",
     "CountersUnavailable",
     "Limits",
     "LimitsByPlan",
+    "LimitsFile",
     "LimitsOf",
     "MemoryCounters",
     "SessionLimits",

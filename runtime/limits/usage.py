@@ -18,6 +18,7 @@ from .allowance import Allowance
 from .census import StoreCensus
 from .counters import CountersUnavailable
 from .limits import NO_SESSION_LIMITS, Limits, LimitsOf
+from .limits_file import LimitsFile
 from .pool import Exhausted, Sharing
 from .refusing import over_use, unchecked
 from .session_use import SessionUse, SessionUses
@@ -45,6 +46,7 @@ class Usage:
     def __init__(self, limits_of: LimitsOf, sharing: Sharing, census: StoreCensus) -> None:
         self.sharing = sharing
         self._limits_of = limits_of
+        self._file = limits_of if isinstance(limits_of, LimitsFile) else None
         self._census = census
         self._tenants: dict[str, TenantUse] = {}
         self._sessions = SessionUses()
@@ -184,6 +186,8 @@ class Usage:
                 logger.exception("what tenants use could not be tidied")
 
     async def _look(self) -> None:
+        if self._file is not None:
+            await self._file.look()
         now = self.sharing.clock.monotonic()
         wanted = [item for item in self._tenants.items() if item[1].look_at <= now]
         for start in range(0, len(wanted), LOOK_AT):
@@ -231,5 +235,12 @@ class Usage:
             "limits_shares_drawn_total": self._drawn + sum(use.drawn for use in self._tenants.values()),
             "limits_tenants": len(self._tenants),
             "limits_sessions": len(self._sessions),
+            **self._file_stats(),
             **self.sharing.counters.stats(),
         }
+
+    def _file_stats(self) -> dict[str, int]:
+        file = self._file
+        if file is None:
+            return {}
+        return {"limits_file_reloads_total": file.reloads, "limits_file_failures_total": file.failures}

@@ -136,6 +136,8 @@ TOTALS = {
     "limits_refused_result_bytes_total": "Results that were too large to be sent.",
     "limits_refused_result_bytes_per_minute_total": "Calls refused because results had cost too much in a minute.",
     "limits_refused_unchecked_total": "Requests refused because a limit could not be checked.",
+    "limits_file_reloads_total": "Times that the file of limits was read again because it had changed.",
+    "limits_file_failures_total": "Times that it could not be, and the limits stayed.",
     "limits_shares_drawn_total": "Times that this node has drawn a share of a limit.",
     "limits_counter_failures_total": "Changes of the shared counters that failed, or took too long.",
     "limits_counter_outages_total": "Times that the shared counters were out of reach.",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
-from understudy.runtime import ConfigurationError, Limits, SessionLimits
+from limits.nodes import Node, node
+from understudy.actors.testing import ManualClock
+from understudy.runtime import ConfigurationError, Limits, LimitsFile, SessionLimits, TenantContext
 from understudy.runtime.commands.config import ServeOptions
 from understudy.runtime.commands.serve import make_runtime
 from understudy.runtime.commands.target import load_target
+from understudy.runtime.limits import MemoryCounters, limits_file
 from understudy.runtime.limits.limits_file import read_limits
 
 TOML = """
@@ -84,3 +89,74 @@ def test_serve_hands_them_to_the_runtime(tmp_path: Path) -> None:
     made = runtime._options.limits
     assert made is not None
     assert made.when_counters_fail == "closed"
+    assert made.limits_of(TenantContext("acme", "ada", plan="pro")) == EXPECTED["pro"]
+    assert made.limits_of(TenantContext("acme", "ada", plan="unheard of")) == EXPECTED[None]
+
+
+async def until(node: Node, clock: ManualClock, name: str, count: int) -> None:
+    """Seconds of the node's, until it has noticed something."""
+    async with asyncio.timeout(10):
+        while node.limiter.stats()[name] < count:
+            await clock.advance(1.0)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_file_that_changes_holds_from_the_next_call_on(tmp_path: Path) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text("[default]\ncalls_per_minute = 2")
+    clock = ManualClock()
+    async with node("a.1", LimitsFile(file), MemoryCounters(), clock) as it:
+        assert [await it.call() for _ in range(3)].count(None) == 2
+        file.write_text("[default]\ncalls_per_minute = 2\n[plans.pro]\ncalls_per_minute = 5")
+        await until(it, clock, "limits_file_reloads_total", 1)
+        assert [await it.call() for _ in range(2)].count(None) == 0
+        assert [await it.call(TenantContext("acme", "ada", plan="pro")) for _ in range(9)].count(None) == 3
+
+
+async def test_a_file_that_cannot_be_used_changes_nothing_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text("[default]\ncalls_per_minute = 2")
+    clock = ManualClock()
+    async with node("a.1", LimitsFile(file), MemoryCounters(), clock) as it:
+        assert await it.call() is None
+        file.write_text("[default]\ncalls_per_minute = many")
+        await until(it, clock, "limits_file_failures_total", 1)
+        for _ in range(5):
+            await clock.advance(1.0)
+        assert await it.call() is None
+        assert await it.call() is not None
+        assert it.limiter.stats()["limits_file_failures_total"] == 1
+        assert [record.message for record in caplog.records if "stay as they were" in record.message] == [
+            caplog.messages[0]
+        ]
+        file.unlink()
+        await until(it, clock, "limits_file_failures_total", 2)
+        file.write_text("[default]\ncalls_per_minute = 3")
+        await until(it, clock, "limits_file_reloads_total", 1)
+        assert await it.call() is None
+
+
+async def test_a_file_that_hangs_holds_up_nobody_and_keeps_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text("[default]")
+    limits = LimitsFile(file)
+    release = threading.Event()
+    reads: list[object] = []
+
+    def slow() -> None:
+        reads.append(1)
+        release.wait(10)
+
+    monkeypatch.setattr(limits, "_look_apart", slow)
+    monkeypatch.setattr(limits_file, "READ_TIMEOUT", 0.01)
+    try:
+        for _ in range(3):
+            await limits.look()
+        assert len(reads) == 1
+        assert limits.failures == 3
+    finally:
+        release.set()
