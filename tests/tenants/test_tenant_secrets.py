@@ -105,6 +105,8 @@ def test_a_secret_shows_itself_to_nobody_but_who_asks() -> None:
         assert "Zx9" not in str(caught.value)
     with pytest.raises(AttributeError):
         secret.other = 1  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        secret.__init__("another")  # type: ignore[misc]
     assert copy.deepcopy(secret) is copy.copy(secret) is secret
     assert secret == Secret(TEXT) != Secret("other")
     assert hash(secret) == hash(Secret(TEXT))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp_types import Completion
 from understudy.actors.session.tenants.uris import URIRefused, is_foreign
 from understudy.runtime import TenantContext, current_tenant, tenant_uri, tenant_uri_template
 
@@ -96,6 +97,47 @@ def shop() -> MCPServer:
         return tenant_uri("orders", number, scheme="shop")
 
     return server
+
+
+@pytest.mark.parametrize("era", ["handshake", "modern"])
+async def test_nothing_is_completed_within_another_tenants_uris(era: str) -> None:
+    server = shop()
+    template = tenant_uri_template("orders/{number}", scheme="shop")
+    asked: list[Any] = []
+
+    @server.completion()
+    async def complete(ref: Any, argument: Any, context: Any) -> Completion:
+        asked.append(context)
+        return Completion(values=["42"])
+
+    def question(uri: str, named: Any = None) -> dict[str, Any]:
+        argument = {"name": "number", "value": "4"}
+        context = {} if named is None else {"context": {"arguments": {"tenant": named}}}
+        return {"ref": {"type": "ref/resource", "uri": uri}, "argument": argument, **context}
+
+    async with (hosting if era == "handshake" else hosting_modern)(server, tenants=by_bearer) as client:
+        client.headers["authorization"] = "Bearer acme/ann"
+        if era == "handshake":
+            await client.open()
+        good = [
+            (template, "acme"),
+            (template, None),
+            ("shop://tenant-space/acme/orders/42", None),
+            ("shop://x", "evil"),
+        ]
+        for uri, named in good:
+            told = (await client.ask("completion/complete", question(uri, named))).result
+            assert told["completion"]["values"] == ["42"]
+        assert len(asked) == len(good)
+        foreign = [(template, "evil"), (template, ""), ("shop://tenant-space/evil/orders/{number}", None)]
+        foreign += [
+            ("shop://Tenant-Space/{tenant}/orders/{number}", "evil"),
+            ("shop://tenant-space/evil/orders/1", "acme"),
+        ]
+        for uri, named in foreign:
+            refused = await client.ask("completion/complete", question(uri, named))
+            assert refused.failure["message"] == f"Unknown resource: {uri}"
+        assert len(asked) == len(good)
 
 
 @pytest.mark.parametrize("era", ["handshake", "modern"])

@@ -27,6 +27,8 @@ class Secret:
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a secret is a text, not a {type(text).__name__}")
+        if hasattr(self, "_Secret__text"):
+            raise AttributeError("a Secret cannot be changed")
         object.__setattr__(self, "_Secret__text", text)
 
     def reveal(self) -> str:

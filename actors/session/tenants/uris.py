@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
-__all__ = ["AUTHORITY", "URIRefused", "is_foreign", "join_uri", "parts_of", "uri_template"]
+__all__ = ["AUTHORITY", "URIRefused", "is_foreign", "join_uri", "parts_of", "tenants_variable", "uri_template"]
 
 from .errors import TenantHelperError
 
@@ -19,6 +19,7 @@ LONGEST: Final = 8192
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _AUTHORITY: Final = re.compile(r"[^:/?#]*://([^/?#]*)")
+_FOR_ALL: Final = re.compile(rf"{_SCHEME.pattern}://{AUTHORITY}/\{{(\w+)\}}/")
 _TEMPLATE: Final = re.compile(r"[A-Za-z0-9._~{}+*/-]+")
 
 
@@ -76,6 +77,12 @@ def is_foreign(uri: object, tenant: str) -> bool:
         return False
     parts = _split(uri)
     return parts is None or parts[0] != tenant
+
+
+def tenants_variable(uri: object) -> str | None:
+    """What stands for the tenant in a template of the URIs of all tenants; None if `uri` is none."""
+    found = _FOR_ALL.match(uri) if isinstance(uri, str) else None
+    return None if found is None else found[1]
 
 
 def _split(uri: str) -> tuple[str, ...] | None:
