@@ -54,7 +54,7 @@ class Stock:
         self._census = census
         self._counting: asyncio.Task[bool] | None = None
         self._adding: asyncio.Task[None] | None = None
-        self._asking: list[asyncio.Future[bool]] = []
+        self._asking: list[tuple[int, asyncio.Future[bool]]] = []
         self._one_change = asyncio.Lock()
         self._untold = 0
         self._alone = 0
@@ -83,9 +83,9 @@ class Stock:
         all the others, most would find the record changed every time, and be told that nobody can say.
         """
         asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._asking.append(asked)
+        self._asking.append((limit, asked))
         if self._adding is None:
-            self._adding = self._sharing.tasks.spawn(self._add_all(limit))
+            self._adding = self._sharing.tasks.spawn(self._add_all())
         granted = False
         try:
             granted = await asked
@@ -95,23 +95,23 @@ class Stock:
             raise
         return granted
 
-    async def _add_all(self, limit: int) -> None:
+    async def _add_all(self) -> None:
         try:
             while self._asking:
                 asking, self._asking = self._asking, []
                 try:
-                    granted = await self._enter(len(asking), limit)
+                    verdicts = await self._enter([limit for limit, _ in asking])
                 except BaseException as error:
                     _fail(asking, error)
                     if not isinstance(error, CountersUnavailable):
                         raise
                     continue
-                for asked in asking:
+                for (_, asked), granted in zip(asking, verdicts, strict=True):
                     if not asked.done():
-                        asked.set_result(granted > 0)
-                        granted -= granted > 0
-                # Of those who have left meanwhile.
-                self._untold -= granted
+                        asked.set_result(granted)
+                    elif granted:
+                        # He has left meanwhile.
+                        self._untold -= 1
         except Exception:
             # Its task is one of a group, which an error would end.
             logger.exception("what a tenant has at %s cannot be entered", self.key)
@@ -120,15 +120,21 @@ class Stock:
             _fail(self._asking, CountersUnavailable("this node stops counting"))
             self._asking = []
 
-    async def _enter(self, count: int, limit: int) -> int:
-        """How many of `count` were entered."""
+    async def _enter(self, limits: list[int]) -> list[bool]:
+        """Of each of those who ask, whether one more was entered. A tenant's principals may have different limits."""
+        verdicts: list[bool] = []
 
         def add(tally: Tally) -> int:
-            granted = max(0, min(count, limit - tally.count))
-            tally.add(granted)
-            return granted
+            before = tally.count
+            verdicts.clear()
+            for limit in limits:
+                verdicts.append(tally.count < limit)
+                if verdicts[-1]:
+                    tally.add(1)
+            return tally.count - before
 
-        return await self._change(add) or 0
+        counted = await self._change(add)
+        return [False] * len(limits) if counted is None else verdicts
 
     async def _change(self, add: Callable[[Tally], int]) -> int | None:
         """Enter what is to be told, and what `add` adds; what it returns, None where nobody has counted yet."""
@@ -254,8 +260,8 @@ class Stock:
             return
 
 
-def _fail(asking: list[asyncio.Future[bool]], error: BaseException) -> None:
-    for asked in asking:
+def _fail(asking: list[tuple[int, asyncio.Future[bool]]], error: BaseException) -> None:
+    for _, asked in asking:
         if not asked.done():
             unsaid = CountersUnavailable("the counters of the limits failed")
             asked.set_exception(error if isinstance(error, CountersUnavailable) else unsaid)

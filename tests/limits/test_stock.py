@@ -73,6 +73,16 @@ async def test_those_who_open_at_once_are_entered_together() -> None:
         assert counters.changes - before <= 12
 
 
+async def test_each_of_those_who_open_at_once_is_held_to_his_own_limit() -> None:
+    clock, store = ManualClock(), MemoryStore()
+    plans = {"pro": Limits(sessions=6), None: Limits(sessions=3)}
+    rich, poor = TenantContext("acme", "ada", plan="pro"), TenantContext("acme", "bob")
+    async with node("a.1", plans, Shared(MemoryCounters()), clock, store=store) as it:
+        assert await may_open(it, rich)
+        asking = [may_open(it, tenant) for tenant in (rich, poor, poor, rich, poor, rich, rich)]
+        assert await asyncio.gather(*asking) == [True, True, False, True, False, True, True]
+
+
 async def test_who_leaves_before_he_was_told_that_he_may_open_takes_nothing() -> None:
     clock, store = ManualClock(), MemoryStore()
     counters = Shared(MemoryCounters())
