@@ -80,6 +80,13 @@ class SessionSnapshot:
         try:
             raw: Any = unpack(packed)
         except Exception as error:
+            from ...stores.moving.marks import is_tombstone
+
+            if is_tombstone(packed):
+                raise SnapshotError(
+                    "the session is on its way to another store, which this node does not know: start it with "
+                    "--next-store, or with that store and --former-store"
+                ) from None
             raise SnapshotError(f"a session snapshot of {len(packed)} bytes is not msgpack: {error!r}") from None
         if not isinstance(raw, dict):
             raise SnapshotError(f"a session snapshot must be a msgpack map, not {type(raw).__name__}")

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ...stores import Address, RecordExists, SessionStore, StaleEpoch
 from ...stores.adopting import AdoptsRecords
+from ...stores.moving.marks import is_tombstone
 from ...stores.record import Record, RecordInfo
 from ..commands.operator_errors import OperatorError
 from .ledger import Known, Ledger
@@ -183,6 +184,11 @@ class Copy:
             if record is None:
                 result.vanished += 1
                 return
+            if is_tombstone(record.snapshot):
+                raise CopyError(
+                    f"{address.kind} {address.id[:8]}... is on its way from the source to another store: finish that "
+                    "with `understudy store move`, and copy from there"
+                )
             known = self._ledger.get(address)
             self._require_ours(address, known)
             copied = replace(record, owner=self._owner)

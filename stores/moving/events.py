@@ -119,9 +119,8 @@ class MovingEventLog:
         return swept + (await self._next.expire(limit=limit - swept) if swept < limit else 0)
 
     def stats(self) -> dict[str, float]:
-        """The numbers of the log that new streams are in, and those of the other as `other_...`."""
-        one, other = (self._next, self._former) if self._begins_in_next else (self._former, self._next)
-        return one.stats() | {f"other_{name}": value for name, value in other.stats().items()}
+        """The numbers of the log that new streams are in."""
+        return (self._next if self._begins_in_next else self._former).stats()
 
     async def _require_sealed(self, address: Address, stream: str, taken: StreamTaken) -> None:
         """The former log has refused an append: rightly, unless the stream goes on in the next one.

@@ -151,10 +151,10 @@ class StorePair:
             await self.next.aclose()
 
     def stats(self) -> dict[str, float]:
-        """The numbers of the store that new sessions are in, those of the other as `other_...`, and what was moved."""
-        one, other = (self.next, self.former) if self.moves else (self.former, self.next)
-        numbers = stats_of(one) | {f"other_{name}": value for name, value in stats_of(other).items()}
-        return numbers | {
+        """The numbers of the store that new sessions are in, and what was moved."""
+        store, left = (self.next, {"former_left": int(self.left)}) if self.moves else (self.former, {})
+        return stats_of(store) | {
+            **left,
             "moved_total": self.passage.moved,
             "moves_completed_total": self.passage.completed,
             "moves_overtaken_total": self.passage.overtaken,

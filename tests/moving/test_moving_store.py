@@ -7,12 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from understudy.actors.errors import SnapshotError
+from understudy.actors.session.snapshot import SessionSnapshot
+from understudy.runtime.store_commands.copying import Copy, CopyError
+from understudy.runtime.store_commands.ledger import Ledger
+from understudy.runtime.telemetry.metric_names import GAUGES, TOTALS
 from understudy.stores import (
     Address,
     EncryptedStore,
     KeyRing,
     MasterKey,
     MemoryStore,
+    Record,
     RecordExists,
     RecordNotFound,
     StaleEpoch,
@@ -256,6 +262,23 @@ async def test_damaged_and_newer_tombstones_are_left_as_they_are(house: House) -
     assert placeholder(record).version == record.version - 1
 
 
+def test_a_node_that_knows_nothing_of_a_move_says_what_it_has_found() -> None:
+    record = Record(Address.new("session"), "t", 1, 1, "n", 0.0, 0.0, 9e9, b"one")
+    with pytest.raises(SnapshotError, match="on its way to another store"):
+        SessionSnapshot.unpack(Tombstone.of(record).pack())
+
+
+async def test_what_is_on_its_way_is_not_copied(house: House) -> None:
+    await house.open()
+    house.next.away.add("save")
+    with pytest.raises(StoreUnavailable):
+        await house.move().claim((await house.former.list()).records[0].address, owner="n")
+    third = MemoryStore(house.clock)
+    with Ledger.open() as ledger, pytest.raises(CopyError, match="store move"):
+        await Copy(house.former, third, ledger, clock=house.clock).one_pass()
+    assert (await third.list()).records == ()
+
+
 def test_a_store_is_not_moved_to_itself_nor_to_one_that_takes_no_records(house: House) -> None:
     for next in (house.former, Named(house.clock, "former")):
         with pytest.raises(StoreURLError, match="to itself"):
@@ -280,7 +303,8 @@ async def test_others_are_told_where_new_sessions_are_and_whether_something_is_l
     assert transition_of(move) == Transition(former="former", left=False)
     assert transition_of(house.former) is None
     stats = move.stats()
-    assert (stats["moved_total"], stats["records"], stats["other_records"]) == (1, 1, 0)
+    assert (stats["moved_total"], stats["former_left"], stats["records"]) == (1, 0, 1)
+    assert {f"store_{name}" for name in stats} <= {*GAUGES, *TOTALS}
 
 
 # Event logs
