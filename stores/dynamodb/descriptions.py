@@ -37,7 +37,7 @@ class _Loader(Loader):
 
 class _Services:
     """Those that there are descriptions of. botocore looks into the folders of all four hundred, once for each type of
-    description, to learn whether one of them is there; that took a third of the time until the store was open.
+    description, to learn whether one of them is there: a third of the work of making a client.
     """
 
     def __init__(self, loader: _Loader, type_name: str) -> None:
