@@ -485,6 +485,14 @@ async def test_a_key_that_is_gone_takes_its_remembered_tokens_with_it(issuer: Is
             await clock.advance(1)
     assert "unknown key" in str(asking.result())
     assert (await ask(tokens, token(1))).principal == "ada"
+    # It is back: whoever brings one of its tokens has it fetched.
+    issuer.keys = [public_jwk(1), public_jwk(4)]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        returning = tasks.create_task(ask(tokens, token(4)))
+        while not returning.done():
+            await asyncio.sleep(0.01)
+            await clock.advance(1)
+    assert returning.result().principal == "ada"
 
 
 async def test_a_resolver_serves_on_another_event_loop(issuer: Issuer) -> None:
