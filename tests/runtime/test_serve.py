@@ -233,6 +233,8 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         {
             "path": "/x",
             "store": "memory://",
+            "next_store": None,
+            "former_store": None,
             "event_log": "off",
             "event_bounds": EventLogBounds(max_age=60.0, max_total_bytes=2**20),
             "session_ttl": 1.0,
