@@ -43,9 +43,10 @@ def strict_packer(refuse: Callable[[Any], Any]) -> Callable[[Any], bytes]:
 
     def pack_strictly(value: Any) -> bytes:
         try:
-            return cast("bytes", packer.pack(value))
+            packed: bytes = packer.pack(value)
         except BaseException:
             packer.reset()
             raise
+        return packed
 
     return pack_strictly

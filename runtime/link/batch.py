@@ -16,11 +16,12 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from ...actors.packing import pack, unpack
+from ...actors.packing import unpack
 from ...stores import UnderstudyError
 from .codec import decode_frame
 from .frames import LOOSE, MAX_NUMBER, Frame
 from .head_book import HeadBook
+from .packer import pack_strictly
 from .seals import Seal
 from .versions import SEALED, Versions
 
@@ -79,7 +80,7 @@ def encode_batch(
         ValueError: The version is a sealed one, and there is no seal, or no key.
     """
     # A list of four, of which the last is a list too; the frames are packed already.
-    numbers = pack((path, seq, ack))
+    numbers = pack_strictly([path, seq, ack])
     body = b"".join((b"\x94", numbers[1:], b"\xdc", len(frames).to_bytes(2, "big"), *frames))
     if version < SEALED:
         return b"".join((MAGIC, version.to_bytes(1, "big"), zlib.crc32(body, version).to_bytes(4, "big"), body))

@@ -226,11 +226,16 @@ class Path:
 
     def _arm(self, now: float) -> None:
         """Have a timer that rings in time. One that rings early is left alone: moving it costs more than its ring."""
-        if self._timer_at <= now + ACK_DELAY:
+        timer_at = self._timer_at
+        if timer_at <= now + ACK_DELAY:
             # Nothing that begins now is due before.
             return
+        deadline = self.session.next_deadline()
+        if (deadline is None or deadline >= timer_at) and self._heard_at + PING_EVERY >= timer_at:
+            # Nor is a ping: the peer was heard of late.
+            return
         when = self._deadline()
-        if when < self._timer_at:
+        if when < timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = when

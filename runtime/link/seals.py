@@ -78,7 +78,7 @@ class Seal:
             ValueError: There are no keys.
         """
         seals = self._seals
-        id = key if key in seals.keys else seals.first
+        id = key if key and key in seals.keys else seals.first
         cipher = self._cipher(id)
         if cipher is None:
             raise ValueError("there is no key to seal with")

@@ -143,7 +143,7 @@ class PeerSession:
 
     def has_work(self) -> bool:
         """Whether `take_batches` would have something that need not wait for a timer or an acknowledgement."""
-        return bool(self._outbox or self._loose or self._again or self._inbox.ack_now)
+        return bool(self._outbox.backlog or self._loose or self._again or self._inbox.ack_now)
 
     def take_batches(self, now: float) -> list[Sending]:
         """What is to be published now."""
@@ -160,12 +160,12 @@ class PeerSession:
                     self.retransmitted += 1
                     sendings.append(Sending(seq, entry.payload))
         bulk_until = min(self._in_flight + BURST, WINDOW)
-        while self._outbox and len(self._unacked) < MAX_UNACKED and self._in_flight < WINDOW + SMALL_EXTRA:
+        while self._outbox.backlog and len(self._unacked) < MAX_UNACKED and self._in_flight < WINDOW + SMALL_EXTRA:
             waiting = self._outbox.take(self.room, bulk=self._in_flight < bulk_until)
             if not waiting:
                 break
             sendings.append(self._first_sending(waiting, now))
-        self.more_now = bool(self._outbox) and bulk_until <= self._in_flight < WINDOW
+        self.more_now = self._outbox.backlog > 0 and bulk_until <= self._in_flight < WINDOW
         inbox = self._inbox
         if inbox.ack_now or (inbox.ack_at is not None and inbox.ack_at <= now):
             # What went again carries the acknowledgement of its time, so it does not count here.
