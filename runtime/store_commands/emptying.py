@@ -19,6 +19,9 @@ __all__ = ["Emptied", "Emptying", "EmptyingError"]
 
 PAGE: Final = 500
 
+AT_ONCE: Final = 128
+"""Sessions on their way, and in memory, at a time: a move is a row of writes, and those that wait share commits."""
+
 ABOUT: Final = 5.0
 """Seconds by which a lifetime may differ after a move: it is moved as what is left of it."""
 
@@ -104,7 +107,8 @@ class Emptying:
         cursor: str | None = None
         while True:
             page = await patiently(self._pair.former.list, cursor=cursor, limit=PAGE)
-            await each((info.address for info in page.records), lambda address: self._bring(address, done))
+            addresses = (info.address for info in page.records)
+            await each(addresses, lambda address: self._bring(address, done), at_once=AT_ONCE)
             done.looked += len(page.records)
             self._looked(done)
             cursor = page.cursor

@@ -20,8 +20,8 @@ PATIENCE = 60.0
 """Seconds that a store may be away before a command gives up."""
 
 
-async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do `work` on every item, `AT_ONCE` at a time. Raises what the first raises that fails."""
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int = AT_ONCE) -> None:
+    """Do `work` on every item, so many at a time. Raises what the first raises that fails."""
     left = iter(items)
 
     async def worker() -> None:
@@ -30,7 +30,7 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(at_once):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:
         first = errors.exceptions[0]

@@ -10,12 +10,19 @@ from typing import Any, Final, cast
 
 from ..address import Address
 from ..arguments import checked_limit
-from ..errors import RecordNotFound, StaleEpoch, StoreUnavailable, StoreURLError
+from ..errors import (
+    RecordNotFound,
+    StaleEpoch,
+    StoreCorrupt,
+    StoreUnavailable,
+    StoreURLError,
+    StoreVersionError,
+)
 from ..event_log import EventLog, event_log_of
 from ..record import Page, Record, RecordInfo
 from ..store import SessionStore
 from .events import MovingEventLog
-from .marks import Tombstone, is_placeholder, maybe_tombstone
+from .marks import Tombstone, is_placeholder, is_tombstone, maybe_tombstone
 from .passage import NextStore, Passage
 
 __all__ = ["StorePair", "Transition", "transition_of"]
@@ -121,7 +128,7 @@ class StorePair:
             page = await self.former.list(
                 tenant=tenant, cursor=None if cursor is None else cursor.removeprefix(_FORMER), limit=limit
             )
-            found = [info for info in page.records if not maybe_tombstone(info) or await self.holds(info.address)]
+            found = [info for info in page.records if not maybe_tombstone(info) or await self._is_listed(info)]
             if page.cursor is not None:
                 return Page(tuple(found), _FORMER + page.cursor)
             if len(found) == limit:
@@ -185,7 +192,7 @@ class StorePair:
             gone_there = await self.next.delete(address)
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), outcome_unknown=True, retry_after=error.retry_after) from error
-        return gone_there or (gone and Tombstone.found_in(found) is None)
+        return gone_there or (gone and not is_tombstone(found.snapshot))
 
     async def _drop_placeholder(self, there: Record) -> None:
         with suppress(StaleEpoch):
@@ -202,6 +209,13 @@ class StorePair:
         with suppress(LookupError):
             await self.passage.complete(found, tombstone)
         return False
+
+    async def _is_listed(self, info: RecordInfo) -> bool:
+        try:
+            return await self.holds(info.address)
+        except (StoreCorrupt, StoreVersionError):
+            # A tombstone that cannot be read is all that there is of the session.
+            return True
 
 
 def transition_of(store: object) -> Transition | None:

@@ -18,13 +18,12 @@ from edge.call import Connections
 from edge.client import Client
 from edge.server import Stage, make_server
 from support.nats import fresh_name
+from support.patience import PATIENCE
 from support.redis import fresh_prefix
 from understudy.runtime import ClusterOptions, Runtime
 from understudy.runtime.cluster.errors import StoreNotShared
 from understudy.runtime.store_commands.emptying import Emptying
 from understudy.stores import Address, SessionStore, open_store
-
-PATIENCE = 40.0
 
 
 class Node:

@@ -29,7 +29,7 @@ from understudy.stores import (
     StreamTaken,
 )
 from understudy.stores.moving import FollowingStore, MovingStore, Transition, transition_of
-from understudy.stores.moving.marks import Tombstone, placeholder
+from understudy.stores.moving.marks import MOVER, Tombstone, placeholder
 from understudy.stores.testing import ManualTime
 
 
@@ -257,6 +257,13 @@ async def test_damaged_and_newer_tombstones_are_left_as_they_are(house: House) -
         left = await house.former.load(address)
         assert left is not None
         assert left.snapshot == snapshot
+        # As a mover has it: it hides no other session, and can be ended.
+        await house.former.claim(address, owner=MOVER)
+        other = await house.open()
+        assert {info.address for info in (await house.move().list()).records} == {address, other}
+        await house.move().delete(other)
+    await house.move().delete(address)
+    assert (await house.former.list()).records == ()
     assert Tombstone.found_in(record) is None
     assert Tombstone.found_in(replace(record, snapshot=packed)) == Tombstone.of(record)
     assert placeholder(record).version == record.version - 1
