@@ -17,7 +17,7 @@ from .many import each, patiently
 
 __all__ = ["Emptied", "Emptying", "EmptyingError"]
 
-PAGE: Final = 500
+PAGE: Final = 1000
 
 AT_ONCE: Final = 128
 """Sessions on their way, and in memory, at a time: a move is a row of writes, and those that wait share commits."""
