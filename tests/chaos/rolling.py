@@ -9,6 +9,7 @@ from chaos.cluster import ChaosCluster
 from chaos.http import fetch
 from chaos.load import Fate, open_sessions
 from chaos.storm import Reckoning, Storm
+from support.patience import PATIENCE
 
 __all__ = ["Balancer", "rolling_restart"]
 
@@ -54,7 +55,7 @@ async def rolling_restart(cluster: ChaosCluster, *, calls: int, sessions: int = 
                         faults.append(f"{node.name} ended with exit code {code}")
                     await storm.more(calls // 12)
                     await node.astart()
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(PATIENCE):
                         while node.name not in balancer.ready:
                             await asyncio.sleep(POLL)
                     # One more that is opened in the midst of it.

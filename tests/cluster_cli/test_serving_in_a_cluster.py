@@ -1,10 +1,8 @@
-"""`understudy serve --cluster`: what keeps a node out of its cluster, and how it leaves."""
+"""`understudy serve --cluster`: how a node leaves. What keeps one out is in `tests/chaos/test_chaos_refusals.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,52 +18,6 @@ DEMO = "understudy.runtime.demo:server"
 
 Serve = Callable[..., ServerProcess]
 Servers = Callable[..., NatsServer]
-
-
-async def refusal(*args: str) -> tuple[int | None, str]:
-    """Exit code and words of a node that cannot start."""
-    command = [sys.executable, "-m", "understudy.runtime", "serve", DEMO, "--port", "0", "--log-level", "error", *args]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-    assert out == b""
-    assert len(err.splitlines()) == 1, err.decode()
-    return process.returncode, err.decode()
-
-
-async def test_a_wrong_password_is_told_without_repeating_it(nats_servers: Servers) -> None:
-    async with nats_servers(user="u", password="right") as nats:
-        url = nats.url.replace("://", "://u:secret@")
-        code, words = await refusal("--cluster", "a", "--nats", url)
-    assert (code, "refused our credentials" in words, "secret" in words) == (1, True, False)
-
-
-async def test_nats_without_jetstream_is_told_with_what_to_do(nats_servers: Servers) -> None:
-    async with nats_servers(jetstream=False) as nats:
-        code, words = await refusal("--cluster", "a", "--nats", nats.url)
-    assert (code, "runs without JetStream: start nats-server with -js" in words) == (1, True)
-
-
-async def test_no_nats_server_is_told_with_where_it_was_looked_for(free_port: int) -> None:
-    code, words = await refusal("--cluster", "a", "--nats", f"nats://127.0.0.1:{free_port}")
-    assert (code, f"no NATS server at nats://127.0.0.1:{free_port}" in words) == (1, True)
-
-
-async def test_a_name_that_a_living_node_has_is_refused_and_an_equal_one_in_another_cluster_is_not(
-    serve: Serve, nats_url: str
-) -> None:
-    one, other = fresh_name(), fresh_name()
-    node = ("--nats", nats_url, "--node", "n1")
-    async with serve(DEMO, *node, "--cluster", one), serve(DEMO, *node, "--cluster", other):
-        code, words = await refusal(*node, "--cluster", one)
-    assert (code, "node id 'n1' is in use by process" in words) == (1, True)
-
-
-async def test_stores_that_are_not_the_same_are_refused(serve: Serve, nats_url: str, tmp_path: Any) -> None:
-    # A node that a busy machine holds up for longer than its lease has no say.
-    cluster = ("--nats", nats_url, "--cluster", fresh_name(), "--lease", "30s")
-    async with serve(DEMO, *cluster, "--node", "n1", "--store", f"sqlite:///{tmp_path / 'a.db'}"):
-        code, words = await refusal(*cluster, "--node", "n2", "--store", f"sqlite:///{tmp_path / 'b.db'}")
-    assert (code, "keeps sessions in another store" in words) == (2, True)
 
 
 @pytest.mark.parametrize("http", ["hypercorn", "granian"])
