@@ -62,7 +62,7 @@ SMALL = Scale(
     idle_streams=90,
     idle_seconds=2.0,
     large_rounds=1,
-    stream_runs=4,
+    stream_runs=2,
     sleepers=10,
     tenants=8,
     tenant_sessions=48,
@@ -73,7 +73,7 @@ SMALL = Scale(
     limit_races=3,
     limit_uses=20,
     limit_losses=False,
-    stream_seed=5,
+    stream_seed=111,
 )
 
 FULL = Scale(
