@@ -7,6 +7,9 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr $$(nproc) + 1)
 ALONE := tests/chaos/test_chaos.py
 
+# Tests start hundreds of processes: each would compile this checkout anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test chaos check lint types format simulate setup clean
 
 help:
@@ -29,7 +32,7 @@ demo:
 test: setup
 ifeq ($(strip $(ARGS)),)
 	@echo "==> pytest, with $(WORKERS) workers, then $(ALONE)"
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --ignore=$(ALONE) && $(BIN)/python -m pytest -q $(ALONE)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=$(ALONE) && $(BIN)/python -m pytest -q $(ALONE)
 else
 	@echo "==> pytest $(ARGS)"
 	@$(BIN)/python -m pytest $(ARGS)

@@ -23,6 +23,37 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+LONGEST = (
+    "chaos/test_chaos_stores.py",
+    "bench/test_cluster_bench_commands.py",
+    "cluster/test_shop_balancers.py",
+    "chaos/test_chaos_refusals.py",
+    "runtime/test_scene.py",
+    "restart/test_kill_stores.py",
+    "stores/test_dynamodb_store.py",
+    "cluster_cli/test_running_a_cluster.py",
+    "chaos/test_struck_streams.py",
+    "bench/test_bench_commands.py",
+    "bench/test_store_bench_commands.py",
+    "chaos/test_many_tenants.py",
+    "clients/test_typescript_clients.py",
+    "conformance/test_conformance.py",
+    "restart/test_kill.py",
+    "clients/test_python_clients.py",
+    "cluster_cli/test_serving_in_a_cluster.py",
+    "runtime/test_reload.py",
+    "readme/test_readme.py",
+)
+"""Files that take half a minute or so, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first, so that none is left to one worker of pytest-xdist while the others are done."""
+    tests = Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests are some hundred megabytes of objects that stay: no collection need look at them again."""
     gc.collect()
