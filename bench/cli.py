@@ -184,5 +184,10 @@ _URLS = click.Option(
 )
 _command("stores", "Each operation of a store, beside the client library that it is made of.", _stores, _URLS, rounds=3)
 _command("coldstart", "From the start of a process to a sleeping session's first answer.", _coldstart, _URLS, rounds=7)
-_command("noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, rounds=3)
+_HTTP = click.Option(
+    ["--http"], is_flag=True, help="Over real HTTP in one process, by the node's processor time, clients left out."
+)
+_command(
+    "noisy", "A tenant's p99 beside one at 50 times its share, with and without fair queues.", _noisy, _HTTP, rounds=3
+)
 _command("limits", "A local call with and without limits of its tenant.", _limits)

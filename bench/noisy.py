@@ -15,6 +15,7 @@ from .host_process import HostProcess, child_process, host_process
 from .http_client import HttpConnection, RemoteSession, open_session
 from .measure import Effort, Progress
 from .noise import TIMES
+from .noisy_http import noisy_http
 from .noisy_loop import QUIET, SIDES, noisy_loop
 from .quantiles import Latencies, scenario
 from .report import Report, Scenario
@@ -48,12 +49,15 @@ NOISES = (
 )
 
 
-async def bench_noisy(effort: Effort, progress: Progress) -> Report:
+async def bench_noisy(effort: Effort, progress: Progress, *, http: bool = False) -> Report:
     """First within one process, then over real HTTP, where each node and each noisy tenant has a process of its own.
+    `http`: instead of all that over real HTTP in one process, in the node's processor time.
 
     Raises:
         Refused: A node does not start, or a call of the quiet tenant failed.
     """
+    if http:
+        return Report("noisy --http", tuple(await noisy_http(effort, progress)), quick=effort.quick)
     scenarios = await noisy_loop(effort, progress)
     async with AsyncExitStack() as nodes:
         hosts = [await nodes.enter_async_context(host_process(KINDS[fairness], HTTP)) for _, fairness in SIDES]

@@ -36,8 +36,8 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def scenario(title: str, sides: list[Latencies]) -> Scenario:
-    """p50 and p99 of all sides, and how much the noisy tenant has moved them; the last side is judged."""
+def scenario(title: str, sides: list[Latencies], *, judged: bool = True) -> Scenario:
+    """p50 and p99 of all sides, and how much the noisy tenant has moved them; the last side is judged, if any is."""
     series: list[Series] = []
     comparisons: list[Comparison] = []
     for side in sides:
@@ -47,7 +47,7 @@ def scenario(title: str, sides: list[Latencies]) -> Scenario:
                 for when, rounds in (("alone", side.alone), ("beside the noisy one", side.beside))
             )
             series += [alone, beside]
-            target = TARGET if side is sides[-1] and mark == "p99" else None
+            target = TARGET if judged and side is sides[-1] and mark == "p99" else None
             comparisons.append(ratio(f"{side.name}, {mark} beside / alone", beside, alone, target))
         noisy = tuple(median(each) for each in side.noisy_calls)
         series.append(Series(f"{side.name}, calls of the noisy one", "calls/s", noisy))

@@ -11,6 +11,8 @@ from ...stores import UnderstudyError
 __all__ = ["BlockingThreads", "ThreadsBusy"]
 
 WAITING_PER_TENANT: Final = 1024
+WAITING: Final = 8192
+"""Calls of all tenants that may wait."""
 
 
 class ThreadsBusy(UnderstudyError):
@@ -52,6 +54,11 @@ class BlockingThreads:
             raise ThreadsBusy(
                 f"{len(queue)} calls of this tenant wait for one of its {self._per_tenant} threads: try again later"
             )
+        if self._waiting_now >= WAITING:
+            self._refused += 1
+            if not queue:
+                del self._waiting[tenant]
+            raise ThreadsBusy(f"{WAITING} calls wait for one of {self._in_all} threads: try again later")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(place)
         self._waiting_now += 1

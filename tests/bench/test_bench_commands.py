@@ -17,13 +17,13 @@ from understudy.bench.profile import profiler
 
 @cache
 def run(name: str) -> dict[str, Any]:
-    result = CliRunner().invoke(bench, [name, "--quick", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(bench, [*name.split(), "--quick", "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert f"bench {name}: " in result.stderr
+    assert f"bench {name.split()[0]}: " in result.stderr
     return json.loads(result.stdout)
 
 
-@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy", "limits"])
+@pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy", "noisy --http", "limits"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return run(request.param)
 
@@ -47,6 +47,12 @@ def test_a_quick_report_claims_nothing(report: dict[str, Any]) -> None:
 def test_figures_of_sides_are_positive(report: dict[str, Any]) -> None:
     speeds = [each for scenario in report["scenarios"] for each in scenario["series"] if "bytes" not in each["unit"]]
     assert all(each["median"] > 0 for each in speeds)
+
+
+def test_noisy_over_http_judges_what_leaves_the_node_some_time() -> None:
+    for scenario, judged in zip(run("noisy --http")["scenarios"], (True, True, False), strict=True):
+        targets = [versus["name"] for versus in scenario["comparisons"] if versus["target"]]
+        assert targets == (["fair queues, p99 beside / alone"] if judged else [])
 
 
 def test_edge_judges_the_targets_of_the_issue() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Callable
 
 import pytest
@@ -261,3 +263,54 @@ async def test_a_declared_size_beyond_all_measure_costs_no_more_than_the_largest
 def test_a_bound_that_is_none_is_refused(bound: object) -> None:
     with pytest.raises(ConfigurationError, match="waiting_per_tenant is"):
         Fairness(waiting_per_tenant=bound)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whoever_is_cancelled_at_any_moment_leaves_nothing_behind(seed: int) -> None:
+    """Requests of many tenants come, wait, are cancelled before, in and after the pass that lets them in."""
+    door = Door(Fairness(waiting_per_tenant=8, waiting=40))
+    chance = random.Random(seed)
+    served = left = refused = straight = 0
+
+    async def request(tenant: str) -> None:
+        nonlocal served, refused, straight
+        try:
+            place = door.enter(tenant, chance.choice((0, 100_000)))
+            if place is None:
+                straight += 1
+                return
+            await place
+            served += 1
+        except Refused:
+            refused += 1
+
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(400):
+        tasks.append(asyncio.get_running_loop().create_task(request(f"t{chance.randrange(12)}")))
+        await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            door.turn()
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+    while door.turn():
+        await asyncio.sleep(0)
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    left = sum(isinstance(each, asyncio.CancelledError) for each in ended)
+    assert served + refused + straight + left == 400
+    assert min(served, refused, straight, left) > 0
+    assert door.stats("waiting") == door.stats("tenants_waiting") == 0
+    assert not door.soon
+
+
+async def test_tenants_that_come_and_go_leave_no_table_behind() -> None:
+    door = Door(Fairness(waiting=50))
+    door.crowd("loud", 30)
+    for number in range(20_000):
+        with contextlib.suppress(Refused):
+            door.enter(f"tenant-{number}")
+        if number % 50 == 0:
+            door.turn()
+    assert door.stats("tenants_waiting") <= 101
+    while door.turn():
+        await asyncio.sleep(0)
+    assert door.stats("tenants_waiting") == 0

@@ -111,3 +111,28 @@ async def test_too_many_that_wait_are_refused(crowd: Crowd, monkeypatch: pytest.
     await crowd.threads.acquire("b")
     for task in crowd.tasks:
         task.cancel()
+
+
+async def test_however_many_tenants_come_those_who_wait_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WAITING", 20)
+    threads = BlockingThreads(per_tenant=1, in_all=2)
+    crowd = Crowd(threads)
+    crowd.want("first")
+    crowd.want("second")
+    for number in range(20):
+        crowd.want(f"tenant-{number}")
+    await settle()
+    for number in range(20, 1000):
+        with pytest.raises(ThreadsBusy):
+            await threads.acquire(f"tenant-{number}")
+    assert threads.stats()["blocking_waiting"] == 20
+    crowd.end("first")
+    await settle()
+    assert crowd.running == ["second", "tenant-0"]
+    for task in crowd.tasks:
+        task.cancel()
+    await asyncio.gather(*crowd.tasks, return_exceptions=True)
+    assert threads.stats()["blocking_waiting"] == 0
+    assert not threads._waiting
