@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -247,7 +248,9 @@ async def test_a_program_that_calls_itself_does_not_mix_up_who_asks(tmp_path: Pa
             await http.post("/mcp", json=note, headers=session)
             name = {"name": "plain", "arguments": {}}
             request = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": name}
-            inner = (await http.post("/mcp", json=request, headers=session)).json()
+            answered = (await http.post("/mcp", json=request, headers=session)).text
+        # A plain body, or an event if it took long.
+        inner = json.loads(answered[answered.index("{") :].split("\n", 1)[0])
         return f"{inner['result']['structuredContent']['result']} / {await touch()}"
 
     @server.tool()

@@ -12,9 +12,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chaos.http import Answer, Connection
 from edge.client import hosting, initialize_params
 from edge.sockets import carried
+from support.patience import PATIENCE
 from tenants import asking
 from tenants import issuer as issuing
 from tenants.asking import tenants_server
@@ -102,7 +104,7 @@ async def test_signing_keys_rotate_under_load_without_one_wrongly_refused_call()
     async with Issuer() as issuer:
         issuer.keys = [public_jwk(1)]
         resolver = JwtTokens(
-            issuer=ISSUER, audience=AUDIENCE, jwks_url=issuer.url, pause=PAUSE, max_age=MAX_AGE, deadline=1.0
+            issuer=ISSUER, audience=AUDIENCE, jwks_url=issuer.url, pause=PAUSE, max_age=MAX_AGE, deadline=3.0
         )
         old = tokens_of(1, many=1)[0]
         async with node(resolver) as load:
@@ -127,8 +129,8 @@ async def test_signing_keys_rotate_under_load_without_one_wrongly_refused_call()
             removed = time.monotonic()
             while (await load.ask(old)).status == 200:
                 await asyncio.sleep(0.02)
-            # The failures before may have made the pause between fetches longer.
-            assert time.monotonic() - removed < 6 * MAX_AGE
+                # The failures before may have made the pause between fetches longer.
+                assert time.monotonic() - removed < PATIENCE
             assert (await load.ask(old)).status == 401
             assert await load.all(tokens_of(2)) == {200: IN_FLIGHT}
 
@@ -164,7 +166,10 @@ def write_in_place(file: Path, *keys: ApiKey) -> None:
         opened.write(text[len(text) // 2 + 1 :])
 
 
-async def test_api_keys_rotate_under_load_without_one_wrongly_refused_call(tmp_path: Path) -> None:
+async def test_api_keys_rotate_under_load_without_one_wrongly_refused_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("understudy.runtime.credentials.api_key_file.READ_TIMEOUT", PATIENCE)
     file = tmp_path / "keys.toml"
     texts = [new_api_key() for _ in range(3)]
     keys = [ApiKey.of(text, ADA) for text in texts]
@@ -197,8 +202,7 @@ async def test_api_keys_rotate_under_load_without_one_wrongly_refused_call(tmp_p
                 removed = time.monotonic()
                 while (await load.ask(texts[number - 1])).status == 200:
                     await asyncio.sleep(0.02)
-                # `check_every`, what a file takes to settle, and what a busy machine takes.
-                assert time.monotonic() - removed < 0.5 + 0.2 + 1.5
+                    assert time.monotonic() - removed < PATIENCE
             stop.set()
         assert +wrong == Counter()
         assert served > 100
