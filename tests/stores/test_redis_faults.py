@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.certificates import self_signed
@@ -63,6 +64,14 @@ async def _new(store: SessionStore, snapshot: bytes = b"one") -> Address:
 
 async def _save(store: SessionStore, address: Address, version: int = 2, snapshot: bytes = b"two") -> None:
     await store.save(address, epoch=1, version=version, snapshot=snapshot, ttl=600.0)
+
+
+async def _outcome(call: Coroutine[Any, Any, Any]) -> Any:
+    """What a call returned, or why it could not."""
+    try:
+        return await call
+    except StoreUnavailable as error:
+        return error
 
 
 async def _back(store: RedisStore) -> None:
@@ -200,14 +209,15 @@ async def test_a_store_that_is_closed_in_the_middle_of_calls_says_what_is_in_dou
         address = await _new(store)
         proxy.stall()
         store._close_timeout = 0.05
-        tasks = [asyncio.ensure_future(_save(store, address, 2 + number)) for number in range(40)]  # noqa: TID251
-        tasks.append(asyncio.ensure_future(store.load(address)))  # noqa: TID251
-        await asyncio.sleep(0.02)
-        tasks[0].cancel()
-        await store.aclose()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(outcomes[0], asyncio.CancelledError)
-        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes[1:]), outcomes
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_outcome(_save(store, address, 2 + number))) for number in range(40)]
+            tasks.append(group.create_task(_outcome(store.load(address))))
+            await asyncio.sleep(0.02)
+            tasks[0].cancel()
+            await store.aclose()
+        assert tasks[0].cancelled()
+        outcomes = [task.result() for task in tasks[1:]]
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes), outcomes
         # 32 have left in one pipeline; the others had to wait for it.
         assert [o.outcome_unknown for o in outcomes if isinstance(o, StoreUnavailable)] == [True] * 31 + [False] * 9
         with pytest.raises(StoreUnavailable, match="is closed"):
@@ -236,30 +246,31 @@ async def test_a_call_that_is_cancelled_leaves_the_answers_of_others_in_their_or
     async with _proxied(redis_server) as (store, proxy, _):
         addresses = [await _new(store, b"%d" % number) for number in range(30)]
         proxy.stall()
-        tasks = [asyncio.ensure_future(store.load(address)) for address in addresses]  # noqa: TID251
-        await asyncio.sleep(0.02)
-        for task in tasks[::3]:
-            task.cancel()
-        proxy.restore()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(store.load(address)) for address in addresses]
+            await asyncio.sleep(0.02)
+            for task in tasks[::3]:
+                task.cancel()
+            proxy.restore()
         for number, task in enumerate(tasks):
             if number % 3:
-                record = await task
+                record = task.result()
                 assert record is not None
                 assert record.snapshot == b"%d" % number
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_no_more_calls_than_the_bound_are_under_way(redis_server: RedisServer) -> None:
     async with _proxied(redis_server, max_calls=16) as (store, proxy, _):
         address = await _new(store)
         proxy.stall()
-        tasks = [asyncio.ensure_future(store.load(address)) for _ in range(16)]  # noqa: TID251
-        await asyncio.sleep(0.02)
-        with pytest.raises(StoreUnavailable, match="16 calls") as caught:
-            await store.load(address)
-        assert not caught.value.outcome_unknown
-        proxy.restore()
-        assert all(await asyncio.gather(*tasks))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(store.load(address)) for _ in range(16)]
+            await asyncio.sleep(0.02)
+            with pytest.raises(StoreUnavailable, match="16 calls") as caught:
+                await store.load(address)
+            assert not caught.value.outcome_unknown
+            proxy.restore()
+        assert all(task.result() for task in tasks)
 
 
 async def test_no_more_bytes_than_the_bound_wait_for_the_network(
@@ -269,13 +280,14 @@ async def test_no_more_bytes_than_the_bound_wait_for_the_network(
     async with _proxied(redis_server) as (store, proxy, _):
         addresses = [await _new(store) for _ in range(60)]
         proxy.stall()
-        tasks = []
-        for address in addresses:
-            tasks.append(asyncio.ensure_future(_save(store, address, snapshot=bytes(2**20))))  # noqa: TID251
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
-        proxy.restore()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        tasks: list[asyncio.Task[Any]] = []
+        async with asyncio.TaskGroup() as group:
+            for address in addresses:
+                tasks.append(group.create_task(_outcome(_save(store, address, snapshot=bytes(2**20)))))
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            proxy.restore()
+        outcomes = [task.result() for task in tasks]
         refused = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
         assert 0 < len(refused) < 60
         for outcome in refused:
@@ -396,13 +408,13 @@ async def test_a_script_that_does_not_end_is_said_and_over_when_it_is_killed(red
     with redis_servers(options={"lua-time-limit": "50"}) as server:
         async with _opened(server.url) as store:
             address = await _new(store)
-            spin = asyncio.create_task(asyncio.to_thread(server.command, "EVAL", "while true do end", 0))  # noqa: TID251
-            await asyncio.sleep(0.3)
-            with pytest.raises(RedisUnavailable, match="busy") as caught:
-                await _save(store, address)
-            assert not caught.value.outcome_unknown
-            server.command("SCRIPT", "KILL")
-            await spin
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(server.command, "EVAL", "while true do end", 0))
+                await asyncio.sleep(0.3)
+                with pytest.raises(RedisUnavailable, match="busy") as caught:
+                    await _save(store, address)
+                assert not caught.value.outcome_unknown
+                server.command("SCRIPT", "KILL")
             await _save(store, address)
 
 

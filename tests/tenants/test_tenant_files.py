@@ -646,14 +646,19 @@ async def test_a_slow_disk_holds_up_neither_the_event_loop_nor_other_tenants(
     async with TenantHelpers(files=folders) as helpers:
         try:
             with as_tenant(helpers, "slow") as slow:
-                stuck = [asyncio.ensure_future(folders.run("slow", go_on.wait)) for _ in range(6)]  # noqa: TID251
-                await asyncio.sleep(0)
-                with pytest.raises(FilesBusy, match="wait already"):
-                    await slow.files.exists("a")
-                with as_tenant(helpers, "other") as other:
-                    await other.files.write("a", "quick")
-                for result in await asyncio.gather(*stuck, return_exceptions=True):
-                    assert isinstance(result, FilesUnavailable)
+
+                async def gets_stuck() -> None:
+                    with pytest.raises(FilesUnavailable):
+                        await folders.run("slow", go_on.wait)
+
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(6):
+                        tasks.create_task(gets_stuck())
+                    await asyncio.sleep(0)
+                    with pytest.raises(FilesBusy, match="wait already"):
+                        await slow.files.exists("a")
+                    with as_tenant(helpers, "other") as other:
+                        await other.files.write("a", "quick")
                 # The threads that still hang count, though nobody waits for them.
                 with pytest.raises(FilesUnavailable, match=r"within 0\.2 s"):
                     await slow.files.exists("a")
