@@ -195,7 +195,7 @@ async def count_on(sessions: list[Session], stop: asyncio.Event, failures: list[
                     failures.append(f"{done} increments made {count}")
                     done = count
                 # As fast as it goes it would take the processor from the nodes that start.
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
             except (AssertionError, httpx.HTTPError, KeyError) as error:
                 failures.append(f"{type(error).__name__}: {error!s:.300}")
                 done = await session.tool("count")
