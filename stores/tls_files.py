@@ -1,4 +1,4 @@
-"""`tls_context`: TLS to a store's server by files that an operator names."""
+"""`tls_context`: TLS to a store's server by files that an operator names; `load_plain_key`: our own certificate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import StoreURLError
 
-__all__ = ["tls_context"]
+__all__ = ["load_plain_key", "tls_context"]
 
 
 def tls_context(
@@ -26,11 +26,23 @@ def tls_context(
         raise error(text) from cause
     if cert is not None and key is not None:
         try:
-            context.load_cert_chain(cert, key, password=_no_password)
-        except (OSError, ValueError) as cause:
+            load_plain_key(context, cert, key)
+        except ValueError as cause:
             text = f"{of} options 'cert' {str(cert)!r} and 'key' {str(key)!r} are no certificate and its plain key"
-            raise error(f"{text}: {_reason(cause)}") from cause
+            raise error(f"{text}: {cause}") from cause
     return context
+
+
+def load_plain_key(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    """Have `context` show `cert`.
+
+    Raises:
+        ValueError: The files are no certificate and its key, or the key is encrypted; says which.
+    """
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise ValueError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

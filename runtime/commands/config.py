@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from ...stores import KeyRing, UnderstudyError
+from ...stores.tls_files import load_plain_key
 from ..telemetry.tenant_label import DEFAULT_LABELS
 from ..wire.loopback import is_loopback
 from .key_file import read_keys
@@ -380,14 +381,8 @@ def _check_tls(cert: Path, key: Path) -> None:
         except OSError as error:
             raise ConfigError(f"{option} {str(file)!r} cannot be read: {error.strerror}") from error
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
+        load_plain_key(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
+    except ValueError as error:
         raise ConfigError(
-            f"--tls-cert {str(cert)!r} and --tls-key {str(key)!r} are no certificate and its plain key: {reason}"
+            f"--tls-cert {str(cert)!r} and --tls-key {str(key)!r} are no certificate and its plain key: {error}"
         ) from error
-
-
-def _no_password() -> str:
-    # Without a callback OpenSSL asks on the terminal, and a service hangs at its start.
-    raise ValueError("the key is encrypted")
