@@ -183,6 +183,8 @@ class Node:
             from ..stores.moving import FollowingStore
 
             store = FollowingStore(store, await self._opened(options.next_store, stack))
+            # Later the node does without it for a while; one that was never there is a mistake in an option.
+            await store.next.ping()
         elif options.former_store is not None:
             from ..stores.moving import MovingStore
 

@@ -119,6 +119,10 @@ class FollowingStore(StorePair):
         self._known.pop(address, None)
         return gone
 
+    async def ping(self) -> None:
+        """See `SessionStore.ping`. The former must answer: what it has is served while the next one is away."""
+        await self.former.ping()
+
     async def aclose(self) -> None:
         """Close both."""
         await super().aclose()
