@@ -77,6 +77,11 @@ class Tombstone:
         fields = [self.epoch, self.version, self.created, self.updated, self.expires, self.snapshot]
         return _TOMBSTONE + bytes([FORMAT]) + cast("bytes", msgpack.packb(fields))  # pyright: ignore[reportUnknownMemberType]
 
+    def awaited_by(self, there: Record) -> bool:
+        """Whether what is in the next store is the placeholder of this very move, and not one that a move has left
+        there late which another came before."""
+        return there.snapshot == _place_of(self.epoch)
+
     def record(self, found: Record) -> Record:
         """The session's record, which `found` stands for."""
         return replace(
@@ -112,13 +117,17 @@ def placeholder(record: Record) -> Record:
         owner=MOVER,
         updated=NEVER,
         expires=record.expires + MARGIN,
-        snapshot=_PLACEHOLDER,
+        snapshot=_place_of(record.epoch),
     )
 
 
 def is_placeholder(info: RecordInfo) -> bool:
     """Whether a record is a placeholder; a list tells too."""
     return info.updated == NEVER
+
+
+def _place_of(epoch: int) -> bytes:
+    return b"%b%d" % (_PLACEHOLDER, epoch)
 
 
 def _damaged(record: Record) -> StoreCorrupt:

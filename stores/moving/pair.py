@@ -115,9 +115,9 @@ class StorePair:
         if tombstone is None:
             return found
         there = await self.next.load(address)
-        if there is None:
-            return None
-        return tombstone.record(found) if is_placeholder(there) else there
+        if there is None or not is_placeholder(there):
+            return there
+        return tombstone.record(found) if tombstone.awaited_by(there) else None
 
     async def list(self, *, tenant: str | None = None, cursor: str | None = None, limit: int = 100) -> Page:
         """See `SessionStore.list`. The former store's first. A session that is moved during the walk may appear in both

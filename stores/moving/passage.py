@@ -7,9 +7,9 @@
     5. the tombstone goes
 
 Until 3 is acknowledged the record is in the former store, and a claim there undoes all by its epoch. From 3 on whoever
-meets the tombstone does 4 and 5. A tombstone to which nothing belongs in the next store is one of a session that has
-ended there since: the placeholder was there before it, and lives longer. An address only ever goes this way, so whoever
-looks in the former store first and in the next one then misses nothing.
+meets the tombstone does 4 and 5. Where the next store has neither a session nor the placeholder of this very move, the
+session has ended there since: the placeholder was there before the tombstone, and lives longer. An address only ever
+goes this way, so whoever looks in the former store first and in the next one then misses nothing.
 
 Epochs go on: the next store begins with the one that the former gave out last, so an epoch names one claim of an
 address whichever store gave it out.
@@ -101,14 +101,14 @@ class Passage:
         address = found.address
         for _ in range(ATTEMPTS):
             there = await self._next.load(address)
-            if there is None:
-                await self._clear(found)
-                raise RecordNotFound(address)
-            if not is_placeholder(there):
+            if there is not None and not is_placeholder(there):
                 await self._clear(found)
                 return
+            if there is None or not tombstone.awaited_by(there):
+                await self._clear(found)
+                raise RecordNotFound(address)
             with suppress(StaleEpoch, RecordNotFound):
-                # Its epoch is the tombstone's, or a higher one where somebody has claimed a placeholder.
+                # The placeholder's epoch is the tombstone's, or a higher one where somebody has claimed it.
                 await self._next.save(
                     address,
                     epoch=there.epoch,

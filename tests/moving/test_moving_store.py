@@ -167,6 +167,22 @@ async def test_a_session_that_has_ended_there_is_not_brought_back_by_its_tombsto
     assert (await house.former.list()).records == (await house.next.list()).records == ()
 
 
+async def test_a_placeholder_that_an_overtaken_mover_leaves_late_brings_nothing_back(house: House) -> None:
+    address = await house.open()
+    overtaken = await house.former.claim(address, owner=MOVER)
+    house.former.away.add("delete")
+    move = house.move()
+    record = await move.claim(address, owner="n")
+    assert await move.delete(address, epoch=record.epoch)
+    house.former.away.clear()
+    assert await move.passage._hold_place(overtaken)
+    assert (await house.former.list()).records != ()
+    for pair in (house.follow(), house.move()):
+        assert await pair.load(address) is None
+        with pytest.raises(RecordNotFound):
+            await pair.claim(address, owner="n")
+
+
 @pytest.mark.parametrize("kind", ["follow", "move"])
 async def test_an_operator_ends_a_session_wherever_it_is_on_its_way(house: House, kind: str) -> None:
     for away in ("adopt", "save", "claim", ""):

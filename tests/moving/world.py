@@ -166,12 +166,14 @@ class World:
         self.late: list[Late] = []
         self.told: dict[Address, Told] = {}
         self.works: list[Work] = []
+        self.slow: set[Work] = set()
         self.steps = steps
         self.sessions = sessions
         self.serial = 0
         self.failing = self.random.choice((0.0, 0.02, 0.1))
         self.repeating = self.random.choice((0.0, 0.05, 0.3))
         self.crashing = self.random.choice((0.0, 0.02, 0.05))
+        self.stalling = self.random.choice((0.0, 0.2, 0.5))
         self.max_known = self.random.choice((1, 1, 100))
 
     def chance(self, probability: float) -> bool:
@@ -294,6 +296,8 @@ class World:
         # Up to the first call, so that there is nothing that was never begun.
         work.send(None)
         self.works.append(work)
+        if self.chance(self.stalling):
+            self.slow.add(work)
         return work
 
     def work(self, process: Process) -> Work:
@@ -334,7 +338,10 @@ class World:
                 continue
             if len(node.works) < 2:
                 node.works.append(self.begin(node))
-            self.step(node, self.random.choice(node.works))
+            work = self.random.choice(node.works)
+            # Some hang for long between two calls, and go on with what they knew.
+            if work not in self.slow or self.chance(0.1):
+                self.step(node, work)
             if self.late and self.chance(0.1):
                 self.arrive()
         for node in nodes:
