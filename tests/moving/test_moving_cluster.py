@@ -25,13 +25,16 @@ from understudy.runtime.cluster.errors import StoreNotShared
 from understudy.runtime.store_commands.emptying import Emptying
 from understudy.stores import Address, SessionStore, open_store
 
+LAME_DUCK = 0.5
+
 
 class Node:
     """One that can be started again with other stores."""
 
     def __init__(self, name: str, cluster: str, nats_url: str) -> None:
         self.name = name
-        self._cluster = ClusterOptions(cluster, nats=nats_url)
+        # Long, as a machine that is busy with something else may hold a node up for a while.
+        self._cluster = ClusterOptions(cluster, nats=nats_url, lease=15.0)
         self._stack = AsyncExitStack()
 
     async def start(self, **stores: str) -> None:
@@ -43,6 +46,8 @@ class Node:
 
     async def stop(self) -> None:
         await self.runtime.drain()
+        # As `serve` does: other nodes have calls on their way here.
+        await asyncio.sleep(LAME_DUCK)
         await self._stack.aclose()
 
 
@@ -54,6 +59,8 @@ class Load:
         self.random = Random(1)
         self.told: dict[str, int] = {}
         self.clients: list[tuple[str, Client]] = []
+        self.in_doubt: dict[str, int] = {}
+        self.doubts = 0
         self.calls = 0
         self.stop = False
         self._running: dict[str, int] = {}
@@ -70,9 +77,19 @@ class Load:
         node = self.random.choice(self.up)
         self._running[node.name] = self._running.get(node.name, 0) + 1
         client._connections = node.connections
-        value = await client.tool("increment")
+        answer = await client.begin_tool("increment").answered()
         self._running[node.name] -= 1
-        assert value == self.told[session] + 1, (value, self.told[session], node.name)
+        try:
+            value = answer.value
+        except AssertionError as error:
+            # A node that leaves may take a call along that another has sent on to it; then the answer says so.
+            if "'code': -32000" not in str(error):
+                raise
+            self.doubts += 1
+            self.in_doubt[session] = self.in_doubt.get(session, 0) + 1
+            return
+        doubt = self.in_doubt.pop(session, 0)
+        assert self.told[session] + 1 <= value <= self.told[session] + 1 + doubt, (value, self.told[session], doubt)
         self.told[session] = value
         self.calls += 1
 
@@ -162,6 +179,7 @@ async def test_acknowledged_calls_count_once_through_three_rolling_restarts(
         load.stop = True
 
     assert load.calls > 200
+    assert load.doubts < load.calls / 20
     for session, client in asleep.items():
         await load.call(session, client)
     former, next = [await open_store(url) for url in (old_store, new_store)]
