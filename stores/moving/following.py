@@ -77,6 +77,8 @@ class FollowingStore(StorePair):
             record = await self.former.claim(address, owner=owner)
         except RecordNotFound:
             return await self._claim_in_next(address, owner)
+        if is_placeholder(record):
+            return await self._claim_in_next(address, owner)
         tombstone = Tombstone.found_in(record)
         if tombstone is not None:
             await self.passage.complete(record, tombstone)
@@ -144,7 +146,7 @@ class FollowingStore(StorePair):
             self._known.move_to_end(address)
             return known[1]
         found = await self.former.load(address)
-        return found is None or Tombstone.found_in(found) is not None
+        return found is None or is_placeholder(found) or Tombstone.found_in(found) is not None
 
     async def _require_none_in_next(self, address: Address) -> None:
         there = await self.next.load(address)

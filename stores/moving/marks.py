@@ -80,7 +80,7 @@ class Tombstone:
     def awaited_by(self, there: Record) -> bool:
         """Whether what is in the next store is the placeholder of this very move, and not one that a move has left
         there late which another came before."""
-        return there.snapshot == _place_of(self.epoch)
+        return there.snapshot == _place_of(self.epoch, len(self.snapshot))
 
     def record(self, found: Record) -> Record:
         """The session's record, which `found` stands for."""
@@ -109,7 +109,8 @@ def placeholder(record: Record) -> Record:
     """What is put into the next store before `record` may leave the former one.
 
     A save of `record` as it is follows on it, and on nothing else. So a call that comes late cannot bring a session
-    back that has ended there: a save needs a record that is there, and a placeholder is no session.
+    back that has ended there: a save needs a record that is there, and a placeholder is no session. It is as large as
+    the record, so that a store which has no room for one refuses it while the other is where it was.
     """
     return replace(
         record,
@@ -117,7 +118,7 @@ def placeholder(record: Record) -> Record:
         owner=MOVER,
         updated=NEVER,
         expires=record.expires + MARGIN,
-        snapshot=_place_of(record.epoch),
+        snapshot=_place_of(record.epoch, len(record.snapshot)),
     )
 
 
@@ -126,8 +127,8 @@ def is_placeholder(info: RecordInfo) -> bool:
     return info.updated == NEVER
 
 
-def _place_of(epoch: int) -> bytes:
-    return b"%b%d" % (_PLACEHOLDER, epoch)
+def _place_of(epoch: int, size: int) -> bytes:
+    return (b"%b%d" % (_PLACEHOLDER, epoch)).ljust(size)
 
 
 def _damaged(record: Record) -> StoreCorrupt:

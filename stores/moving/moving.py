@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 from ..address import Address
 from ..arguments import checked_text
 from ..errors import RecordExists, RecordNotFound, StaleEpoch, StoreUnavailable
 from ..record import Record
+from ..store import SessionStore
 from .marks import MOVER, Tombstone, is_placeholder
 from .pair import StorePair
-from .passage import ATTEMPTS, contended
+from .passage import ATTEMPTS, NextStore, Passage, contended
 
 __all__ = ["MovingStore"]
 
@@ -23,6 +27,10 @@ class MovingStore(StorePair):
     """
 
     moves = True
+
+    def __init__(self, former: SessionStore, next: SessionStore, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(former, next, clock=clock)
+        self._returning = Passage(next, cast("NextStore", former), clock=clock)
 
     async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:
         """See `SessionStore.create`. In `next`."""
@@ -68,6 +76,10 @@ class MovingStore(StorePair):
                 record = await self.former.claim(address, owner=MOVER)
             except RecordNotFound:
                 return False
+            if is_placeholder(record):
+                if await self._clear_former(record):
+                    continue
+                return False
             tombstone = Tombstone.found_in(record)
             if tombstone is not None:
                 await self.passage.complete(record, tombstone)
@@ -99,3 +111,25 @@ class MovingStore(StorePair):
             return False
         await self._drop_placeholder(there)
         return True
+
+    async def _clear_former(self, place: Record) -> bool:
+        """A placeholder was claimed in the former store: of an earlier move to it, or of one against this one.
+        False if it is gone, True if the former store is to be looked at again."""
+        address = place.address
+        try:
+            # Whoever is about to move it there is refused from here on.
+            there = await self.next.claim(address, owner=MOVER)
+        except RecordNotFound:
+            # Nothing is to come from there any more; something may just have come.
+            found = await self.former.load(address)
+            if found is None or not is_placeholder(found):
+                return True
+        else:
+            tombstone = Tombstone.found_in(there)
+            if tombstone is not None:
+                # Half way there, the only way out is at the other end.
+                await self._returning.complete(there, tombstone)
+                return True
+        with suppress(StaleEpoch):
+            await self.former.delete(address, epoch=place.epoch)
+        return False

@@ -47,7 +47,8 @@ class Transition:
 class StorePair:
     """The two stores as one. `former` and `next` are closed with it.
 
-    Sessions are looked for in the former store first, as they only ever go from there to the next.
+    Sessions are looked for in the former store first, as they only ever go from there to the next. What somebody moves
+    against that is refused while it is on its way: it may not be found, but is not lost.
 
     Args:
         clock: Seconds since the Unix epoch.
@@ -109,8 +110,8 @@ class StorePair:
     async def load(self, address: Address) -> Record | None:
         """See `SessionStore.load`."""
         found = await self.former.load(address)
-        if found is None:
-            return _session(await self.next.load(address))
+        if found is None or is_placeholder(found):
+            return _session(await self.next.load(address), found)
         tombstone = Tombstone.found_in(found)
         if tombstone is None:
             return found
@@ -128,7 +129,11 @@ class StorePair:
             page = await self.former.list(
                 tenant=tenant, cursor=None if cursor is None else cursor.removeprefix(_FORMER), limit=limit
             )
-            found = [info for info in page.records if not maybe_tombstone(info) or await self._is_listed(info)]
+            found = [
+                info
+                for info in page.records
+                if not is_placeholder(info) and (not maybe_tombstone(info) or await self._is_listed(info))
+            ]
             if page.cursor is not None:
                 return Page(tuple(found), _FORMER + page.cursor)
             if len(found) == limit:
@@ -174,6 +179,12 @@ class StorePair:
             # Of a session that was gone before it could be moved.
             await self._drop_placeholder(record)
             raise RecordNotFound(address)
+        if is_tombstone(record.snapshot):
+            raise StoreUnavailable(
+                f"{address} is on its way back to the store that it is to leave: two moves run against each other; end "
+                "the `understudy store move` whose SOURCE is the --store of the nodes",
+                outcome_unknown=True,
+            )
         return record
 
     async def _delete_anywhere(self, address: Address) -> bool:
@@ -201,7 +212,7 @@ class StorePair:
     async def holds(self, address: Address) -> bool:
         """Whether the former store has a session's record. What a tombstone stands for is put into the next one."""
         found = await self.former.load(address)
-        if found is None:
+        if found is None or is_placeholder(found):
             return False
         tombstone = Tombstone.found_in(found)
         if tombstone is None:
@@ -236,5 +247,11 @@ def stats_of(store: object) -> dict[str, float]:
     return dict(cast("dict[str, float]", stats())) if callable(stats) else {}
 
 
-def _session(found: Record | None) -> Record | None:
-    return None if found is None or is_placeholder(found) else found
+def _session(there: Record | None, place: Record | None) -> Record | None:
+    """What the next store has of a session. `place`: the placeholder in the former one, if it is on its way back."""
+    if there is None or is_placeholder(there):
+        return None
+    tombstone = Tombstone.found_in(there)
+    if tombstone is None:
+        return there
+    return tombstone.record(there) if place is not None and tombstone.awaited_by(place) else None

@@ -66,6 +66,7 @@ class Passage:
             StoreUnavailable: A store fails. The session is wherever it was, or on its way.
         """
         address = record.address
+        self._left(address, record.expires)
         if not await self._hold_place(record):
             self.overtaken += 1
             return False
@@ -95,7 +96,7 @@ class Passage:
         """See to it that the record is in the next store whose tombstone was found in the former.
 
         Raises:
-            RecordNotFound: The session has ended there since.
+            RecordNotFound: The session has ended there since, or expires now.
             StoreUnavailable: A store fails.
         """
         address = found.address
@@ -107,6 +108,8 @@ class Passage:
             if there is None or not tombstone.awaited_by(there):
                 await self._clear(found)
                 raise RecordNotFound(address)
+            # A tombstone is there for a moment after what it stands for has expired: as long as its save took.
+            left = self._left(address, tombstone.expires)
             with suppress(StaleEpoch, RecordNotFound):
                 # The placeholder's epoch is the tombstone's, or a higher one where somebody has claimed it.
                 await self._next.save(
@@ -114,7 +117,7 @@ class Passage:
                     epoch=there.epoch,
                     version=tombstone.version,
                     snapshot=tombstone.snapshot,
-                    ttl=self._left(address, tombstone.expires),
+                    ttl=left,
                 )
                 self.completed += 1
         raise contended(address)
@@ -134,7 +137,8 @@ class Passage:
                     continue
                 if there.epoch >= record.epoch:
                     return False
-                # A placeholder of a move that was overtaken; or a copy. What the former store has is what counts.
+                # A placeholder of a move that was overtaken; a copy; or what has come back from there has left it. What
+                # the former store has is what counts.
                 over = (there.epoch, there.version)
             else:
                 return True

@@ -148,6 +148,8 @@ class Process:
             self.store = FollowingStore(former, next, clock=world.clock, max_known=world.max_known)  # pyright: ignore
         elif mode == "move":
             self.store = MovingStore(former, next, clock=world.clock)  # pyright: ignore
+        elif mode == "back":
+            self.store = MovingStore(next, former, clock=world.clock)  # pyright: ignore
         else:
             self.store = former if mode == "former" else next
 
