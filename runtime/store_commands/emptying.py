@@ -139,10 +139,20 @@ class Emptying:
             brought = await patiently(self._pair.bring, address)
         except RecordNotFound:
             brought = False
+            await self._require_gone(address)
         done.moved += brought
         done.gone += not brought
         if before is not None:
             _compare(before, await patiently(self._pair.next.load, address))
+
+    async def _require_gone(self, address: Address) -> None:
+        """
+        Raises:
+            EmptyingError: It has expired here, and lives on in the former store.
+        """
+        left = await patiently(self._pair.former.load, address)
+        if left is not None and (late := time.time() - left.expires) > ABOUT:
+            raise _clocks("source", late)
 
     async def _wait_for_turn(self) -> None:
         if not self._pause:
@@ -167,8 +177,17 @@ def _compare(before: Record, after: Record | None) -> None:
         after.version,
         after.snapshot,
     )
-    if not same or after.epoch < before.epoch or after.expires < before.expires - ABOUT:
+    if same and (late := before.expires - after.expires) > ABOUT:
+        raise _clocks("target", late)
+    if not same or after.epoch < before.epoch:
         raise EmptyingError(
             f"{before.address.kind} {before.address.id[:8]}... is not at the target as it was at the source: nothing "
             "more is moved. Look at both stores before anything else"
         )
+
+
+def _clocks(whose: str, late: float) -> EmptyingError:
+    return EmptyingError(
+        f"the clock of this machine and that of the {whose} differ by {late:.0f} s or more, by which sessions would "
+        "end too early: set it, or move from another machine, and start again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
@@ -14,12 +15,14 @@ from understudy.runtime.store_commands.emptying import Emptying, EmptyingError
 from understudy.stores import (
     Address,
     MemoryStore,
+    Record,
     RecordNotFound,
     StaleEpoch,
     StoreUnavailable,
     open_store,
 )
 from understudy.stores.moving import MovingStore
+from understudy.stores.moving.marks import Tombstone, is_placeholder, placeholder
 from understudy.stores.testing import ManualTime
 
 
@@ -59,6 +62,30 @@ def test_sessions_go_from_any_store_to_any_other(kinds: tuple[str, str], place: 
     assert asyncio.run(contents(target)) == new
     again = run("move", source, target)
     assert (again.exit_code, "moved 0 sessions" in again.output) == (0, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_store_keeps_a_mark_that_is_told_from_a_session_also_when_it_is_claimed(
+    kind: str, place: Callable[[str], str]
+) -> None:
+    url = place(kind)
+    assert run("init", url).exit_code == 0
+
+    async def look() -> None:
+        now, address = time.time(), Address.new("session")
+        record = Record(address, "t", 7, 1, "n", now, now, now + 60, b"kept" * 1000)
+        store: Any = await open_store(url)
+        await store.adopt(placeholder(record))
+        assert [is_placeholder(info) for info in (await store.list()).records] == [True]
+        assert Tombstone.of(record).awaited_by(await store.load(address))
+        claimed = await store.claim(address, owner="n")
+        assert is_placeholder(claimed)
+        assert (claimed.epoch, claimed.version) == (8, 0)
+        await store.save(address, epoch=8, version=1, snapshot=record.snapshot, ttl=60)
+        assert not is_placeholder(await store.load(address))
+        await store.aclose()
+
+    asyncio.run(look())
 
 
 def test_a_store_is_not_moved_to_itself(place: Callable[[str], str]) -> None:
@@ -181,6 +208,18 @@ async def test_a_session_that_arrives_as_another_ends_the_move() -> None:
         await former.create(Address.new("session"), tenant="t", owner="n", snapshot=b"kept", ttl=100)
     with pytest.raises(EmptyingError, match="not at the target as it was"):
         await Emptying(former, next).one_pass()
+
+
+@pytest.mark.parametrize(("ttl", "whose"), [(3600, "target"), (30, "source")])
+async def test_a_clock_that_is_wrong_ends_the_move_by_its_name(ttl: float, whose: str) -> None:
+    """A lifetime is moved as what is left of it by the clock here: all would be shorter, or be taken for expired."""
+    theirs = ManualTime(time.time() - 60)
+    former, next = MemoryStore(theirs), MemoryStore(theirs)
+    address = Address.new("session")
+    await former.create(address, tenant="t", owner="n", snapshot=b"kept", ttl=ttl)
+    with pytest.raises(EmptyingError, match=f"clock .* {whose} differ"):
+        await Emptying(former, next).one_pass()
+    assert (await former.load(address) or await next.load(address)) is not None
 
 
 async def test_no_more_sessions_a_second_are_moved_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
