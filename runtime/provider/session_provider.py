@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
-from random import Random
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ...actors.errors import ActorUnavailable
-from ...actors.session import (
-    ANONYMOUS,
-    SESSION,
-    LimitExceeded,
-    SessionSnapshot,
-    StateConflict,
-    StateError,
-    TenantContext,
-)
+from ...actors.session import ANONYMOUS, SESSION, StateConflict, TenantContext
 from ...actors.session.session import CURRENT
 from ...actors.session.state import pack_state, unpack_state
 from ...actors.session.state_update import StateUpdate
-from ...actors.session.wire import NOT_FOUND
-from ...stores import Address, Page, Record, StoreUnavailable, UnderstudyError
-from ..errors import ConfigurationError, NotStarted
-from .host_calls import HostReply
-from .session_errands import CONFLICT, END, OPEN, UNFIT, UPDATE, WAKE
-from .session_errors import OutcomeUnknown, OwnTurn, SessionNotFound, SessionUnavailable, session_address
+from ..errors import ConfigurationError
+from .session_asking import FIRST_PAUSE, SessionAsking
+from .session_errands import END, UPDATE, WAKE
+from .session_errors import OwnTurn, SessionNotFound, SessionUnavailable
 from .session_info import SessionData, SessionInfo, SessionPage, data_of, info_of
 from .session_reference import SessionReference
 
@@ -43,13 +30,9 @@ __all__ = ["SessionProvider"]
 T = TypeVar("T")
 
 TIMEOUT: Final = 30.0
-LONGEST: Final = 600.0
 MOST_UPDATE: Final = 8 * 2**20
 """Bytes of one update, whatever `max_state` is: what comes from another node in one piece is bounded."""
 _PAGE: Final = 1000
-_DONE: Final = {WAKE: "is awake", UPDATE: "was changed", END: "was ended"}
-_FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 0.25
 
 
 class SessionProvider:
@@ -67,10 +50,9 @@ class SessionProvider:
         reference: Callable[[str, str | None], SessionReference],
     ) -> None:
         """`node`: the running one; None while there is none. `reference`: makes one."""
-        self._running = node
         self._options = options
         self._reference = reference
-        self._random = Random()
+        self._asking = SessionAsking(node, options.store_timeout)
 
     # Looking
 
@@ -86,7 +68,7 @@ class SessionProvider:
     async def has(self, id: str, *, tenant: str | None = None) -> bool:
         """Whether there is such a session, in memory or asleep. One read of the store. Raises as `get`."""
         try:
-            await self._record(id, tenant)
+            await self._asking.record(id, tenant)
         except SessionNotFound:
             return False
         return True
@@ -101,7 +83,7 @@ class SessionProvider:
             SnapshotError: What is stored cannot be read.
             NotStarted: The runtime is not running.
         """
-        record, snapshot = await self._load(id, tenant)
+        record, snapshot = await self._asking.load(id, tenant)
         return data_of(record, snapshot)
 
     async def list(self, *, tenant: str | None = None, limit: int = 100, cursor: str | None = None) -> SessionPage:
@@ -114,7 +96,7 @@ class SessionProvider:
         """
         if type(limit) is not int or not 1 <= limit <= _PAGE:
             raise ConfigurationError(f"limit is {limit!r:.80}; it must be a whole number from 1 to {_PAGE}")
-        page = await self._page(tenant, limit, cursor)
+        page = await self._asking.page(tenant, limit, cursor)
         return SessionPage(
             tuple(info_of(record) for record in page.records if record.address.kind == SESSION), page.cursor
         )
@@ -151,7 +133,7 @@ class SessionProvider:
             NotStarted: The runtime is not running.
         """
         try:
-            await self._patient(id, WAKE, {}, tenant, timeout)
+            await self._asking.patient(id, WAKE, {}, tenant, timeout)
         except SessionNotFound:
             return None
         return self._reference(id, tenant)
@@ -186,11 +168,7 @@ class SessionProvider:
                 )
             tenant = ANONYMOUS
         packed = pack_state(dict(state or {}), min(self._options.max_state, MOST_UPDATE))
-        params = {"state": b64encode(packed).decode(), "timeout": _owners_part(timeout)}
-        reply = await self._node.session_calls.ask(None, OPEN, params, timeout=timeout, tenant=tenant)
-        if reply.error is None:
-            return self._reference(reply.result["session"], tenant.tenant)
-        raise _failure(Address(SESSION, "new"), reply, "was opened")
+        return self._reference(await self._asking.ask_for_new(packed, tenant, timeout), tenant.tenant)
 
     async def delete(self, id: str, *, tenant: str | None = None, timeout: float = TIMEOUT) -> bool:
         """End the session, as its client's DELETE or `close_session` does: calls that run are cancelled, its streams
@@ -204,7 +182,7 @@ class SessionProvider:
         """
         self._refuse_own_turn(id)
         try:
-            return (await self._patient(id, END, {}, tenant, timeout))["ended"]
+            return (await self._asking.patient(id, END, {}, tenant, timeout))["ended"]
         except SessionNotFound:
             return False
 
@@ -284,11 +262,11 @@ class SessionProvider:
             SessionNotFound, OutcomeUnknown, StateError, OwnTurn, NotStarted: As `update`.
         """
         until = time.monotonic() + timeout
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         limit = min(self._options.max_state, MOST_UPDATE)
         self._refuse_own_turn(id)
         while True:
-            record, snapshot = await self._load(id, tenant)
+            record, snapshot = await self._asking.load(id, tenant)
             before = data_of(record, snapshot)
             state = deepcopy(before.state)
             result = change(state)
@@ -313,87 +291,16 @@ class SessionProvider:
                 if left <= pause:
                     text = f"{record.address}: others changed its state each time, for {timeout:g} s"
                     raise SessionUnavailable(text, record.address, retry_after=1.0) from conflict
-                await asyncio.sleep(pause * (0.5 + self._random.random()))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = await self._asking.rest(pause)
             else:
                 return value
 
     async def _update(self, id: str, update: StateUpdate, tenant: str | None, timeout: float) -> bytes:
         self._refuse_own_turn(id)
         params = {"update": b64encode(update.pack()).decode()}
-        ask = self._ask if update.once is None else self._patient
+        ask = self._asking.ask if update.once is None else self._asking.patient
         result = await ask(id, UPDATE, params, tenant, timeout)
         return b64decode(result["state"])
-
-    # Asking the owner
-
-    async def _patient(
-        self, id: str, method: str, params: dict[str, Any], tenant: str | None, timeout: float
-    ) -> dict[str, Any]:
-        """`_ask`, for what may be asked twice: again, where the answer was lost."""
-        until = time.monotonic() + timeout
-        pause = _FIRST_PAUSE * 4
-        doubt: OutcomeUnknown | None = None
-        while True:
-            try:
-                return await self._ask(id, method, params, tenant, max(until - time.monotonic(), 0.1))
-            except OutcomeUnknown as unknown:
-                doubt = unknown
-            except SessionNotFound:
-                if method == END and doubt is not None:
-                    # The try whose answer was lost has ended it.
-                    return {"ended": True}
-                raise
-            if until - time.monotonic() <= pause:
-                raise doubt
-            await asyncio.sleep(pause * (0.5 + self._random.random()))
-            pause = min(pause * 2, _LONGEST_PAUSE)
-
-    async def _ask(
-        self, id: str, method: str, params: dict[str, Any], tenant: str | None, timeout: float
-    ) -> dict[str, Any]:
-        address = session_address(SESSION, id)
-        params = {"session": id, "tenant": tenant, "timeout": _owners_part(timeout), **params}
-        reply = await self._node.session_calls.ask(address, method, params, timeout=timeout)
-        if reply.error is None:
-            return reply.result
-        raise _failure(address, reply, _DONE[method])
-
-    # Asking the store
-
-    async def _load(self, id: str, tenant: str | None) -> tuple[Record, SessionSnapshot]:
-        record = await self._record(id, tenant)
-        return record, SessionSnapshot.unpack(record.snapshot)
-
-    async def _record(self, id: str, tenant: str | None) -> Record:
-        node = self._node
-        address = session_address(SESSION, id)
-        try:
-            record = await node.registry.peek(address)
-        except ActorUnavailable as error:
-            text = f"{address} cannot be looked at now: {error.__cause__ or error}"
-            raise SessionUnavailable(text, address, retry_after=error.retry_after) from error
-        if record is None or tenant not in (None, record.tenant):
-            raise SessionNotFound(address)
-        return record
-
-    async def _page(self, tenant: str | None, limit: int, cursor: str | None) -> Page:
-        node = self._node
-        timeout = self._options.store_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                return await node.store.list(tenant=tenant, cursor=cursor, limit=limit)
-        except TimeoutError:
-            raise StoreUnavailable(f"the store did not answer within {timeout:g} s", outcome_unknown=False) from None
-        except ValueError as error:
-            raise ConfigurationError(f"sessions cannot be listed so: {error}") from error
-
-    @property
-    def _node(self) -> Node:
-        node = self._running()
-        if node is None:
-            raise NotStarted
-        return node
 
     def _refuse_own_turn(self, id: str) -> None:
         turn = CURRENT.get()
@@ -405,27 +312,3 @@ class SessionProvider:
             and self._options.turns == "exclusive"
         ):
             raise OwnTurn(turn.what, id)
-
-
-def _owners_part(timeout: float) -> float:
-    """Of the caller's time: the rest is for the way."""
-    if not 0 < timeout <= LONGEST:
-        raise ConfigurationError(f"timeout is {timeout!r:.80}; it must be above 0 and at most {LONGEST:g} seconds")
-    return max(timeout - 2.0, timeout / 2)
-
-
-def _failure(address: Address, reply: HostReply, done: str) -> UnderstudyError:
-    text = reply.error or ""
-    data: dict[str, Any] = reply.data or {}
-    if reply.status == NOT_FOUND.status:
-        return SessionNotFound(address)
-    if reply.status == CONFLICT:
-        return StateConflict(text, tuple(data.get("keys", ())))
-    if reply.status == UNFIT:
-        return StateError(text)
-    if "limit" in data:
-        return LimitExceeded(text, limit=data["limit"], retry_after=reply.retry_after, unchecked=reply.status == 503)
-    wait = reply.retry_after or 1.0
-    if reply.in_doubt:
-        return OutcomeUnknown(f"{address}: whether it {done} is not known: {text}", address, retry_after=wait)
-    return SessionUnavailable(f"{address}: it cannot be reached now: {text}", address, retry_after=wait)
