@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from time import perf_counter
 from typing import Any
 
 from ..stores import Address, Record
 from .actor import Access, Actor, ActorKind
 from .answer import fail
+from .at_once import ready_task
 from .deadline import Deadline
 from .departure import Departure
 from .envelope import Envelope
@@ -164,9 +166,15 @@ class LiveCell:
             if self.shared_count >= self.host.limits.shared_limit:
                 raise self._full(f"{self.shared_count} shared turns run")
             self.shared_count += 1
-            self._start_shared(envelope)
+            if (context := _context_at_once(envelope)) is not None:
+                self._begin_shared(envelope, context)
+            else:
+                self._start_shared(envelope)
         elif self.task is None:
-            self._start_exclusive(envelope)
+            if (context := _context_at_once(envelope)) is not None:
+                self._begin_exclusive(envelope, context)
+            else:
+                self._start_exclusive(envelope)
         else:
             mailbox = self.mailbox
             if mailbox is None or len(mailbox) >= mailbox.limit:
@@ -281,6 +289,22 @@ class LiveCell:
         context = envelope.context
         host.spawn(shared_turn(self, envelope), context=host.context.copy() if context is None else context)
 
+    def _begin_exclusive(self, envelope: Envelope, context: Context) -> None:
+        host = self.host
+        host.idle.pop(self, None)
+        # Who has the baton must be known before the turn begins: it may have given it back when `begin` returns.
+        task, begin = ready_task(self.exclusive_task(envelope), context)
+        self.task = task
+        begin()
+        host.began(task)
+
+    def _begin_shared(self, envelope: Envelope, context: Context) -> None:
+        host = self.host
+        host.idle.pop(self, None)
+        task, begin = ready_task(shared_turn(self, envelope), context)
+        begin()
+        host.began(task)
+
     def _queue(self, envelope: Envelope) -> None:
         mailbox = self.mailbox
         if mailbox is None:
@@ -314,6 +338,11 @@ class LiveCell:
 
     def _full(self, why: str) -> MailboxFull:
         return MailboxFull(f"{self.address} takes no more for now: {why}", self.address, retry_after=_RETRY_AFTER)
+
+
+def _context_at_once(envelope: Envelope) -> Context | None:
+    """In which the turn of `envelope` begins at once; None if it begins with the next turn of the event loop."""
+    return envelope.context if envelope.at_once and envelope.deadline is None else None
 
 
 def _current_task() -> asyncio.Task[Any] | None:

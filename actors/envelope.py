@@ -41,6 +41,10 @@ class Envelope:
     """Sent by a turn of the same actor that runs and waits for it, to save what that turn changed. So it is handled
     even while the actor only finishes its turns before it leaves; the store judges what it saves."""
 
+    at_once: bool = False
+    """If nothing else runs, the turn has come as far as its first wait when `deliver` returns. For who may be held up
+    by it. Says nothing for a message with a deadline, or without a context of its own."""
+
     def cancel(self) -> None:
         """Withdraw the message if its turn has not started. A running turn is the actor's own to stop."""
         self.cancelled = True

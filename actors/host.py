@@ -74,6 +74,7 @@ class Host:
         "storage",
         "supervision",
         "touching",
+        "waiting",
     )
 
     def __init__(
@@ -102,6 +103,8 @@ class Host:
         """`TaskGroup.create_task` of the registry's task group, from its start on."""
         self.context = Context()
         """What turns without a context of their own start from: the registry's surroundings, never a caller's."""
+        self.waiting: set[asyncio.Task[None]] = set()
+        """Turns that began at once, and wait: no task group knows of them before the registry's end."""
         self.idle: OrderedDict[LiveCell, float] = OrderedDict()
         """Cells that may be passivated, by when they became idle: the least recently used one is the first."""
         self.leaving = 0
@@ -110,6 +113,12 @@ class Host:
         """No actor is started: the registry stops, or has not begun."""
         self.door_closed = False
         """No actor is started, but those that live stay."""
+
+    def began(self, task: asyncio.Task[None]) -> None:
+        """The turn that `task` runs began at once, and has come as far as it comes without waiting."""
+        if not task.done():
+            self.waiting.add(task)
+            task.add_done_callback(self.waiting.discard)
 
     def rest(self, cell: LiveCell) -> None:
         """`cell` has nothing running and nothing waiting."""

@@ -169,6 +169,8 @@ class Registry:
             finally:
                 for task in self._housekeeping:
                     task.cancel()
+                for turn in tuple(self._host.waiting):
+                    self._tasks.create_task(_ended(turn))
                 # Without the block's own error, which a task group would wrap.
                 await self._tasks.__aexit__(None, None, None)
 
@@ -491,3 +493,8 @@ class _Asker(FutureReply):
 
     def fail(self, error: BaseException) -> None:
         super().fail(TurnCancelled(self._address) if isinstance(error, asyncio.CancelledError) else error)
+
+
+async def _ended(turn: asyncio.Task[None]) -> None:
+    """Cancelled, it cancels the turn, and returns all the same when that has ended."""
+    await turn

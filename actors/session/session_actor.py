@@ -202,7 +202,7 @@ class SessionActor(ServedSession):
         """Have `call` run beside the exclusive turns: it was sent to be one before it was known what it is."""
         assert call.envelope is not None
         assert self._kind.registry is not None
-        call.envelope = replace(call.envelope, access=Access.SHARED, context=copy_context())
+        call.envelope = replace(call.envelope, access=Access.SHARED, context=copy_context(), at_once=False)
         self._kind.registry.deliver(self._cell.address, call.envelope)
         return MOVED
 

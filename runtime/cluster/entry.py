@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import ConfigurationError
 from ..link.incarnation import checked_incarnation
@@ -26,6 +27,7 @@ class Entry:
         return not self.incarnation
 
 
+@lru_cache(maxsize=4096)
 def node_of(incarnation: str) -> str:
     """The id of the node whose incarnation it is."""
     return incarnation.rpartition(".")[0]

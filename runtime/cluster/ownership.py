@@ -266,6 +266,8 @@ class Ownership:
     def learn(self, address: Address, entry: Entry) -> None:
         """`address` was found elsewhere. What is older than what is known is not learnt (late answers)."""
         known = self._hints.get(address)
+        if known is entry:
+            return
         if known is not None and (known.epoch, known.revision) > (entry.epoch, entry.revision):
             return
         self._hints[address] = entry

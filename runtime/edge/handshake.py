@@ -151,6 +151,8 @@ class HandshakeLeg:
                 if entering is not None:
                     await entering
             envelope = call.envelope = Envelope(call, Access.EXCLUSIVE, call, None, copy_context())
+            # The task that the link has made for it has just begun so too.
+            envelope.at_once = inbound.remote
             if opening:
                 self._registry.open(address, SessionSeed("handshake", tenant), tenant.tenant, envelope)
             else:

@@ -152,7 +152,7 @@ class ModernLeg:
             if mismatch is not None:
                 raise Refused(_refusal(mismatch), message.id)
             if await self._entered(call):
-                await self._start(call, hosted)
+                await self._start(call, hosted, remote=inbound.remote)
         await self._respond(call, inbound)
         self._observe_call(perf_counter() - inbound.started, tally)
 
@@ -233,14 +233,14 @@ class ModernLeg:
 
     # Running
 
-    async def _start(self, call: Call, hosted: HostedServer) -> None:
+    async def _start(self, call: Call, hosted: HostedServer, *, remote: bool) -> None:
         if call.method == "tools/call" and call.params is not None:
             name = call.params.get("name")
             if self._handles.is_reserved(hosted, name):
                 self._own(call, self._handles.serve(call, hosted, cast("str", name)))
                 return
             if hosted.tools.takes_session(name) or self._handles.declares_handle(hosted, name):
-                await self._deliver(call, hosted)
+                await self._deliver(call, hosted, remote=remote)
                 return
         self._own(call, self._handles.serve_plain(call, hosted))
 
@@ -268,7 +268,7 @@ class ModernLeg:
 
         self._tasks.spawn(run())
 
-    async def _deliver(self, call: Call, hosted: HostedServer) -> None:
+    async def _deliver(self, call: Call, hosted: HostedServer, *, remote: bool) -> None:
         """Hand the call to the actor that its handle names."""
         address = self._handles.address(call)
         if address is None:
@@ -276,6 +276,8 @@ class ModernLeg:
             return
         reply = self._handles.reply(call, hosted)
         envelope = Envelope(call, Access.EXCLUSIVE, reply, None, copy_context())
+        # The task that the link has made for it has just begun so too.
+        envelope.at_once = remote
         call.envelope = envelope
         try:
             actor = self._registry.live(address)

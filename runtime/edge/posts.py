@@ -53,6 +53,8 @@ class Posts:
 
     async def first(self, exchange: Exchange) -> None:
         """Wait for the first message or the outcome, `DEFERRAL` at most."""
+        if exchange.finished:
+            return
         self._deferral.begin(exchange)
         try:
             await exchange.first()

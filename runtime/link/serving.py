@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ...actors.at_once import begin_at_once
 from ..fairness.shares import Shares
-from .at_once import begin_at_once
 from .counters import LinkCounters
 from .inbound import InboundCall
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any
 
-from .at_once import step_at_once
+from ...actors.at_once import step_at_once
 
 __all__ = ["Wakeup"]
 

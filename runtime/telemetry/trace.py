@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
+from os import urandom
 from typing import Final
 
 __all__ = ["TRACE", "trace_of"]
@@ -20,4 +20,4 @@ def trace_of(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _WORD.fullmatch(given):
         return given.decode()
-    return secrets.token_hex(8)
+    return urandom(8).hex()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 
 import pytest
-from understudy.runtime.link.at_once import begin_at_once
+from understudy.actors.at_once import begin_at_once
 from understudy.runtime.link.wakeup import Wakeup
 
 WORD: ContextVar[str] = ContextVar("WORD", default="unset")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, NoReturn
 
-__all__ = ["begin_at_once", "step_at_once"]
+__all__ = ["begin_at_once", "ready_task", "step_at_once"]
 
 
 def begin_at_once(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -17,10 +18,18 @@ def begin_at_once(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     process that has nothing else to do pays for the turn too. Where the loop has a task factory, it begins then.
     The caller owns it.
     """
+    task, begin = ready_task(work, copy_context())
+    begin()
+    return task
+
+
+def ready_task(work: Coroutine[Any, Any, None], context: Context) -> tuple[asyncio.Task[None], Callable[[], None]]:
+    """A task for `work`, and what has it begin in the turn of the event loop that calls it: so that who begins it can
+    note whose task it is before. Each task must be begun. As `begin_at_once` otherwise.
+    """
     loop = asyncio.get_running_loop()
     if loop.get_task_factory() is not None:
-        return loop.create_task(work)
-    context = copy_context()
+        return loop.create_task(work, context=context), _begins_by_itself
     first: list[Callable[..., Any]] = []
 
     def keep(step: Callable[..., Any], *_: Any, context: Context | None = None) -> None:
@@ -37,8 +46,7 @@ def begin_at_once(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             del attributes["call_soon"]
         else:
             attributes["call_soon"] = usual
-    step_at_once(loop, context, first[0])
-    return task
+    return task, partial(step_at_once, loop, context, first[0])
 
 
 def step_at_once(loop: asyncio.AbstractEventLoop, context: Context, step: Callable[..., object], *args: object) -> None:
@@ -59,6 +67,10 @@ def step_at_once(loop: asyncio.AbstractEventLoop, context: Context, step: Callab
     finally:
         if running is not None:
             asyncio.tasks._enter_task(loop, running)
+
+
+def _begins_by_itself() -> None:
+    pass
 
 
 def _raise(error: BaseException) -> NoReturn:

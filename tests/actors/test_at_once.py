@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from understudy.runtime.link.at_once import begin_at_once, step_at_once
+from understudy.actors.at_once import begin_at_once, step_at_once
 
 Test = Callable[[], Coroutine[Any, Any, None]]
 WORD: ContextVar[str] = ContextVar("WORD", default="unset")
