@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ...stores import Address, Record, RecordNotFound, SessionStore
+from ...stores import Address, Record, RecordNotFound, SessionStore, StoreUnavailable
 from ...stores.moving import MovingStore
 from ...stores.moving.marks import is_placeholder
 from ..commands.operator_errors import OperatorError
@@ -101,7 +101,7 @@ class Emptying:
 
         Raises:
             StoreError: A store fails, or was away for too long. What was moved stays moved.
-            EmptyingError: A session is not there as it was.
+            EmptyingError: A session cannot be moved, or is not there as it was.
         """
         done = Emptied()
         cursor: str | None = None
@@ -140,6 +140,9 @@ class Emptying:
         except RecordNotFound:
             brought = False
             await self._require_gone(address)
+        except StoreUnavailable as error:
+            # It may be this one alone that the target does not take.
+            raise EmptyingError(f"{_shown(address)} cannot be moved now, and is not lost: {error}") from error
         done.moved += brought
         done.gone += not brought
         if before is not None:
@@ -181,9 +184,14 @@ def _compare(before: Record, after: Record | None) -> None:
         raise _clocks("target", late)
     if not same or after.epoch < before.epoch:
         raise EmptyingError(
-            f"{before.address.kind} {before.address.id[:8]}... is not at the target as it was at the source: nothing "
+            f"{_shown(before.address)} is not at the target as it was at the source: nothing "
             "more is moved. Look at both stores before anything else"
         )
+
+
+def _shown(address: Address) -> str:
+    # Whoever holds the whole id of an anonymous session holds the session.
+    return f"{address.kind} {address.id[:8]}..."
 
 
 def _clocks(whose: str, late: float) -> EmptyingError:

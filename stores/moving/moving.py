@@ -30,6 +30,7 @@ class MovingStore(StorePair):
 
     def __init__(self, former: SessionStore, next: SessionStore, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(former, next, clock=clock)
+        # For what somebody else has moved against this one; it only ever completes, which takes no `adopt`.
         self._returning = Passage(next, cast("NextStore", former), clock=clock)
 
     async def create(self, address: Address, *, tenant: str, owner: str, snapshot: bytes, ttl: float) -> Record:

@@ -210,6 +210,22 @@ async def test_a_session_that_arrives_as_another_ends_the_move() -> None:
         await Emptying(former, next).one_pass()
 
 
+async def test_a_session_that_the_target_does_not_take_is_named_and_stays() -> None:
+    class Narrow(MemoryStore):
+        async def adopt(self, record: Record, **options: Any) -> None:
+            if len(record.snapshot) > 100:
+                raise StoreUnavailable("more than 100 bytes", outcome_unknown=False, retry_after=3600)
+            await super().adopt(record, **options)
+
+    former, next = MemoryStore(), Narrow()
+    small, large = Address.new("session"), Address.new("session")
+    for address, size in ((small, 10), (large, 1000)):
+        await former.create(address, tenant="t", owner="n", snapshot=bytes(size), ttl=100)
+    with pytest.raises(EmptyingError, match=rf"session {large.id[:8]}\.\.\. cannot .* more than 100 bytes"):
+        await Emptying(former, next).one_pass()
+    assert await former.load(large) is not None
+
+
 @pytest.mark.parametrize(("ttl", "whose"), [(3600, "target"), (30, "source")])
 async def test_a_clock_that_is_wrong_ends_the_move_by_its_name(ttl: float, whose: str) -> None:
     """A lifetime is moved as what is left of it by the clock here: all would be shorter, or be taken for expired."""
