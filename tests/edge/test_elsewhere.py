@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from understudy.actors.session import announcement
 from understudy.actors.task_owner import TaskOwner
 from understudy.runtime import current_session
 from understudy.runtime.edge import modern, sse
-from understudy.runtime.wire.routing import Placement
+from understudy.runtime.wire.inbound import Inbound
+from understudy.runtime.wire.routing import Leg, Placement
 from understudy.stores import Address
 
 
@@ -600,3 +602,38 @@ async def test_only_the_node_that_holds_the_connection_keeps_it_alive(
     two.go_on()
     for call in (local, remote):
         assert (await call.answered()).value == "watched"
+
+
+# Calls that need not wait
+
+
+@pytest.mark.parametrize(
+    ("by_handle", "tool", "arguments"),
+    [(False, "number", {"what": "1"}), (False, "notes", {}), (True, "count", {})],
+    ids=["an exclusive turn", "a shared one", "by handle"],
+)
+async def test_a_forwarded_call_that_waits_for_nothing_is_answered_where_it_is_read(
+    two: Stages, monkeypatch: pytest.MonkeyPatch, by_handle: bool, tool: str, arguments: dict[str, Any]
+) -> None:
+    client = two.there.modern() if by_handle else two.there.client()
+    if by_handle:
+        arguments = {"session": await client.handle()}
+    else:
+        await client.open()
+    await client.tool(tool, arguments)
+    steps: list[int] = []
+
+    async def in_one_step(inbound: Inbound, leg: Leg | None) -> None:
+        edge = two.there.runtime.edge
+        assert edge is not None
+        serving = edge.serve_inbound(replace(inbound, remote=leg is None))
+        steps.append(len(steps))
+        with pytest.raises(StopIteration):
+            serving.send(None)
+
+    monkeypatch.setattr(two.there, "run", in_one_step)
+    at_the_other = two.here.modern() if by_handle else two.here.client()
+    at_the_other.session, at_the_other.revision = client.session, client.revision
+    await at_the_other.tool(tool, arguments)
+    assert steps == [0]
+    assert not two.here.attempts
