@@ -276,7 +276,7 @@ class Link:
             path = self._begin(peer, batch.path, batch.version)
         if batch.version > path.session.version and peer not in self._peer_versions:
             path.session.speak(batch.version)
-        self._publisher.gather()
+        self._publisher.gather(others=len(batch.frames) > 1)
         try:
             path.on_batch(batch, self.clock.monotonic())
         finally:

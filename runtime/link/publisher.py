@@ -46,6 +46,8 @@ class Publisher:
         self._renamed: tuple[str, WireEvents] | None = None
         self._gathering = False
         """A batch is being acted on: what each of its frames causes leaves with what the others do."""
+        self._others = False
+        """That batch has more than one frame."""
         self._waiting = False
         """The task is at work; all else waits for it, so that nothing is overtaken."""
         self._stopped = False
@@ -61,16 +63,19 @@ class Publisher:
         this process works off what has gathered while it had to wait.
         """
         self._marked[path] = None
-        if self._gathering:
+        if self._gathering and (self._others or not last):
             return
         if last and self._alone():
             self.publish_now()
-        elif self._turn is None:
+        elif self._turn is None and not self._gathering:
             self._turn = asyncio.get_running_loop().call_soon(self.publish_now)
 
-    def gather(self) -> None:
-        """Publish nothing before `gathered`."""
+    def gather(self, *, others: bool) -> None:
+        """Publish nothing before `gathered`, but what is `last` of its call and alone; nor that if there are `others`,
+        which may cause more of it.
+        """
         self._gathering = True
+        self._others = others
 
     def gathered(self, *, many: bool) -> None:
         """What is marked by now may leave. `many`: it is enough for a batch, so that it does so at once."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from link.ends import EDGE, OWNER, SEALS, Ends, answer, echo, error_of, two_ends
 from understudy.actors.testing import ManualClock, settle
-from understudy.runtime.link import OLDEST, VERSION, InboundCall, Link, PeerGone
+from understudy.runtime.link import OLDEST, VERSION, InboundCall, Link, PeerGone, publisher
 from understudy.runtime.link.publisher import RUSH
 from understudy.runtime.link.testing import MemoryHub, MemoryWire
 from understudy.runtime.link.wire import Letter
@@ -123,6 +123,26 @@ async def test_a_lone_call_is_answered_and_its_answer_taken_in_the_turns_that_br
             await asyncio.sleep(0)
         assert [source for source, _, _ in ends.hub.sent] == [EDGE, OWNER]
         assert asked.done()
+
+
+async def test_the_answer_of_a_lone_call_leaves_before_its_handler_does_and_those_of_a_batch_together(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+
+    async def handler(call: InboundCall) -> None:
+        await echo(call)
+        sent.append(sum(source == OWNER for source, _, _ in ends.hub.sent))
+
+    async with two_ends(handler, clock=clock) as ends:
+        await ends.ask()
+        ends.hub.sent.clear()
+        sent.clear()
+        monkeypatch.setattr(publisher, "RUSH", -1.0)
+        await asyncio.gather(*[ends.ask() for _ in range(4)])
+        # The first call leaves alone, the others share a batch.
+        assert sent == [1, 1, 1, 1]
+        assert [source for source, _, _ in ends.hub.sent].count(OWNER) == 2
 
 
 async def test_nothing_of_a_batch_is_acted_on_after_the_frame_that_ends_its_path(clock: ManualClock) -> None:
