@@ -45,6 +45,9 @@ FORGET_AFTER: Final = 600.0
 """Seconds after which a dead node is no longer shown."""
 
 
+JOIN_PATIENCE: Final = 10.0
+"""Seconds that NATS may take to tell who is there when a node joins."""
+
 STRIKE_TIMEOUT: Final = 2.0
 
 
@@ -125,10 +128,15 @@ class Membership:
         """
         self._bucket = await self._open_bucket()
         self._subscription = await subscribe(self._connection, self._names.leases, self._on_lease)
-        try:
-            await self._hear_of_all()
-        except (NatsError, OSError, TimeoutError) as error:
-            raise translated(error, "reading the leases of the nodes") from error
+        patience = self._clock.monotonic() + JOIN_PATIENCE
+        while True:
+            try:
+                await self._hear_of_all()
+                break
+            except (NatsError, OSError, TimeoutError) as error:
+                # A server that starts, or elects a leader, is slow for a while.
+                if not isinstance(error, TimeoutError) or self._clock.monotonic() >= patience:
+                    raise translated(error, "reading the leases of the nodes") from error
         fits()
         try:
             async with asyncio.timeout(max(self._ownership.lease, 5.0)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -86,6 +87,7 @@ class Link:
         self._patience = patience
         self._regroup = regroup
         self._paths: dict[str, Path] = {}
+        self._settling: dict[tuple[str, int], Path] = {}
         self._lives = Lives()
         self._book = HeadBook()
         self._seals = seals
@@ -115,7 +117,7 @@ class Link:
         except BaseException as error:
             await self._tasks.__aexit__(type(error), error, None)
             raise
-        self._tasks.spawn(self._publisher.run())
+        self._publishing = self._tasks.spawn(self._publisher.run())
         self._closing = False
         return self
 
@@ -124,10 +126,14 @@ class Link:
     ) -> None:
         self._closing = True
         await self.serving.close()
-        for path in list(self._paths.values()):
-            self._say_farewell(path, "this node stops")
-        self._stopped = True
+        # What still comes is refused. Dropped in silence, its callers would have to take it for run.
+        await self._wire.drain()
         self._publisher.stop()
+        await asyncio.wait([self._publishing])
+        for path in list(self._paths.values()):
+            await self._wire.publish(path.peer, path.session.farewell(), "0-0")
+            self.lost(path, "this node stops")
+        self._stopped = True
         await self._tasks.__aexit__(exc_type, exc, tb)
         await self._wire.close()
 
@@ -184,7 +190,7 @@ class Link:
         self._peer_versions.pop(peer, None)
         path = self._paths.get(peer)
         if path is not None:
-            self.lost(path, "its lease is over")
+            self.settle(path, "its lease is over")
 
     def rename(self, me: str) -> None:
         """This node has a new incarnation. Everything that the old one did is over; what is addressed to it is dropped.
@@ -261,10 +267,13 @@ class Link:
         path = self._paths.get(peer)
         if path is not None and batch.path > path.session.path:
             path.replaced = True
-            self.lost(path, "it has given up on this node")
+            self.settle(path, "it has given up on this node")
             path = None
         number = self._lives.next(peer) if path is None else path.session.path
         if batch.path < number:
+            settling = self._settling.get((peer, batch.path))
+            if settling is not None:
+                settling.on_batch(batch, self.clock.monotonic())
             self.counters.stale += 1
             self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, [], Seal(self._seals, self._me, peer)))
             return
@@ -289,7 +298,12 @@ class Link:
         self.counters.no_responders += 1
         path = self._paths.get(peer)
         number, _, seq = tag.partition("-")
-        if path is None or not number.isdecimal() or not seq.isdecimal() or int(number) != path.session.path:
+        if not number.isdecimal() or not seq.isdecimal():
+            return
+        if path is None or int(number) != path.session.path:
+            settling = self._settling.get((peer, int(number)))
+            if settling is not None:
+                settling.session.on_undelivered(int(seq), self.clock.monotonic())
             return
         path.on_undelivered(int(seq), lost=self.clock.monotonic() >= self._regrouping_until)
 
@@ -304,15 +318,36 @@ class Link:
 
     def lost(self, path: Path, why: str) -> None:
         """`path` cannot go on."""
-        if path.over:
+        if not path.over and not path.settling:
+            self._take_out(path)
+            path.end(why)
+
+    def settle(self, path: Path, why: str) -> None:
+        """The peer of `path` says, or is said, to be gone: its calls end once it is known which reached nobody."""
+        if path.over or path.settling:
             return
+        if len(self._settling) >= MAX_PATHS:
+            self.lost(path, why)
+            return
+        self._take_out(path)
+        path.settling = True
+        self._settling[path.peer, path.session.path] = path
+        self._tasks.spawn(self._end_settled(path, why))
+
+    # How it is done.
+
+    def _take_out(self, path: Path) -> None:
         self.counters.paths_lost += 1
         del self._paths[path.peer]
         self._publisher.forget(path)
         self._lives.over(path.peer, path.session.path)
-        path.end(why)
 
-    # How it is done.
+    async def _end_settled(self, path: Path, why: str) -> None:
+        try:
+            await self._wire.catch_up()
+        finally:
+            del self._settling[path.peer, path.session.path]
+            path.end(why)
 
     def _under_way(self) -> int:
         return self._forwarding.taken + len(self.serving)

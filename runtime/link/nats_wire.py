@@ -26,6 +26,7 @@ PENDING_BYTES: Final = 64 * 1024 * 1024
 CROWDED: Final = 1024 * 1024
 """Unflushed bytes from which a publish may have to wait for the socket."""
 FLUSH_TIMEOUT: Final = 5.0
+ROUND_TRIP_TIMEOUT: Final = 1.0
 MAX_SUBJECTS: Final = 4096
 """Of peers, remembered each way."""
 LARGE: Final = 4096
@@ -159,6 +160,37 @@ class NatsWire:
             self._reconnects = reconnects
             if self._events is not None:
                 self._events.on_reconnect()
+
+    async def catch_up(self) -> None:
+        """As `Wire.catch_up`."""
+        subscription = self._subscription
+        if subscription is None or not self._client.is_connected:
+            return
+        try:
+            async with asyncio.timeout(ROUND_TRIP_TIMEOUT):
+                await self._client.flush()
+                for _ in range(PENDING_MESSAGES):
+                    if not subscription.pending_msgs and not self._busy:
+                        break
+                    await asyncio.sleep(0)
+        except Exception as error:
+            logger.debug("NATS did not tell what became of what was published: %r", error)
+
+    async def drain(self) -> None:
+        """As `Wire.drain`."""
+        subscription = self._subscription
+        if subscription is None or not self._client.is_connected:
+            return
+        client: Any = self._client
+        try:
+            # Not the subscription's own `drain`: what the server is handing over to us while it forgets us comes after
+            # its answer, and would be dropped.
+            async with asyncio.timeout(ROUND_TRIP_TIMEOUT):
+                await client._send_unsubscribe(subscription._id)  # pyright: ignore[reportPrivateUsage]
+        except Exception as error:
+            logger.debug("NATS did not end a subscription: %r", error)
+        for _ in range(2):
+            await self.catch_up()
 
     async def close(self) -> None:
         """As `Wire.close`. The client stays open, it is somebody else's."""

@@ -9,7 +9,7 @@ from ...actors.clock import Clock, Timer
 from .batch import Batch
 from .calls import CallHost, Calls
 from .channel import PART
-from .frames import Frame, Ping
+from .frames import Body, Failed, Frame, NotRunFrame, Ping, Start
 from .inbound import InboundCall
 from .inbox import ACK_DELAY
 from .outbound import OutboundCall
@@ -24,6 +24,10 @@ PING_EVERY: Final = 0.25
 """Seconds of a peer's silence after which it is asked, while a call waits for its answer."""
 
 
+ANSWERS: Final = frozenset((Start, Body, NotRunFrame, Failed))
+"""What still counts when the peer is gone."""
+
+
 class PathHost(CallHost, Protocol):
     """What a path asks of its link."""
 
@@ -35,6 +39,10 @@ class PathHost(CallHost, Protocol):
 
     def lost(self, path: Path, why: str) -> None:
         """`path` cannot go on: forget it and `end` it."""
+        ...
+
+    def settle(self, path: Path, why: str) -> None:
+        """The peer of `path` is gone: forget it, and `end` it once it is known which of its calls reached nobody."""
         ...
 
 
@@ -58,6 +66,7 @@ class Path:
         "replaced",
         "room_wanted",
         "session",
+        "settling",
     )
 
     def __init__(self, host: PathHost, peer: str, session: PeerSession, *, patience: float) -> None:
@@ -69,6 +78,8 @@ class Path:
         self.over = False
         self.replaced = False
         """Whether it is over because the peer has begun another life of it, and so is there."""
+        self.settling = False
+        """Whether it is about to `end`, and what it would say stays unsaid."""
         self.knocking: dict[Wakeup, None] = {}
         """Who waits for the peer to be heard."""
         self.room_wanted: dict[Wakeup, None] = {}
@@ -130,11 +141,12 @@ class Path:
         """
         if not self.over:
             self.session.send(frame)
-            self._host.mark(self, last=last)
+            if not self.settling:
+                self._host.mark(self, last=last)
 
     def hold(self, call: InboundCall) -> None:
         """The response of `call` has begun; should nothing follow at once, its beginning leaves alone."""
-        if not self._held:
+        if not self._held and not self.settling:
             self._host.mark(self)
         self._held.append(call)
 
@@ -166,6 +178,8 @@ class Path:
             wakeup.wake()
         calls = self._calls
         for frame in self.session.on_batch(batch, now):
+            if self.settling and type(frame) not in ANSWERS:
+                continue
             fault = calls.on_frame(frame, now)
             if fault is not None:
                 self._host.lost(self, fault)
@@ -173,6 +187,8 @@ class Path:
                 return
         if self.session.broken is not None:
             self._host.lost(self, self.session.broken)
+        elif self.settling:
+            return
         elif self.session.has_work():
             self._host.mark(self)
         else:
@@ -183,7 +199,7 @@ class Path:
         now = self.now()
         self.session.on_undelivered(seq, now)
         if lost:
-            self._host.lost(self, "it does not listen any more")
+            self._host.settle(self, "it does not listen any more")
         else:
             self._arm(now)
 
@@ -243,7 +259,7 @@ class Path:
 
     def _ring(self) -> None:
         self._timer, self._timer_at = None, inf
-        if self.over:
+        if self.over or self.settling:
             return
         now = self.now()
         self.session.on_timer(now)

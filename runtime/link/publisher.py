@@ -182,7 +182,7 @@ class Publisher:
         """Publish everything, waiting where the wire has to."""
         while self._unsent or self._marked or self._notes or self._renamed is not None:
             for path, seq, letter in self._take_unsent():
-                if path.over:
+                if path.over or path.settling:
                     # Whoever was told that its call never left must be right.
                     continue
                 path.session.on_handed(seq)

@@ -31,6 +31,7 @@ class MemoryHub:
         self._clock: Clock = clock or SystemClock()
         self._random = random.Random(seed)
         self._listeners: dict[str, tuple[MemoryWire, WireEvents]] = {}
+        self._draining: set[str] = set()
         self._cut: set[str] = set()
         self._apart: set[frozenset[str]] = set()
         self._frozen: dict[str, deque[tuple[str, bytes]]] = {}
@@ -73,17 +74,22 @@ class MemoryHub:
         self.leave(wire)
         self._listeners[name] = (wire, events)
 
+    def drain(self, wire: MemoryWire) -> None:
+        """`wire` hears what is on its way, and nothing that is published from now on."""
+        self._draining.update(name for name, (listener, _) in self._listeners.items() if listener is wire)
+
     def leave(self, wire: MemoryWire) -> None:
         """`wire` hears nothing any more."""
         for name in [name for name, (listener, _) in self._listeners.items() if listener is wire]:
             del self._listeners[name]
+            self._draining.discard(name)
 
     def carry(self, source: str, target: str, payload: bytes, tag: str) -> bool:
         """Publish; False if `source` is cut off."""
         if source in self._cut:
             return False
         self.sent.append((source, target, len(payload)))
-        if target not in self._listeners or target in self._cut:
+        if target not in self._listeners or target in self._cut or target in self._draining:
             asyncio.get_running_loop().call_soon(self._nobody, source, target, tag)
             return True
         if frozenset((source, target)) in self._apart or self._random.random() < self.drop:
@@ -151,6 +157,13 @@ class MemoryWire:
         for letter in letters:
             self._hub.carry(self._me, *letter)
         return True
+
+    async def catch_up(self) -> None:
+        await asyncio.sleep(0)
+
+    async def drain(self) -> None:
+        self._hub.drain(self)
+        await asyncio.sleep(0)
 
     async def close(self) -> None:
         self._hub.leave(self)

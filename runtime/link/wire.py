@@ -58,6 +58,15 @@ class Wire(Protocol):
         """Publish all of `letters` without waiting; False, and nothing done, if that is not possible. Never raises."""
         ...
 
+    async def catch_up(self) -> None:
+        """Until `events` has heard which publishes reached nobody. Never raises, and waits a second at most."""
+        ...
+
+    async def drain(self) -> None:
+        """Hear all that is on its way, and nothing that is published from now on: its publisher learns that it reached
+        nobody. Never raises, and waits a second at most."""
+        ...
+
     async def close(self) -> None:
         """Hear and tell nothing more. Never raises."""
         ...

@@ -113,6 +113,7 @@ async def test_a_body_that_is_too_large_is_refused_before_a_node_is_blamed(balan
                 assert balancer.name == "haproxy"
             else:
                 assert refused.status_code == 413
+        await session.reconnect()
         assert await session.tool("count") == 0
     assert "disabled" not in balancer.output
     assert "DOWN" not in balancer.output
@@ -154,6 +155,11 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.http.aclose()
+
+    async def reconnect(self) -> None:
+        """Leave connections behind that HAProxy may be about to close."""
+        await self.http.aclose()
+        self.http = httpx.AsyncClient(timeout=60)
 
     async def post(self, params: dict[str, Any]) -> httpx.Response:
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}

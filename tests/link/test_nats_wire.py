@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from support.nats import fresh_name
 from support.patience import PATIENCE
 from understudy.runtime.commands.nats_server import NatsServer
-from understudy.runtime.link import InboundCall, Link, PeerGone
+from understudy.runtime.link import InboundCall, Link, NotRun, PeerGone
 from understudy.runtime.link.incarnation import from_token, to_token
 from understudy.runtime.link.nats_wire import NatsWire
 
@@ -106,6 +106,43 @@ async def test_nobody_listening_is_known_at_once(nodes: Nodes) -> None:
     assert isinstance(gone, PeerGone)
     assert not gone.maybe_ran
     assert edge.stats()["no_responders"] == 1
+
+
+async def test_no_call_to_a_node_that_stops_is_left_in_doubt(nats_url: str, nodes: Nodes) -> None:
+    """Its handler never waits, so that each call has run and is answered, or has not run and its caller knows."""
+    cluster = fresh_name("understudy.test")
+    edge, _, _ = await nodes(EDGE, prefix=cluster)
+    told: list[str] = []
+    owner = "owner-1.0"
+    stop = asyncio.Event()
+
+    async def call_again_and_again() -> None:
+        while not stop.is_set():
+            try:
+                await edge.forward(owner, a_head(), b"ping", Heard().send)
+            except NotRun as refused:
+                told.append(refused.reason)
+            except PeerGone as gone:
+                told.append("in doubt" if gone.maybe_ran else "gone")
+            else:
+                told.append("run")
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(call_again_and_again())
+        for life in range(10):
+            before, name = told.count("run"), f"owner-1.{life}"
+            async with connected(nats_url) as client:
+                async with Link(NatsWire(client, prefix=cluster), me=name, serve=echo, seals=SEALS):
+                    owner = name
+                    await until(lambda before=before: told.count("run") > before + 50)
+                # The lease is given back on the same connection, and the others hear of it.
+                await client.flush()
+                edge.peer_gone(name)
+        stop.set()
+    assert told.count("run") > 500
+    assert "in doubt" not in told
 
 
 async def test_an_owner_whose_connection_dies_ends_its_calls_at_the_next_word(nodes: Nodes) -> None:
