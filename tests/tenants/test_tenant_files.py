@@ -449,6 +449,31 @@ def write(jail: Jail, path: str) -> bytes:
 # Whose they are
 
 
+def test_a_file_that_others_write_meanwhile_is_read_whole(root: Path) -> None:
+    (home(root)).mkdir(parents=True)
+    jail = Jail(root, folder_name("acme"))
+    (home(root) / "latest").write_bytes(b"0" * 100)
+    stop = threading.Event()
+
+    def write_on() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            (home(root) / "new").write_bytes(str(number % 10).encode() * 100)
+            (home(root) / "new").rename(home(root) / "latest")
+
+    writing = threading.Thread(target=write_on)
+    writing.start()
+    try:
+        seen = [read(jail, "latest") for _ in range(3000)]
+    finally:
+        stop.set()
+        writing.join()
+    assert {len(data) for data in seen} == {100}
+    assert all(len(set(data)) == 1 for data in seen)
+    assert len(set(seen)) > 1
+
+
 async def test_what_one_tenant_writes_no_other_sees(root: Path) -> None:
     async with offering(root) as helpers:
         with as_tenant(helpers, "acme") as acme:

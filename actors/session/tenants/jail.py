@@ -22,6 +22,8 @@ MOST_LISTED: Final = 10_000
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What is opened may have become a pipe since it was looked at: without O_NONBLOCK that would hang.
 _PLAIN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_ATTEMPTS: Final = 64
+"""How often a file may be another one when it is open, as its tenant's other calls write it."""
 
 
 class FileEntry(NamedTuple):
@@ -115,18 +117,30 @@ class Jail:
             FilesUnavailable: The file system failed.
         """
         with self.parent(path) as (folder, name):
-            before = _regular(folder, name, path)
-            opened = os.open(name, flags | _PLAIN, dir_fd=folder)
-            try:
-                now = os.fstat(opened)
-                if not stat.S_ISREG(now.st_mode) or (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
-                    raise PathRefused(os.fspath(path), "it became another file while it was opened")
-                if flags & os.O_ACCMODE != os.O_RDONLY and now.st_nlink != 1:
-                    raise PathRefused(os.fspath(path), "it has another name too, whose file would change with it")
-            except BaseException:
-                os.close(opened)
-                raise
-            return opened
+            for _ in range(_ATTEMPTS):
+                opened = self._open_there(folder, name, path, flags)
+                if opened is not None:
+                    return opened
+        raise PathRefused(os.fspath(path), "it became another file each time that it was opened")
+
+    def _open_there(self, folder: int, name: str, path: str | os.PathLike[str], flags: int) -> int | None:
+        """None: another file has been put in its place meanwhile, as whoever writes the file does."""
+        before = _regular(folder, name, path)
+        opened = os.open(name, flags | _PLAIN, dir_fd=folder)
+        try:
+            now = os.fstat(opened)
+            if not stat.S_ISREG(now.st_mode):
+                raise PathRefused(os.fspath(path), "it became something else while it was opened")
+            same = (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino)
+            if same and flags & os.O_ACCMODE != os.O_RDONLY and now.st_nlink != 1:
+                raise PathRefused(os.fspath(path), "it has another name too, whose file would change with it")
+        except BaseException:
+            os.close(opened)
+            raise
+        if not same:
+            os.close(opened)
+            return None
+        return opened
 
     def begin(self, path: str | os.PathLike[str]) -> tuple[int, str]:
         """A descriptor of an empty file that `finish` puts in the place of `path`, and its name until then.
