@@ -187,10 +187,10 @@ class NatsWire:
             # its answer, and would be dropped.
             async with asyncio.timeout(ROUND_TRIP_TIMEOUT):
                 await client._send_unsubscribe(subscription._id)  # pyright: ignore[reportPrivateUsage]
+                for _ in range(2):
+                    await self.catch_up()
         except Exception as error:
             logger.debug("NATS did not end a subscription: %r", error)
-        for _ in range(2):
-            await self.catch_up()
 
     async def close(self) -> None:
         """As `Wire.close`. The client stays open, it is somebody else's."""
