@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import logging
 import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -58,6 +61,37 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are some hundred megabytes of objects that stay: no collection need look at them again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Undoes what a test changes of its whole process by having the command line run in it: loggers, hooks, `sys.path`.
+
+    Without it a test passes or fails by which others its worker has run before.
+    """
+    hooks = sys.excepthook, threading.excepthook
+    path = sys.path[:]
+    before = {each: (each.level, each.propagate, each.disabled, each.handlers[:]) for each in _loggers()}
+    yield
+    sys.excepthook, threading.excepthook = hooks
+    if sys.path != path:
+        sys.path[:] = path
+    for each in _loggers():
+        # A new one is as the library has made it that was imported; only its level may be the test's.
+        new = (logging.NOTSET, each.propagate, each.disabled, each.handlers)
+        level, each.propagate, each.disabled, handlers = before.get(each, new)
+        if each.level != level:
+            each.setLevel(level)
+        if each.handlers != handlers:
+            # pytest hangs its own in for each phase of a test, and out again.
+            its_own = [handler for handler in each.handlers if type(handler).__module__.startswith("_pytest.")]
+            kept = [handler for handler in handlers if not type(handler).__module__.startswith("_pytest.")]
+            each.handlers[:] = kept + its_own
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.getLogger(), *(each for each in known if isinstance(each, logging.Logger))]
 
 
 @pytest.fixture
