@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from support.serving import serving
 from understudy.bench.asgi import Refused
 from understudy.bench.event_stream import EventStream, get_request
 from understudy.bench.resume import EVENTS, SEEN, BrokenStream, resume_all
@@ -38,9 +39,8 @@ async def sending(pieces: list[bytes], *, then_close: bool = False) -> AsyncGene
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
+        yield port
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from support.serving import serving
 from understudy.bench.asgi import Refused
 from understudy.bench.clients import PreparedCall
 from understudy.bench.cpu_time import CpuMeter
@@ -39,9 +40,8 @@ async def answering(pieces: list[bytes], *, then_close: bool = False) -> AsyncGe
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        connection = await HttpConnection.open("127.0.0.1", server.sockets[0].getsockname()[1])
+    async with serving(serve) as port:
+        connection = await HttpConnection.open("127.0.0.1", port)
         try:
             yield connection
         finally:

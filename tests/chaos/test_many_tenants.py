@@ -12,6 +12,7 @@ from chaos.scenes import SCENES
 from chaos.tenants_server import mark_of
 from chaos.watch import Watch, Watched
 from support.nats import nats_missing
+from support.serving import serving
 
 
 @pytest.mark.skipif(nats_missing() is not None, reason=nats_missing() or "")
@@ -47,8 +48,8 @@ async def test_a_mark_that_the_frames_of_an_answer_cut_is_found_too():
         writer.close()
 
     watch = Watch()
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        connection = Connection("127.0.0.1", server.sockets[0].getsockname()[1], watch)
+    async with serving(serve) as port:
+        connection = Connection("127.0.0.1", port, watch)
         connection.asks(mark_of("a"), "a test")
         answer = await connection.request("GET", "/")
         connection.close()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from support import Balancer, free_port
 from support.patience import PATIENCE
+from support.serving import serving
 
 Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -46,9 +47,7 @@ class Backend:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Backend]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**20)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
+        async with serving(self._serve, port=self.port, limit=2**20) as self.port:
             yield self
 
 

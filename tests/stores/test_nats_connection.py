@@ -17,6 +17,7 @@ from support import free_port
 from support.certificates import self_signed
 from support.nats_keys import NKey, make_operator
 from support.patience import PATIENCE
+from support.serving import serving
 from understudy.runtime.commands.nats_server import NatsServer
 from understudy.stores import StoreUnavailable
 from understudy.stores.nats.client import NatsClient, RequestInterruptedError
@@ -103,8 +104,7 @@ async def test_nothing_secret_is_sent_to_a_server_without_the_tls_that_was_asked
         heard += await reader.read(1000)
         writer.close()
 
-    async with await asyncio.start_server(listen, "127.0.0.1", 0) as impostor:
-        port = impostor.sockets[0].getsockname()[1]
+    async with serving(listen) as port:
         await _refused(f"tls://u:hunter2@127.0.0.1:{port}", "does not offer TLS")
     assert heard == b""
 
@@ -132,8 +132,7 @@ async def test_something_else_than_nats_is_told(nats_servers: Servers) -> None:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
-        port = other.sockets[0].getsockname()[1]
+    async with serving(answer) as port:
         with pytest.raises(NatsUnavailable, match="is no NATS server"):
             await connect(NatsSettings.from_url(f"nats://127.0.0.1:{port}"), name="test", deadline=0.5)
 
@@ -372,10 +371,10 @@ async def _connected(url: str) -> AsyncGenerator[NatsClient]:
 async def _impostor() -> AsyncGenerator[tuple[int, list[asyncio.StreamWriter]]]:
     """What passes for a nats-server, and lets the test say anything in its name."""
     writers: list[asyncio.StreamWriter] = []
-    serving: set[asyncio.StreamWriter] = set()
+    talking: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(writer)
+        talking.add(writer)
         writer.write(b'INFO {"server_id":"x","version":"2.11.0","headers":true,"max_payload":1048576}\r\n')
         try:
             while line := await reader.readline():
@@ -389,14 +388,14 @@ async def _impostor() -> AsyncGenerator[tuple[int, list[asyncio.StreamWriter]]]:
         except ConnectionError:
             pass
         finally:
-            serving.discard(writer)
+            talking.discard(writer)
             writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], writers
+    async with serving(serve) as port:
+        yield port, writers
         for writer in writers:
             writer.close()
-        await _until(lambda: not serving)
+        await _until(lambda: not talking)
 
 
 async def _until(true: Callable[[], bool]) -> None:

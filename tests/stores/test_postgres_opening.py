@@ -11,6 +11,7 @@ import pytest
 from support.patience import PATIENCE
 from support.ports import free_port
 from support.postgres import PASSWORD, PgBouncer, PostgresServer, fresh_database_name, postgres_url
+from support.serving import serving
 from understudy.stores import (
     Address,
     StoreCorrupt,
@@ -87,8 +88,7 @@ async def test_something_else_than_postgresql_is_unavailable() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(hang_up) as port:
         assert isinstance(await refusal(postgres_url(port, "x", user="u", password=SECRET)), PostgresUnavailable)
 
 
@@ -100,8 +100,7 @@ async def test_a_server_that_says_nothing_costs_the_timeout() -> None:
         writer.close()
         left.set()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(say_nothing) as port:
         settings = PostgresSettings.from_url(postgres_url(port, "x", user="u", password=SECRET))
         with pytest.raises(PostgresUnavailable, match=r"did not answer within 0\.2 s"):
             await PostgresStore.open(settings, timeout=0.2)

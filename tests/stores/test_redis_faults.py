@@ -17,6 +17,7 @@ from support.fault_proxy import FaultProxy
 from support.patience import PATIENCE
 from support.ports import free_port
 from support.redis import RedisServer, fresh_prefix, wait_until
+from support.serving import serving
 from understudy.stores import (
     Address,
     Record,
@@ -623,9 +624,7 @@ async def test_what_is_no_redis_is_said() -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(talk) as port:
         with pytest.raises(RedisUnavailable, match="is no Redis"):
             await RedisStore.open(RedisSettings((("127.0.0.1", port),)), timeout=0.3)
 

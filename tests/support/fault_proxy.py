@@ -6,9 +6,11 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from types import TracebackType
 from typing import Literal, Self
 
 from .patience import PATIENCE
+from .serving import serving
 
 Direction = Literal["up", "down"]
 """To the server, or from it."""
@@ -33,17 +35,16 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._serving = serving(self._serve)
+        self.port = await self._serving.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.cut()
         self._flowing.set()
-        self._server.close()
-        await self._server.wait_closed()
-        while self._writers:
-            await asyncio.sleep(0.001)
+        await self._serving.__aexit__(kind, error, trace)
 
     def cut_after(self, count: int, direction: Direction) -> None:
         """Break all connections when `count` more bytes have passed in this direction, and those have arrived. What is

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from types import TracebackType
 from typing import Self
+
+from .serving import serving
 
 KEEP_ALIVES = (b"PING\r\n", b"PONG\r\n")
 """Of NATS, by either side, whenever it likes."""
@@ -23,25 +26,19 @@ class RoundTrips:
         self.count = 0
         """Round trips so far, over all connections."""
         self._to = to
-        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._serving = serving(self._serve)
+        self.port = await self._serving.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._server.close()
-        await self._server.wait_closed()
-        while self._writers:
-            await asyncio.sleep(0.001)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._serving.__aexit__(kind, error, trace)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        both = {writer, there_writer}
-        self._writers |= both
         waiting = False
 
         async def flow(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool) -> None:
@@ -60,6 +57,4 @@ class RoundTrips:
                 tasks.create_task(flow(reader, there_writer, up=True))
                 tasks.create_task(flow(there_reader, writer, up=False))
         finally:
-            self._writers -= both
-            for end in both:
-                end.transport.abort()
+            there_writer.transport.abort()
