@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from ...actors.session.errors import LimitExceeded
 from ...actors.session.messages import Call
 from ...actors.session.wire import encode
 from .counters import CountersUnavailable
 from .limits import NO_SESSION_LIMITS, Limits
-from .pool import Exhausted, Pool
 from .refusing import over_rate, over_size, over_use, unchecked
+from .sharing import Exhausted
 
 if TYPE_CHECKING:
     from .local_rate import LocalRate
+    from .permit_pool import PermitPool
+    from .rate_pool import RatePool
     from .session_use import SessionUse
     from .tenant_use import TenantUse
     from .usage import Usage
 
-    _Rates = tuple[int | None, Pool, int | None, LocalRate | None]
-    """The tenant's limit of a minute, and what it has of it; the same of the session."""
+    _Rates = tuple[RatePool | None, int, LocalRate | None, int]
+    """What the tenant has of its limit of a minute, and the limit; the same of the session. None: there is none."""
 
 __all__ = ["Allowance"]
+
+_PLENTY: Final = 2**63
+"""More than any limit."""
 
 
 class Allowance:
@@ -33,8 +39,9 @@ class Allowance:
         "_calls",
         "_flight",
         "_largest",
+        "_largest_in_session",
         "_monotonic",
-        "_needs_time",
+        "_most_in_flight",
         "_own",
         "_own_flight",
         "_own_result_rate",
@@ -58,19 +65,19 @@ class Allowance:
         self._session = session
         self._own = own
         self._monotonic = usage.sharing.clock.monotonic
-        self._flight = limits.calls_in_flight
-        self._own_flight = own.calls_in_flight
+        self._flight = None if limits.calls_in_flight is None else tenant.in_flight
+        self._most_in_flight = limits.calls_in_flight or 0
+        self._own_flight = _or_plenty(own.calls_in_flight)
         calls, reads = (None, None) if session is None else (session.calls, session.reads)
-        self._calls: _Rates = (limits.calls_per_minute, tenant.calls, own.calls_per_minute, calls)
-        self._reads: _Rates = (limits.read_only_calls_per_minute, tenant.reads, own.read_only_calls_per_minute, reads)
+        self._calls = _rates(limits.calls_per_minute, tenant.calls, own.calls_per_minute, calls)
+        self._reads = _rates(limits.read_only_calls_per_minute, tenant.reads, own.read_only_calls_per_minute, reads)
         self._result_rate = limits.result_bytes_per_minute
-        self._own_result_rate = own.result_bytes_per_minute
+        self._own_result_rate = _or_plenty(own.result_bytes_per_minute)
         self._state = limits.state_bytes
-        sizes = [most for most in (limits.result_bytes, own.result_bytes) if most is not None]
-        self._largest = min(sizes, default=None)
-        rates = (self._result_rate, self._own_result_rate)
-        self._needs_time = own is not NO_SESSION_LIMITS or self._result_rate is not None or self._state is not None
-        self.bounds_results = bool(sizes) or any(rate is not None for rate in rates)
+        self._largest = _or_plenty(limits.result_bytes)
+        self._largest_in_session = min(self._largest, _or_plenty(own.result_bytes))
+        bounds = (limits.result_bytes, own.result_bytes, self._result_rate, own.result_bytes_per_minute)
+        self.bounds_results = any(bound is not None for bound in bounds)
         self.bounds_state = limits.state_bytes is not None or own.state_bytes is not None
 
     # In flight
@@ -82,61 +89,63 @@ class Allowance:
         Raises:
             LimitExceeded: It may not; nothing is counted.
         """
-        session, own = self._session, self._own_flight
-        if own is not None and session is not None and session.in_flight >= own:
-            raise self._usage.refuse(over_use("calls_in_flight", own, 1.0, of_session=True))
-        most = self._flight
-        if most is not None and not self.tenant.in_flight.take(most):
-            return self._enter_slowly(call, most)
+        session, pool = self._session, self._flight
+        if session is not None and session.in_flight >= self._own_flight:
+            raise self._too_many_in_session()
         # As in `_entered`, which each call would pay for.
-        tenant = self.tenant
-        tenant.look_at = 0.0
-        tenant.under_way += 1
+        if pool is None:
+            self.tenant.under_way += 1
+        elif not pool.take(self._most_in_flight):
+            return self._enter_slowly(call, pool)
+        self.tenant.look_at = 0.0
         if session is not None:
             session.in_flight += 1
+            session.recent = True
         call.allowance = self
         call.release = self._leave
         return None
 
-    def _entered(self, call: Call) -> None:
-        self.tenant.look_at = 0.0
-        self.tenant.under_way += 1
-        if self._session is not None:
-            self._session.in_flight += 1
-        call.allowance = self
-        call.release = self._leave
-
     def _leave(self, call: Call) -> None:
-        self.tenant.under_way -= 1
-        if self._session is not None:
-            self._session.in_flight -= 1
-        if self._flight is not None:
-            self.tenant.in_flight.put_back()
+        session, pool = self._session, self._flight
+        if session is not None:
+            session.in_flight -= 1
+        if pool is None:
+            self.tenant.under_way -= 1
+        else:
+            pool.put_back()
 
-    async def _enter_slowly(self, call: Call, most: int) -> None:
-        pool, session, own = self.tenant.in_flight, self._session, self._own_flight
+    async def _enter_slowly(self, call: Call, pool: PermitPool) -> None:
+        session, most = self._session, self._most_in_flight
         try:
             await pool.draw(most)
         except Exhausted as full:
             raise self._usage.refuse(over_use("calls_in_flight", most, full.retry_after)) from None
         except CountersUnavailable:
             raise self._usage.refuse(unchecked("calls_in_flight")) from None
-        if own is not None and session is not None and session.in_flight >= own:
+        if session is not None and session.in_flight >= self._own_flight:
             pool.put_back()
-            raise self._usage.refuse(over_use("calls_in_flight", own, 1.0, of_session=True))
+            raise self._too_many_in_session()
         self._entered(call)
+
+    def _entered(self, call: Call) -> None:
+        self.tenant.look_at = 0.0
+        if self._session is not None:
+            self._session.in_flight += 1
+            self._session.recent = True
+        call.allowance = self
+        call.release = self._leave
+
+    def _too_many_in_session(self) -> LimitExceeded:
+        return self._usage.refuse(over_use("calls_in_flight", self._own_flight, 1.0, of_session=True))
 
     # Spending
 
     def begin(self, call: Call, *, stateful: bool, read_only: bool) -> Awaitable[None] | None:
         """See the seam."""
+        now = self._monotonic()
         session = self._session if stateful else None
-        now = self._monotonic() if self._needs_time else 0.0
-        most = self._own_result_rate
-        if session is not None and most is not None and session.results.total >= most:
-            wait = session.results.wait(most, now)
-            if wait is not None:
-                raise self._usage.refuse(over_rate("result_bytes_per_minute", most, wait, of_session=True))
+        if session is not None and session.results.total >= self._own_result_rate:
+            self._may_result(session, now)
         most = self._result_rate
         if most is not None:
             results = self.tenant.results
@@ -146,14 +155,20 @@ class Allowance:
             return self._begin_slowly(call, stateful, read_only)
         if call.method != "tools/call":
             return None
-        most, pool, most_of_session, of_session = self._reads if read_only else self._calls
-        taken: LocalRate | None = None
-        if session is not None and most_of_session is not None and of_session is not None:
-            taken = of_session
-            wait = of_session.take(most_of_session, now)
+        pool, most, own, own_most = self._reads if read_only else self._calls
+        if own is not None and stateful:
+            wait = own.take(own_most, now)
             if wait is not None:
-                raise self._usage.refuse(over_rate(_rate(read_only), most_of_session, wait, of_session=True))
-        return None if most is None or pool.take(most) else self._draw_call(_rate(read_only), most, pool, taken)
+                raise self._usage.refuse(over_rate(_rate(read_only), own_most, wait, of_session=True))
+        if pool is None or pool.take(most, now):
+            return None
+        return self._draw_call(_rate(read_only), most, pool, own if stateful else None)
+
+    def _may_result(self, session: SessionUse, now: float) -> None:
+        most = self._own_result_rate
+        wait = session.results.wait(most, now)
+        if wait is not None:
+            raise self._usage.refuse(over_rate("result_bytes_per_minute", most, wait, of_session=True))
 
     async def _begin_slowly(self, call: Call, stateful: bool, read_only: bool) -> None:
         most = self._result_rate
@@ -174,7 +189,7 @@ class Allowance:
         if beginning is not None:
             await beginning
 
-    async def _draw_call(self, name: str, most: int, pool: Pool, of_session: LocalRate | None) -> None:
+    async def _draw_call(self, name: str, most: int, pool: RatePool, of_session: LocalRate | None) -> None:
         try:
             await pool.draw(most)
         except BaseException as error:
@@ -194,15 +209,15 @@ class Allowance:
             # It is not going to be sent.
             return
         size = len(encoded)
-        session = self._session if stateful else None
-        largest = self._largest if stateful else self.limits.result_bytes
-        if largest is not None and size > largest:
+        largest = self._largest_in_session if stateful else self._largest
+        if size > largest:
             raise self._usage.refuse(over_size(largest, size))
         if call.method == "tools/call":
             call.encoded = (result, encoded)
         if self._result_rate is not None:
             self.tenant.results.spend(size)
-        if session is not None and self._own_result_rate is not None:
+        session = self._session
+        if session is not None and stateful and self._own_result_rate < _PLENTY:
             session.results.spend(size, self._monotonic())
 
     def max_state(self, present: int, most: int) -> int:
@@ -217,6 +232,19 @@ class Allowance:
             bound = min(bound, present + max(0, left))
         # What is there may stay, and shrink.
         return max(bound, min(present, most))
+
+
+def _or_plenty(limit: int | None) -> int:
+    return _PLENTY if limit is None else limit
+
+
+def _rates(limit: int | None, pool: RatePool, own_limit: int | None, own: LocalRate | None) -> _Rates:
+    return (
+        None if limit is None else pool,
+        _or_plenty(limit),
+        None if own_limit is None else own,
+        _or_plenty(own_limit),
+    )
 
 
 def _rate(read_only: bool) -> str:

@@ -18,7 +18,7 @@ from .counters import Counters, MemoryCounters
 from .guarded_counters import GuardedCounters, WhenCountersFail
 from .limiter import Limiter
 from .limits import LimitsOf, limits_of
-from .pool import Sharing
+from .sharing import Sharing
 from .usage import Usage
 
 if TYPE_CHECKING:

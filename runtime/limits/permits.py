@@ -10,9 +10,10 @@ from ...actors.session import TenantContext
 from ...actors.session.messages import Call
 from ...stores import Address
 from .counters import CountersUnavailable
-from .pool import Exhausted, Pool
+from .permit_pool import PermitPool
 from .refusing import over_use, unchecked
 from .session_use import OpenStream
+from .sharing import Exhausted
 from .usage import Usage
 
 __all__ = ["NOT_METERED", "Permits"]
@@ -107,13 +108,13 @@ class Permits:
                 if opened.counted:
                     pool.put_back()
 
-    async def _permit(self, opened: OpenStream, pool: Pool, most: int, patience: float) -> None:
+    async def _permit(self, opened: OpenStream, pool: PermitPool, most: int, patience: float) -> None:
         async with opened.opening:
             if not opened.counted:
                 await self._draw_stream(pool, most, patience)
                 opened.counted = True
 
-    async def _draw_stream(self, pool: Pool, most: int, patience: float) -> None:
+    async def _draw_stream(self, pool: PermitPool, most: int, patience: float) -> None:
         until = self._clock.monotonic() + patience
         while True:
             try:

@@ -1,60 +1,29 @@
-"""`Pool`: a node's share of one limit. Calls take from it without waiting; it draws ahead of need from the ledger."""
+"""`Pool`: a node's share of one limit. It draws ahead of need from the ledger, so that calls take without waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
-from ...actors.clock import Clock
-from ...actors.task_owner import TaskOwner
 from .counters import CountersUnavailable
-from .guarded_counters import GuardedCounters
-from .ledger import WINDOW, Ledger
 from .reports import Reports, enter
+from .sharing import LASTING, SHARE, Exhausted, Sharing, read_ledger
 
-__all__ = ["SHARE", "Exhausted", "Pool", "Sharing", "read_ledger"]
+__all__ = ["Pool"]
 
 logger = logging.getLogger("understudy.limits")
 
-SHARE: Final = 20
-"""A node holds no more than the SHARE-th part of a limit ahead of need; of a limit below that, nothing."""
 AHEAD: Final = 0.5
 """Seconds that what is drawn ahead should last, going by what has been taken lately."""
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a limit that others hold is looked at again: they may have given some back."""
-LASTING: Final = 2 * WINDOW
-"""Seconds after which nothing in a rate's ledger matters any more."""
 
 
-class Exhausted(Exception):
-    """Nothing is left. `retry_after`: seconds until something may be."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(retry_after)
-        self.retry_after = retry_after
-
-
-class Sharing(NamedTuple):
-    """What all pools of a node have in common."""
-
-    counters: GuardedCounters
-    clock: Clock
-    wall: Callable[[], float]
-    """Seconds since the Unix epoch."""
-    me: Callable[[], str]
-    """What this node is called in ledgers: another name after it was taken for dead."""
-    alive: Callable[[str], bool | None]
-    """Whether another node lives; None: it was never heard of."""
-    tasks: TaskOwner
-    next_serial: Callable[[], int]
-    """A number for a report, higher than all before it of this node: also than those of a pool made anew."""
-
-
-class Pool:
-    """Tokens in hand, taken one by one. A rate's are spent; a permit is put back.
+class Pool(ABC):
+    """Tokens in hand, taken one by one: of a rate (`RatePool`) or permits (`PermitPool`).
 
     What is drawn is held in the ledger until it is told spent, or goes back: so the limit is never exceeded. What is in
     hand and unused others lack: at most a `SHARE`-th of the limit at each node, for the seconds until it is tidied (see
@@ -68,38 +37,39 @@ class Pool:
         "_high",
         "_limit",
         "_low",
+        "_most",
         "_name",
         "_nothing_until",
+        "_plain_below",
         "_relimit_at",
         "_reports",
         "_returns_at",
         "_sharing",
         "_takes_before",
         "_takes_since",
+        "_used",
         "_waiting",
         "drawn",
-        "in_use",
         "key",
-        "spends",
-        "takes",
-        "tokens",
     )
 
-    def __init__(self, key: str, sharing: Sharing, *, spends: bool) -> None:
-        """`spends`: it is a rate's."""
+    spends: ClassVar[bool]
+    """Whether it is a rate's, which what is taken does not come back to."""
+
+    def __init__(self, key: str, sharing: Sharing) -> None:
         self.key = key
-        self.spends = spends
-        self.tokens = 0
-        """In hand."""
-        self.in_use = 0
-        """Permits that were taken and not put back."""
-        self.takes = 0
-        """Tokens that were ever taken."""
         self.drawn = 0
         """Times that tokens were drawn."""
+        self._used = 0
+        """Of a rate, tokens that were ever taken; permits that were taken and not put back."""
+        self._most = 0
+        """What `_used` may come to with what is in hand."""
+        self._plain_below = 0
+        """While fewer than so many are used, one can be taken with nothing else to be looked at."""
         self._sharing = sharing
         self._limit = 1
         self._low = -1
+        """With no more than so many in hand more are drawn."""
         self._high = 0
         """Within so many permits in hand, which is no more than a share, none need go back at once."""
         self._name: str = sharing.me()
@@ -114,23 +84,40 @@ class Pool:
         self._takes_before = 0
         self._takes_since = sharing.clock.monotonic()
 
+    @property
+    def tokens(self) -> int:
+        """In hand."""
+        return self._most - self._used
+
+    @property
+    @abstractmethod
+    def in_use(self) -> int:
+        """Permits that were taken and not put back."""
+
+    @property
+    @abstractmethod
+    def takes(self) -> int:
+        """Tokens that were ever taken."""
+
+    def _keep(self, tokens: int) -> None:
+        """Have so many in hand."""
+        self._most = self._used + tokens
+        self._plain_below = self._most - self._low - 1
+
     # Taking
 
-    def take(self, limit: int) -> bool:
-        """Take a token if one is in hand. Never waits."""
+    @abstractmethod
+    def _take_one(self) -> None:
+        """Take a token that is in hand."""
+
+    def _take_slowly(self, limit: int) -> bool:
+        """Take a token if one is in hand, whatever else there is to be done."""
         if limit != self._limit:
             self._relimit(limit)
-        tokens = self.tokens
-        if tokens <= 0:
+        if self._most <= self._used:
             return False
-        tokens -= 1
-        self.tokens = tokens
-        self.takes += 1
-        if self.spends:
-            self._reports.spend(1)
-        else:
-            self.in_use += 1
-        if tokens <= self._low and self._changing is None and not self._nothing_until:
+        self._take_one()
+        if self._most - self._used <= self._low and self._changing is None and not self._nothing_until:
             self._change_soon()
         return True
 
@@ -144,7 +131,9 @@ class Pool:
         now = self._sharing.clock.monotonic()
         if lower and now >= self._relimit_at:
             self._relimit_at = now + LOOK_AGAIN
-            self.tokens = 0
+            self._keep(0)
+        else:
+            self._keep(self.tokens)
 
     async def draw(self, limit: int) -> None:
         """Take a token, when one was drawn. Cancellation takes none.
@@ -155,7 +144,7 @@ class Pool:
         """
         self._waiting += 1
         try:
-            while not self.take(limit):
+            while not self._take_slowly(limit):
                 if self._nothing_until:
                     now = self._sharing.clock.monotonic()
                     if now < self._nothing_until:
@@ -167,26 +156,6 @@ class Pool:
                     raise CountersUnavailable("the counters of the limits are out of reach")
         finally:
             self._waiting -= 1
-
-    def put_back(self) -> None:
-        """A permit is no longer in use."""
-        in_use = self.in_use = self.in_use - 1
-        tokens = self.tokens + 1
-        if tokens + in_use > self._limit:
-            # It has become lower meanwhile.
-            tokens = max(0, self._limit - in_use)
-        self.tokens = tokens
-        self._nothing_until = 0.0
-        if tokens > self._high and self._changing is None and self._has_too_many:
-            self._change_soon()
-
-    def untake(self) -> None:
-        """A token that was taken a moment ago is not wanted after all."""
-        if not self.spends:
-            self.put_back()
-            return
-        if self._reports.unspend():
-            self.tokens += 1
 
     # Sharing
 
@@ -210,6 +179,15 @@ class Pool:
     def _has_too_many(self) -> bool:
         """Whether permits are in hand that others should have. Tokens of a rate go back when they are not used."""
         return not self.spends and self.tokens > self._ahead + self._waiting
+
+    def _date(self) -> None:
+        """Have the reports say all that was spent."""
+        return
+
+    @property
+    def _untold(self) -> bool:
+        """Whether something was spent that the ledger may not know of."""
+        return bool(self._reports)
 
     def _change_soon(self, *, leaving: bool = False) -> asyncio.Task[bool]:
         self._changing = self._sharing.tasks.spawn(self._change(leaving))
@@ -236,14 +214,16 @@ class Pool:
             # What the old name held counts as a dead node's: what of it was spent and not told is spent now.
             self._former = self._name
             self._name = me
+            self._date()
             self._reports.drop()
         ahead = 0 if leaving else self._ahead
         self._low = ahead // 2 if ahead else -1
         self._high = ahead
         wanted = ahead + self._waiting
-        self.tokens = min(self.tokens, wanted)
+        self._keep(min(self.tokens, wanted))
         asked = wanted - self.tokens
         keeping = self.tokens + self.in_use
+        self._date()
         reports = self._reports.write()
         serial, limit, spends = self._reports.serial, self._limit, self.spends
         former = self._former
@@ -273,12 +253,17 @@ class Pool:
             self._reports.arrived(serial)
             self._former = None if self._former == former else self._former
         self.drawn += drawn.tokens > 0
-        self.tokens += drawn.tokens
+        if drawn.tokens < asked:
+            # Nearly all of the limit is in use. To ask again with each token that is taken would cost each call a
+            # change, and bring nothing.
+            self._low = min(self._low, (self.tokens + drawn.tokens) // 2 or -1)
+        self._keep(self.tokens + drawn.tokens)
         if asked and not drawn.tokens and not self.tokens:
             now = sharing.clock.monotonic()
             returns = LOOK_AGAIN if drawn.returns is None else drawn.returns
             self._returns_at = now + returns
             self._nothing_until = now + (min(returns, LOOK_AGAIN) if drawn.others_hold else returns)
+            self._keep(0)
         return True
 
     def _lives(self, alone: bool, former: str | None, holder: str) -> bool | None:
@@ -287,7 +272,7 @@ class Pool:
     @property
     def resting(self) -> bool:
         """Nothing is in hand, in use or untold: whoever needs the pool may make it anew."""
-        return not (self.tokens or self.in_use or self._reports or self._waiting or self._changing is not None)
+        return not (self.tokens or self.in_use or self._untold or self._waiting or self._changing is not None)
 
     @property
     def forgotten(self) -> bool:
@@ -298,7 +283,7 @@ class Pool:
 
     async def tidy(self) -> None:
         """Give back what is not used, and tell what was spent. Called now and then, and at the end."""
-        if self._changing is None and (self.tokens or self._reports):
+        if self._changing is None and (self.tokens or self._untold):
             await asyncio.shield(self._change_soon(leaving=True))
         elif self.forgotten:
             await self.enter_again()
@@ -312,12 +297,3 @@ class _Drawn(NamedTuple):
     tokens: int
     others_hold: bool
     returns: float | None
-
-
-def read_ledger(key: str, packed: bytes | None) -> Ledger:
-    """The ledger in a record. One that cannot be read is begun anew: to refuse everybody for ever would be worse."""
-    try:
-        return Ledger.unpack(packed)
-    except ValueError as error:
-        logger.error("what is counted at %s begins anew: %s", key, error)
-        return Ledger()

@@ -7,8 +7,8 @@ import logging
 from typing import Final
 
 from .counters import CountersUnavailable
-from .pool import LASTING, SHARE, Exhausted, Sharing, read_ledger
 from .reports import Reports, enter
+from .sharing import LASTING, SHARE, Exhausted, Sharing, read_ledger
 
 __all__ = ["PostPaid"]
 
@@ -34,7 +34,8 @@ class PostPaid:
         "_reports",
         "_returns_at",
         "_sharing",
-        "_untold",
+        "_tell_above",
+        "_told",
         "fresh_until",
         "key",
         "spent",
@@ -46,17 +47,23 @@ class PostPaid:
         self._limit = 1
         self.spent = 0
         """In the last minute, as far as is known here."""
+        self._told = 0
+        """What of it the ledger has."""
+        self._tell_above = 0
+        """Above so much spent it is told at once."""
         self.fresh_until = float("-inf")
         """Monotonic seconds until which that is known well enough; then it is to be asked for in `may_begin`."""
         self._returns_at = 0.0
-        self._untold = self._dated = 0
-        """What the ledger does not have yet; how much of it is in reports."""
+        self._dated = 0
+        """How much of what the ledger does not have yet is in reports."""
         self._reports = Reports(sharing.wall, sharing.next_serial)
         self._changing: asyncio.Task[bool] | None = None
 
     def may_begin(self, limit: int) -> bool | None:
         """Whether less than `limit` was spent in the last minute; None if that has to be looked up first."""
-        self._limit = limit
+        if limit != self._limit:
+            self._limit = limit
+            self._tell_above = self._told + limit // SHARE
         now = self._sharing.clock.monotonic()
         if self.spent >= limit:
             return False if now < self._returns_at else None
@@ -83,9 +90,8 @@ class PostPaid:
 
     def spend(self, count: int) -> None:
         """So much was spent just now. It is dated when it is told, a second or two later at most."""
-        self.spent += count
-        untold = self._untold = self._untold + count
-        if untold > self._limit // SHARE and self._changing is None:
+        spent = self.spent = self.spent + count
+        if spent > self._tell_above and self._changing is None:
             self._change_soon()
 
     def _change_soon(self) -> asyncio.Task[bool]:
@@ -104,12 +110,12 @@ class PostPaid:
     async def _exchange(self) -> bool:
         sharing = self._sharing
         me = sharing.me()
-        if self._untold > self._dated:
-            self._reports.spend(self._untold - self._dated)
-            self._dated = self._untold
+        telling = self.spent - self._told
+        if telling > self._dated:
+            self._reports.spend(telling - self._dated)
+            self._dated = telling
         reports = self._reports.write()
         serial, limit = self._reports.serial, self._limit
-        telling = self._untold
 
         def step(packed: bytes | None, alone: bool) -> tuple[bytes | None, tuple[int, float | None]]:
             ledger = read_ledger(self.key, packed)
@@ -127,9 +133,10 @@ class PostPaid:
             return False
         if not alone:
             self._reports.arrived(serial)
-        self._untold -= telling
         self._dated -= telling
-        self.spent = used + self._untold
+        self.spent += used - self._told - telling
+        self._told = used
+        self._tell_above = used + self._limit // SHARE
         now = sharing.clock.monotonic()
         self.fresh_until = now + FRESH
         self._returns_at = now + (FRESH if returns is None else returns)
@@ -138,9 +145,9 @@ class PostPaid:
     @property
     def resting(self) -> bool:
         """Everything is told: whoever needs the account may make it anew."""
-        return not (self._untold or self._reports or self._changing is not None)
+        return not (self.spent > self._told or self._reports or self._changing is not None)
 
     async def tidy(self) -> None:
         """Tell what was spent."""
-        if self._changing is None and (self._untold or self._reports):
+        if self._changing is None and (self.spent > self._told or self._reports):
             await asyncio.shield(self._change_soon())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from .ledger import TICK, WINDOW, Ledger, tick_of
+from .ledger import WINDOW, Ledger, tick_of
 
 __all__ = ["Report", "Reports", "enter"]
 
@@ -35,9 +35,10 @@ class Reports:
         self.serial = 0
         """The latest report's."""
 
-    def spend(self, count: int) -> None:
-        """So much was spent just now."""
-        tick = int(self._wall() // TICK)
+    def spend(self, count: int, tick: int | None = None) -> None:
+        """So much was spent in `tick`; None: just now."""
+        if tick is None:
+            tick = tick_of(self._wall())
         untold = self._untold
         if tick in untold:
             untold[tick] += count
@@ -46,15 +47,6 @@ class Reports:
             if len(untold) > MOST_TICKS:
                 # It has come back by now. Where a limit is far away nobody is told for long.
                 del untold[next(iter(untold))]
-
-    def unspend(self) -> bool:
-        """Take one back that was spent a moment ago; False if that has been written already."""
-        for tick in reversed(self._untold):
-            self._untold[tick] -= 1
-            if not self._untold[tick]:
-                del self._untold[tick]
-            return True
-        return False
 
     def write(self) -> list[Report]:
         """All that is to be told now. What was spent so long ago that it matters no more is forgotten."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SESSIONS", "SessionUse", "SessionUses"]
 
 MAX_SESSIONS: Final = 100_000
-"""Sessions of which it is known what they used; beyond it those go that use nothing now, least recently used first."""
+"""Sessions of which it is known what they used; beyond it those go that use nothing now, and were not used of late."""
 _LOOK_AT: Final = 64
 _Key = tuple[Address, str, str]
 
@@ -24,13 +24,15 @@ _Key = tuple[Address, str, str]
 class SessionUse:
     """Counted by this node alone. A session that moves to another node, or is forgotten, begins anew."""
 
-    __slots__ = ("allowance", "calls", "in_flight", "reads", "results", "streams")
+    __slots__ = ("allowance", "calls", "in_flight", "reads", "recent", "results", "streams")
 
     def __init__(self) -> None:
         self.calls = LocalRate()
         self.reads = LocalRate()
         self.results = LocalRate()
         self.in_flight = 0
+        self.recent = False
+        """It was used since it was last looked at, for one to forget."""
         self.allowance: Allowance | None = None
         """Of its calls."""
         self.streams: dict[str, OpenStream] = {}
@@ -62,39 +64,51 @@ class SessionUses:
 
     def __init__(self, most: int = MAX_SESSIONS) -> None:
         self._most = most
-        self._uses: OrderedDict[_Key, SessionUse] = OrderedDict()
-        self._move_to_end = self._uses.move_to_end
+        self.uses: OrderedDict[_Key, SessionUse] = OrderedDict()
+        """By session, tenant and principal; those first that are to be looked at next, for one to forget."""
 
     def of(self, session: Address, tenant: TenantContext) -> SessionUse:
         """What is known of a session, as `tenant` uses it."""
         key = (session, tenant.tenant, tenant.principal)
-        try:
-            self._move_to_end(key)
-            return self._uses[key]
-        except KeyError:
-            use = self._uses[key] = SessionUse()
-            if len(self._uses) > self._most:
-                self._make_room()
+        use = self.uses.get(key)
+        if use is not None:
+            use.recent = True
             return use
+        use = self.uses[key] = SessionUse()
+        if len(self.uses) > self._most:
+            self._make_room()
+        return use
 
     def _make_room(self) -> None:
-        """What is in flight is bounded by mailboxes and connections, and is never forgotten."""
-        for _ in range(min(_LOOK_AT, len(self._uses))):
-            key, use = self._uses.popitem(last=False)
+        """What is in flight is bounded by mailboxes and connections, and is never forgotten. Of the others one goes
+        that was not used since it was last looked at here, or else the first: to keep all in the order of their use
+        would cost each call something.
+        """
+        first: _Key | None = None
+        for _ in range(min(_LOOK_AT, len(self.uses) - 1)):
+            key, use = next(iter(self.uses.items()))
             if not (use.in_flight or use.streams):
-                use.allowance = None
-                return
-            self._uses[key] = use
+                if not use.recent:
+                    self._forget(key)
+                    return
+                first = first or key
+            use.recent = False
+            self.uses.move_to_end(key)
+        if first is not None:
+            self._forget(first)
 
     def forget_resting(self, now: float) -> None:
-        """Drop some of those that nothing is known of any more."""
-        for _ in range(min(_LOOK_AT, len(self._uses))):
-            key, use = next(iter(self._uses.items()))
-            if not use.resting(now):
-                return
-            del self._uses[key]
-            # It refers back: nothing is left to the garbage collector.
-            use.allowance = None
+        """Drop those that nothing is known of any more, of some: the next time, of the next."""
+        for _ in range(min(_LOOK_AT, len(self.uses))):
+            key, use = next(iter(self.uses.items()))
+            if use.resting(now):
+                self._forget(key)
+            else:
+                self.uses.move_to_end(key)
+
+    def _forget(self, key: _Key) -> None:
+        # It refers back: nothing is left to the garbage collector.
+        self.uses.pop(key).allowance = None
 
     def __len__(self) -> int:
-        return len(self._uses)
+        return len(self.uses)

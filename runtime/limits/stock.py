@@ -9,7 +9,7 @@ from typing import Final
 
 from ...stores import StoreError
 from .counters import CountersUnavailable
-from .pool import Exhausted, Sharing
+from .sharing import Exhausted, Sharing
 from .tally import Tally
 
 __all__ = ["COUNT_AGAIN", "Stock"]

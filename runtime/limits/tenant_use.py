@@ -6,8 +6,11 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from .pool import Pool, Sharing
+from .permit_pool import PermitPool
+from .pool import Pool
 from .post_paid import PostPaid
+from .rate_pool import RatePool
+from .sharing import Sharing
 from .stock import Stock
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class TenantUse:
         "allowance",
         "calls",
         "forgettable",
+        "forgotten",
         "in_flight",
         "look_at",
         "reads",
@@ -45,28 +49,30 @@ class TenantUse:
     def __init__(self, tenant: str, sharing: Sharing, *, sessions: Census, state: Census) -> None:
         """`sessions` counts sessions, `state` bytes of their snapshots."""
         key = _digest(tenant)
-        self.calls = Pool(f"calls.{key}", sharing, spends=True)
-        self.reads = Pool(f"reads.{key}", sharing, spends=True)
-        self.in_flight = Pool(f"in-flight.{key}", sharing, spends=False)
-        self.streams = Pool(f"streams.{key}", sharing, spends=False)
+        self.calls = RatePool(f"calls.{key}", sharing)
+        self.reads = RatePool(f"reads.{key}", sharing)
+        self.in_flight = PermitPool(f"in-flight.{key}", sharing)
+        self.streams = PermitPool(f"streams.{key}", sharing)
         self.results = PostPaid(f"results.{key}", sharing)
         self.sessions = Stock(f"sessions.{key}", sharing, lambda: sessions(tenant))
         self.state = Stock(f"state.{key}", sharing, lambda: state(tenant))
         self.allowance: Allowance | None = None
         """Of its calls that name no session, or whose sessions have no limits of their own."""
         self.under_way = 0
-        """Calls that have entered and not left."""
+        """Calls that have entered and not left, and hold no permit of `in_flight` meanwhile."""
         self._takes = [0, 0, 0, 0]
         self.look_at = 0.0
         """Monotonic seconds at which there may be something to do for it. Whoever uses anything sets it to 0."""
         self.forgettable = False
         """Nothing is lost if it is made anew when it is needed."""
+        self.forgotten = False
+        """It was: another one counts."""
 
     def due(self, now: float) -> list[Tidy]:
         """What is to be tidied: of the pools, those from which nothing was taken since this was last asked. If that is
         nothing, it is to be looked at again when it may be forgotten.
         """
-        pools = (self.calls, self.reads, self.in_flight, self.streams)
+        pools: tuple[Pool, ...] = (self.calls, self.reads, self.in_flight, self.streams)
         due: list[Tidy] = []
         idle = True
         for index, pool in enumerate(pools):

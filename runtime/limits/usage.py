@@ -19,9 +19,9 @@ from .census import StoreCensus
 from .counters import CountersUnavailable
 from .limits import NO_SESSION_LIMITS, Limits, LimitsOf
 from .limits_file import LimitsFile
-from .pool import Exhausted, Sharing
 from .refusing import over_use, unchecked
 from .session_use import SessionUse, SessionUses
+from .sharing import Exhausted, Sharing
 from .tenant_use import TenantUse, Tidy
 
 __all__ = ["Usage"]
@@ -50,6 +50,7 @@ class Usage:
         self._census = census
         self._tenants: dict[str, TenantUse] = {}
         self._sessions = SessionUses()
+        self._session_uses = self._sessions.uses
         self._busy = asyncio.Event()
         self._drawn = 0
         self._refused: Counter[str] = Counter()
@@ -95,15 +96,15 @@ class Usage:
             limits = self._checked(limits)
             if limits is None:
                 return None
-        use = self._tenants.get(tenant.tenant)
-        allowance = None
+        if session is None or limits.per_session is NO_SESSION_LIMITS:
+            use = self._tenants.get(tenant.tenant)
+        else:
+            # As `SessionUses.of`, which each call would pay for.
+            use = self._session_uses.get((session, tenant.tenant, tenant.principal))
         if use is not None:
-            if session is None or limits.per_session is NO_SESSION_LIMITS:
-                allowance = use.allowance
-            else:
-                allowance = self._sessions.of(session, tenant).allowance
-        if allowance is not None and allowance.limits is limits and allowance.tenant is use:
-            return allowance
+            allowance = use.allowance
+            if allowance is not None and allowance.limits is limits and not allowance.tenant.forgotten:
+                return allowance
         return self._allowance(limits, tenant, session)
 
     def _allowance(self, limits: Limits, tenant: TenantContext, session: Address | None) -> Allowance:
@@ -224,6 +225,7 @@ class Usage:
     def _drop(self, tenant: str, use: TenantUse) -> None:
         self._drawn += use.drawn
         del self._tenants[tenant]
+        use.forgotten = True
         # It refers back: nothing is left to the garbage collector.
         use.allowance = None
 

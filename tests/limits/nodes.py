@@ -20,7 +20,7 @@ from understudy.runtime.limits.census import StoreCensus
 from understudy.runtime.limits.guarded_counters import GuardedCounters
 from understudy.runtime.limits.limiter import Limiter
 from understudy.runtime.limits.limits import limits_of
-from understudy.runtime.limits.pool import Sharing
+from understudy.runtime.limits.sharing import Sharing
 from understudy.runtime.limits.usage import Usage
 from understudy.stores import MemoryStore
 

@@ -20,7 +20,7 @@ from understudy.runtime.limits import Counters, CountersUnavailable, Limits, Mem
 from understudy.runtime.limits.awake import within_awake
 from understudy.runtime.limits.guarded_counters import DEADLINE, FIRST_LOOK
 from understudy.runtime.limits.ledger import WINDOW
-from understudy.runtime.limits.pool import SHARE
+from understudy.runtime.limits.sharing import SHARE
 
 
 async def fail() -> None:

@@ -18,7 +18,7 @@ from understudy.runtime.cluster.names import Names
 from understudy.runtime.limits import Limits, MemoryCounters
 from understudy.runtime.limits.ledger import TICK, WINDOW
 from understudy.runtime.limits.nats_counters import NatsCounters
-from understudy.runtime.limits.pool import SHARE
+from understudy.runtime.limits.sharing import SHARE
 from understudy.stores.nats.bucket import Bucket
 from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.settings import NatsSettings
