@@ -41,7 +41,7 @@ def claim(key: Item, owner: str, token: bytes, now: float) -> Parameters:
     """UpdateItem: the next epoch, unless `token` is what the last claim has left, which makes this its repeat."""
     return {
         "Key": key,
-        "UpdateExpression": "SET #epoch = #epoch + :one, #owner = :owner, #claim = :token",
+        "UpdateExpression": "SET #owner = :owner, #claim = :token ADD #epoch :one",
         "ConditionExpression": "#ends > :now AND #claim <> :token",
         "ExpressionAttributeNames": {
             "#epoch": "epoch",
@@ -82,7 +82,6 @@ def save(
         "#updated": "updatedAt",
         "#ends": "expiresAt",
         "#ttl": "ttl",
-        "#data": "data",
         "#parts": "parts",
     }
     values = {
@@ -94,12 +93,17 @@ def save(
         ":ttl": ttl_of(expires),
         ":body": body.attribute() if isinstance(body, Parts) else {"B": body},
     }
-    there, gone = ("#parts", "#data") if isinstance(body, Parts) else ("#data", "#parts")
+    there = "#parts" if isinstance(body, Parts) else "#data"
+    update = f"SET {there} = :body, #version = :version, #updated = :now, #ends = :ends, #ttl = :ttl"
+    # By the condition the one before is where `before` says, so that only a move leaves something to remove.
+    gone = "#data" if before is None else "#parts"
+    if gone != there:
+        update += f" REMOVE {gone}"
+    if "#data" in (there, gone):
+        names["#data"] = "data"
     return {
         "Key": key,
-        "UpdateExpression": (
-            f"SET {there} = :body, #version = :version, #updated = :now, #ends = :ends, #ttl = :ttl REMOVE {gone}"
-        ),
+        "UpdateExpression": update,
         "ConditionExpression": f"#epoch = :epoch AND #version = :before AND #ends > :now AND {_is(before, values)}",
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,

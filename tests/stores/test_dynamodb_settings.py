@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -20,6 +21,7 @@ from understudy.stores.dynamodb import (
     table_description,
     terraform,
 )
+from understudy.stores.dynamodb.client import connect
 from understudy.stores.dynamodb.errors import DynamoRefused, DynamoSettingsError
 from understudy.stores.dynamodb.table import ACTIONS
 
@@ -111,6 +113,31 @@ async def test_a_table_is_made_once_with_its_time_to_live_and_opens(dynamodb_ser
     store = await open_store(url)
     assert store.warnings == ()  # type: ignore[attr-defined]
     await store.aclose()
+
+
+async def test_a_request_says_that_it_is_of_understudy_and_of_which_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", "my shop#2")
+    heard: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        client = await connect(DynamoSettings("sessions", "eu-west-1", endpoint), timeout=5.0)
+        try:
+            await client.operations["DescribeTable"](TableName="sessions")
+        finally:
+            await client.aclose()
+    (agent,) = re.findall(r"User-Agent: (.*)\r\n", heard[0].decode())
+    assert re.fullmatch(r"aiobotocore/[\d.]+ understudy app/my-shop#2 botocore/[\d.]+", agent)
 
 
 async def test_a_table_that_may_not_be_made_is_said(dynamodb_server: DynamoServer) -> None:

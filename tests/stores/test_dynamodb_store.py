@@ -174,6 +174,22 @@ async def test_a_large_snapshot_goes_through_all_that_a_small_one_does(
         assert _items(dynamodb_server, table) == {}
 
 
+async def test_a_record_has_its_snapshot_in_one_place_whatever_moved_where(
+    dynamodb_server: DynamoServer, table: str
+) -> None:
+    async with _opened(dynamodb_server, table) as store:
+        address = await _new(store)
+        sizes = (1, 2, PART + 1, PART + 2, 3)
+        for version, size in enumerate(sizes, start=2):
+            await store.save(address, epoch=1, version=version, snapshot=bytes(size), ttl=600.0)
+            item = _items(dynamodb_server, table)[str(address)]
+            assert item.keys() & {"data", "parts"} == {"data" if size <= PART else "parts"}, size
+            record = await store.load(address)
+            assert record is not None
+            assert record.snapshot == bytes(size)
+        assert list(_items(dynamodb_server, table)) == [str(address)]
+
+
 async def test_a_store_that_does_not_know_of_parts_learns_of_them_and_removes_them(
     dynamodb_server: DynamoServer, table: str
 ) -> None:
