@@ -265,7 +265,7 @@ class Node:
             observer = self.ends = SessionEnds(heard_by, observer)
         if options.hooks is not None:
             self.life = await stack.enter_async_context(
-                SessionLife(options.hooks, node=self.runtime.node_id, inner=observer)
+                SessionLife(options.hooks, node=self.runtime.node_id, inner=observer, takers=placement.takers)
             )
             observer, kind.opened = self.life, self.life.opened
         self.registry = kind.registry = Registry(

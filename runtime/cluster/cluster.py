@@ -186,6 +186,7 @@ class Cluster:
             self.holdings.announce,
             writer=lambda: self.ownership.me,
             writer_alive=self._writer_alive,
+            takers=lambda: self.ownership.peers.roomiest(self._clock.monotonic()) is not None,
         )
 
     def _writer_alive(self, writer: str) -> bool:

@@ -7,7 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...actors.errors import ActorUnavailable
 from ...actors.session import SESSION, LimitExceeded, SessionSnapshot, StateConflict, StateError, TenantContext
@@ -21,7 +21,7 @@ from .session_errors import OutcomeUnknown, SessionNotFound, SessionUnavailable,
 if TYPE_CHECKING:
     from ..node import Node
 
-__all__ = ["FIRST_PAUSE", "SessionAsking"]
+__all__ = ["FIRST_PAUSE", "SessionAsking", "checked_timeout"]
 
 LONGEST: Final = 600.0
 FIRST_PAUSE: Final = 0.005
@@ -44,7 +44,7 @@ class SessionAsking:
         self, id: str, method: str, params: dict[str, Any], tenant: str | None, timeout: float
     ) -> dict[str, Any]:
         """`ask`, for what may be asked twice: again, where the answer was lost."""
-        until = time.monotonic() + timeout
+        until = time.monotonic() + checked_timeout(timeout)
         pause = FIRST_PAUSE * 4
         doubt: OutcomeUnknown | None = None
         while True:
@@ -144,11 +144,19 @@ class SessionAsking:
         return node
 
 
+def checked_timeout(timeout: float) -> float:
+    """
+    Raises:
+        ConfigurationError: It is no time that anybody waits for.
+    """
+    if not isinstance(cast("object", timeout), int | float) or not 0 < timeout <= LONGEST:
+        raise ConfigurationError(f"timeout is {timeout!r:.80}; it must be above 0 and at most {LONGEST:g} seconds")
+    return timeout
+
+
 def _owners_part(timeout: float) -> float:
     """Of the caller's time: the rest is for the way."""
-    if not 0 < timeout <= LONGEST:
-        raise ConfigurationError(f"timeout is {timeout!r:.80}; it must be above 0 and at most {LONGEST:g} seconds")
-    return max(timeout - 2.0, timeout / 2)
+    return max(checked_timeout(timeout) - 2.0, timeout / 2)
 
 
 def _failure(address: Address, reply: HostReply, done: str) -> UnderstudyError:

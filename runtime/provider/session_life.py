@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 from zlib import crc32
@@ -45,11 +46,19 @@ class SessionLife:
     """
 
     def __init__(
-        self, hooks: SessionHooks, *, node: str, inner: Observer | None, timeout: float = HOOK_TIMEOUT
+        self,
+        hooks: SessionHooks,
+        *,
+        node: str,
+        inner: Observer | None,
+        takers: Callable[[], bool] | None = None,
+        timeout: float = HOOK_TIMEOUT,
     ) -> None:
+        """`takers`: whether another node takes what this one hands off; None: there is no other."""
         self._hooks = hooks
         self._node = node
         self._inner = inner
+        self._takers = takers
         self._timeout = timeout
         self._tasks = TaskOwner()
         self._lanes = [asyncio.Queue[SessionEvent | None](MOST_WAITING // LANES) for _ in range(LANES)]
@@ -101,10 +110,13 @@ class SessionLife:
         actor: object = getattr(cell, "actor", None)
         # One that was never saved has not been told of.
         if isinstance(actor, SessionActor) and actor.snap.protocol_version:
-            name: EventName = "moved" if departure in _MOVES else "passivated"
-            if departure is Departure.ENDED:
+            # The last node that stops gives away what it has all the same, to nobody.
+            to_nobody = departure is Departure.HANDED_OFF and (self._takers is None or not self._takers())
+            told = Departure.PASSIVATED if to_nobody else departure
+            name: EventName = "moved" if told in _MOVES else "passivated"
+            if told is Departure.ENDED:
                 name = "ended"
-            self._note(name, cell.address, actor.snap, departure.value)
+            self._note(name, cell.address, actor.snap, told.value)
         if self._inner is not None:
             self._inner.departed(cell, departure)
 

@@ -8,14 +8,14 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from ...actors.session import ANONYMOUS, SESSION, StateConflict, TenantContext
+from ...actors.session import ANONYMOUS, SESSION, StateConflict, StateError, TenantContext
 from ...actors.session.session import CURRENT
 from ...actors.session.state import pack_state, unpack_state
 from ...actors.session.state_update import StateUpdate
 from ..errors import ConfigurationError
-from .session_asking import FIRST_PAUSE, SessionAsking
+from .session_asking import FIRST_PAUSE, SessionAsking, checked_timeout
 from .session_errands import END, UPDATE, WAKE
 from .session_errors import OwnTurn, SessionNotFound, SessionUnavailable
 from .session_info import SessionData, SessionInfo, SessionPage, data_of, info_of
@@ -167,6 +167,10 @@ class SessionProvider:
                     "for; pass TenantContext(tenant, principal)"
                 )
             tenant = ANONYMOUS
+        if not isinstance(cast("object", tenant), TenantContext):
+            raise ConfigurationError(f"tenant is {tenant!r:.80}; it must be a TenantContext, of tenant and principal")
+        if not isinstance(cast("object", state), Mapping | None):
+            raise StateError(f"state is of type {type(state).__name__}; it must be a mapping of keys to values")
         packed = pack_state(dict(state or {}), min(self._options.max_state, MOST_UPDATE))
         return self._reference(await self._asking.ask_for_new(packed, tenant, timeout), tenant.tenant)
 
@@ -258,10 +262,13 @@ class SessionProvider:
         nothing is changed then. A change that takes effect does so once, also where answers are lost.
 
         Raises:
+            ConfigurationError: `change` is no function.
             SessionUnavailable: As `update`; or others changed the state each time, until `timeout`.
             SessionNotFound, OutcomeUnknown, StateError, OwnTurn, NotStarted: As `update`.
         """
-        until = time.monotonic() + timeout
+        if not callable(change):
+            raise ConfigurationError(f"change is {change!r:.80}; it must be a function of the state, sync or async")
+        until = time.monotonic() + checked_timeout(timeout)
         pause = FIRST_PAUSE
         limit = min(self._options.max_state, MOST_UPDATE)
         self._refuse_own_turn(id)

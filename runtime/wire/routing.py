@@ -61,6 +61,8 @@ class Placement:
     """What this node is called in the event log, for as long as it lives."""
     writer_alive: Callable[[str], bool] | None = None
     """Whether another node that is so called may live."""
+    takers: Callable[[], bool] | None = None
+    """Whether another node takes the sessions that this one hands off."""
 
 
 class NoRoom(Refused):

@@ -305,3 +305,16 @@ async def test_of_many_sessions_each_is_told_of_as_often_as_it_came_and_went(nat
         for number, id in enumerate(ids):
             moved = int(number % 2 == 0)
             assert [count[id, name] for name in EVENTS] == [1, moved, 0, moved, 1]
+
+
+async def test_what_the_last_node_that_stops_had_falls_asleep_and_moves_nowhere(nats_url: str) -> None:
+    diary = Diary()
+    async with household(nats_url, 2, hooks=diary.hooks()) as (first, second):
+        ids = [(await node.runtime.sessions.create()).id for node in (first, second)]
+        for node in (first, second):
+            await node.runtime.drain(PATIENCE)
+            await node.runtime.cluster.leave()  # type: ignore[union-attr]
+        await until(lambda: len(diary.told) == 4)
+    assert diary.of(ids[0]) == [("opened", first.name), ("moved", first.name)]
+    assert diary.of(ids[1]) == [("opened", second.name), ("passivated", second.name)]
+    assert [event.reason for event in diary.told if event.id == ids[1]] == [None, "passivated"]

@@ -329,6 +329,10 @@ async def test_what_cannot_be_created_is_refused_and_leaves_nothing() -> None:
             await client.runtime.sessions.create(state={"much": "x" * 100})
         with pytest.raises(StateError, match="is a set"):
             await client.runtime.sessions.create(state={"odd": {1}})
+        with pytest.raises(StateError, match="state is of type list; it must be a mapping"):
+            await client.runtime.sessions.create(state=["odd"])  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="tenant is 'acme'; it must be a TenantContext"):
+            await client.runtime.sessions.create("acme")  # type: ignore[arg-type]
         assert await client.runtime.sessions.size() == 0
 
 
@@ -468,10 +472,25 @@ async def test_a_runtime_that_does_not_run_says_so() -> None:
             await asked
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 601, float("nan")])
+@pytest.mark.parametrize("timeout", [0, -1, 601, float("nan"), "30"])
 async def test_a_time_that_cannot_be_waited_is_refused(client: Client, timeout: float) -> None:
-    with pytest.raises(ConfigurationError, match="at most 600 seconds"):
-        await client.runtime.sessions.update(client.session or "", {"a": 1}, timeout=timeout)
+    sessions, id = client.runtime.sessions, client.session or ""
+    for asked in (
+        sessions.update(id, {"a": 1}, timeout=timeout),
+        sessions.update(id, {"a": 1}, once="evt", timeout=timeout),
+        sessions.mutate(id, dict.clear, timeout=timeout),
+        sessions.get_or_recreate(id, timeout=timeout),
+        sessions.create(timeout=timeout),
+        sessions.delete(id, timeout=timeout),
+    ):
+        with pytest.raises(ConfigurationError, match="at most 600 seconds"):
+            await asked
+    assert (await sessions.read(id)).state == {}
+
+
+async def test_what_is_no_function_cannot_mutate(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="it must be a function of the state"):
+        await client.runtime.sessions.mutate(client.session or "", {"a": 1})  # type: ignore[arg-type]
 
 
 # A store in trouble
