@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -23,14 +24,20 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from .short_cut import ShortCut
 
-__all__ = ["NatsClient", "RequestInterruptedError"]
+__all__ = ["NatsClient", "RequestForbiddenError", "RequestInterruptedError"]
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 2.0
 
+_FORBIDDEN = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
+
 
 class RequestInterruptedError(errors.ConnectionReconnectingError):
     """The connection broke after the request had left: whether it arrived is not known."""
+
+
+class RequestForbiddenError(errors.Error):
+    """The server does not let this user ask for that, or hear the answer: nothing was done."""
 
 
 class NatsClient(Client):
@@ -38,7 +45,8 @@ class NatsClient(Client):
 
     * While it is cut off, a publish or request raises `ConnectionReconnectingError` at once: nothing is kept to be
       sent later, when nobody waits for it any more.
-    * A request that is under way when the connection breaks raises `RequestInterruptedError` at once.
+    * A request that is under way when the connection breaks raises `RequestInterruptedError` at once, and one that the
+      server does not permit `RequestForbiddenError`.
     * A server that stops answering is given up after `ping_interval * (max_outstanding_pings + 1)` seconds.
 
     Args:
@@ -50,6 +58,8 @@ class NatsClient(Client):
         self._needs_tls = needs_tls
         self._attempts = 0
         self._tokens = count()
+        self._asked: dict[str, str] = {}
+        """The subject of each request that is under way, by its token."""
         self.short_cut = ShortCut(self.stats)
         """For subscriptions whose messages are handed over where they are read. That saves a small message two turns of
         the event loop: nats-py's reader and its queue are tasks of their own. What comes behind others, in parts or
@@ -146,6 +156,7 @@ class NatsClient(Client):
         token = f"{next(self._tokens):x}"
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._resp_map[token] = answer
+        self._asked[token] = subject
         try:
             async with asyncio.timeout(timeout):
                 await self.publish(subject, payload, f"{bytes(self._resp_sub_prefix or b'').decode()}{token}", headers)
@@ -154,12 +165,35 @@ class NatsClient(Client):
             raise errors.TimeoutError from error
         finally:
             self._resp_map.pop(token, None)
+            self._asked.pop(token, None)
 
     def _fail_requests(self) -> None:
         for answer in list(self._resp_map.values()):
             if not answer.done():
                 answer.set_exception(RequestInterruptedError())
                 answer.exception()  # Whoever was cancelled in the meantime will not ask.
+
+    def _forbid_requests(self, complaint: str) -> None:
+        # The server says so on the connection and not to the request, which would run into its timeout. nats-py has
+        # made what it said lower case.
+        found = _FORBIDDEN.search(complaint)
+        if found is None:
+            return
+        kind, subject = found.groups()
+        inbox = bytes(self._resp_sub_prefix or b"").decode().lower()
+        if kind == "publish":
+            tokens = [token for token, asked in self._asked.items() if asked.lower() == subject]
+            if len({self._asked[token] for token in tokens}) > 1:
+                return
+        elif inbox and subject.startswith(inbox):
+            tokens = list(self._asked)
+        else:
+            return
+        for token in tokens:
+            answer = self._resp_map.get(token)
+            if answer is not None and not answer.done():
+                answer.set_exception(RequestForbiddenError(complaint))
+                answer.exception()
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         # nats-py's own swallows the cancellation of its caller.
@@ -177,6 +211,7 @@ class NatsClient(Client):
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good on nearly everything that a server may say, such as that the password has changed.
         if "permissions violation" in err_msg:
+            self._forbid_requests(err_msg)
             await self._error_cb(errors.Error(f"nats: {err_msg.strip(chr(39))}"))
             return
         error = errors.Error(f"nats: {err_msg.strip(chr(39))}")

@@ -12,7 +12,7 @@ from nats import errors
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 
-from .client import NatsClient, RequestInterruptedError
+from .client import NatsClient, RequestForbiddenError, RequestInterruptedError
 from .credentials import credentials
 from .errors import JetStreamMissing, NatsRefused, NatsUnavailable, StorageFull
 from .settings import NatsSettings
@@ -148,6 +148,10 @@ def translated(error: Exception, doing: str, *, writing: bool = False) -> NatsUn
         error, errors.NoRespondersError | js_errors.NoStreamResponseError | js_errors.ServiceUnavailableError
     ):
         return NatsUnavailable(f"{doing}: nobody at NATS answers for this bucket; JetStream may still be starting")
+    if isinstance(error, RequestForbiddenError):
+        return NatsRefused(
+            f"{doing}: NATS does not permit it to this user ({_plain(error)}): see 'Permissions' in stores/README.md"
+        )
     if isinstance(error, RequestInterruptedError):
         return NatsUnavailable(f"{doing}: the connection to NATS broke before the answer came", outcome_unknown=writing)
     if isinstance(error, errors.ConnectionReconnectingError | errors.ConnectionClosedError):
