@@ -15,6 +15,7 @@ from hypothesis import settings
 from support import ServerProcess
 from support import free_port as find_free_port
 from support.dynamodb import CREDENTIALS, DynamoServer, dynamodb_missing, fresh_table_name
+from support.forked_process import allow_forks
 from support.nats import nats_missing
 from support.postgres import PgBouncer, PostgresServer, fresh_database_name, pgbouncer_missing, postgres_missing
 from support.redis import RedisCluster, RedisServer, redis_missing
@@ -48,6 +49,17 @@ LONGEST = (
     "readme/test_readme.py",
 )
 """Files that take half a minute or so, the longest first."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fresh-starts", action="store_true", help="start each server as the command line does; none is forked"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--fresh-starts"):
+        allow_forks()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

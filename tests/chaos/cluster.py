@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -25,7 +23,7 @@ TARGET = "tests/chaos/server.py:server"
 
 
 class ChaosNode(ServerProcess):
-    """One node. Beside what `ServerProcess` can: it hangs (`pause`), and it loses NATS alone (`proxy.cut`)."""
+    """One node. Beside what `ServerProcess` can: it knows when it was killed, and it loses NATS alone (`proxy.cut`)."""
 
     def __init__(
         self,
@@ -40,15 +38,6 @@ class ChaosNode(ServerProcess):
         self.name = name
         self.proxy = proxy
         self.killed_at: list[float] = []
-
-    def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and does nothing. Returns when it stands still."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         if self.running:

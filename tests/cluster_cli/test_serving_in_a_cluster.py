@@ -59,7 +59,7 @@ async def test_the_environment_is_enough_to_log_in(serve: Serve, nats_servers: S
             "UNDERSTUDY_NATS_PASSWORD": "p/w",
             "UNDERSTUDY_CLUSTER": fresh_name(),
         }
-        async with serve(DEMO, env=environment) as node, Client(node.url, mode="legacy") as client:
+        async with serve(DEMO, env=environment, fresh=True) as node, Client(node.url, mode="legacy") as client:
             assert await value(client, "increment") == 1
         assert "p/w" not in node.output
         assert "p%2Fw" not in node.output

@@ -69,7 +69,12 @@ def of_a_node(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = tmp_path_factory.mktemp("cold")
     (folder / "cold_target.py").write_text(TARGET)
     server = ServerProcess(
-        f"{folder}/cold_target.py:server", "--store", f"sqlite:///{folder}/sessions.db", "--http", "hypercorn"
+        f"{folder}/cold_target.py:server",
+        "--store",
+        f"sqlite:///{folder}/sessions.db",
+        "--http",
+        "hypercorn",
+        fresh=True,
     )
 
     async def asked() -> Any:

@@ -278,7 +278,7 @@ async def test_sigterm_lets_the_call_in_flight_finish_and_loses_nothing(
 
 
 async def test_a_second_signal_ends_the_process_at_once(serve: Serve) -> None:
-    async with serve(DEMO, "--store", "memory://") as server, httpx.AsyncClient() as client:
+    async with serve(DEMO, "--store", "memory://", fresh=True) as server, httpx.AsyncClient() as client:
         head = {"accept": "application/json, text/event-stream"}
         call = {"name": "countdown", "arguments": {"steps": 1, "seconds": 60}}
         opened = await client.post(server.url, headers=head, json=INITIALIZE)
@@ -295,7 +295,7 @@ async def test_a_second_signal_ends_the_process_at_once(serve: Serve) -> None:
 
 
 async def test_without_a_store_sessions_are_kept_in_a_private_file_that_is_named(serve: Serve, tmp_path: Path) -> None:
-    server = serve(DEMO, env={"XDG_STATE_HOME": str(tmp_path)})
+    server = serve(DEMO, env={"XDG_STATE_HOME": str(tmp_path)}, fresh=True)
     async with server, Client(server.url, mode="legacy") as client:
         assert await value(client, "increment") == 1
         files = await asyncio.to_thread(lambda: sorted((tmp_path / "understudy").iterdir()))
@@ -308,7 +308,7 @@ async def test_without_a_store_sessions_are_kept_in_a_private_file_that_is_named
 
 
 async def test_json_logs_are_json_to_the_last_line_and_name_the_node(serve: Serve) -> None:
-    async with serve(DEMO, "--store", "memory://", "--log-format", "json") as server:
+    async with serve(DEMO, "--store", "memory://", "--log-format", "json", fresh=True) as server:
         async with Client(server.url, mode="legacy") as client:
             await client.call_tool("fail")
         assert await server.astop() == 0

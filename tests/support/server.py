@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from .forked_process import UNBUFFERED, Process, await_stop, start_process
 from .patience import PATIENCE
 from .ports import free_port
 
@@ -42,6 +43,7 @@ class ServerProcess:
         ready: path that must answer 200 before the server counts as started; None: a TCP connection is enough.
         start_timeout: seconds to wait for that.
         stop_timeout: seconds that `stop` waits after SIGTERM before it kills.
+        fresh: start it as the command line would, whatever that costs: the start is what the test is about.
     """
 
     def __init__(
@@ -54,17 +56,19 @@ class ServerProcess:
         ready: str | None = "/readyz",
         start_timeout: float = PATIENCE,
         stop_timeout: float = PATIENCE,
+        fresh: bool = False,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self.command = [*command, target, "--host", self.host, "--port", str(self.port), *args]
         self.starts = 0
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("UNDERSTUDY_")}
-        self._env |= {"PYTHONUNBUFFERED": "1", **(env or {})}
+        self._env |= {**UNBUFFERED, **(env or {})}
         self._ready = ready
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
-        self._process: subprocess.Popen[bytes] | None = None
+        self._fresh = fresh
+        self._process: Process | None = None
         self._group_lives = False
         self._log: Path | None = None
 
@@ -103,15 +107,7 @@ class ServerProcess:
             os.close(handle)
             self._log = Path(name)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = start_process(self.command, cwd=ROOT, env=self._env, output=log, fresh=self._fresh)
         self.starts += 1
         self._group_lives = True
         deadline = time.monotonic() + self._start_timeout
@@ -148,6 +144,16 @@ class ServerProcess:
         if self._process is not None:
             self._kill_group()
             self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and does nothing. Returns when it stands still."""
+        assert self._process is not None, "the server was not started"
+        os.kill(self.pid, signal.SIGSTOP)
+        await_stop(self._process)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
 
     async def astart(self) -> None:
         await asyncio.to_thread(self.start)

@@ -93,7 +93,7 @@ async def test_a_node_of_a_cluster_says_none_of_its_operators_secrets_and_none_o
     async with nats_servers(user="understudy", password=password) as nats:
         url = f"nats://understudy:{password}@127.0.0.1:{nats.port}"
         await assert_store_is_named_without(secrets.token_urlsafe(24), url.replace(password, "{}") + "/bucket")
-        async with serve(DEMO, *args, env={"UNDERSTUDY_NATS": url}) as server:
+        async with serve(DEMO, *args, env={"UNDERSTUDY_NATS": url}, fresh=True) as server:
             mouth = Mouth(server.port)
             session = (await mouth.say(f"authorization: Bearer {good}", **OPEN))["mcp-session-id"]
             remember = {"method": "tools/call", "params": {"name": "remember", "arguments": {"fact": "x"}}}

@@ -1,0 +1,221 @@
+"""`python fork_server.py FD MODULES`: forks processes that have imported the heavy packages already.
+
+Most of what a node's start costs is the import of the SDK, pydantic and our own packages. This process has imported
+MODULES, and done nothing else: it has no thread, no event loop, no open file but the socket at FD. For each request it
+forks a child that becomes what the requested command line would have started: session, working directory, environment,
+standard streams, `sys.argv`, `sys.path` and `__main__` are that command's; the randomness is its own. See
+`forked_process`, its other end, for what a fork shares with its siblings all the same.
+"""
+
+from __future__ import annotations
+
+import array
+import builtins
+import gc
+import importlib
+import json
+import os
+import runpy
+import secrets
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PRELOADED = (
+    "aiosqlite",
+    "asyncpg",
+    "encodings.idna",
+    "hypercorn.asyncio",
+    "mcp.server.lowlevel",
+    "mcp.server.mcpserver",
+    "nats.js",
+    "redis.asyncio",
+    "rich.logging",
+    "understudy.runtime.commands.cli",
+    "understudy.runtime.commands.serve",
+    "understudy.runtime.cluster.cluster",
+    "understudy.runtime.limits.limits_file",
+    "understudy.runtime.runtime",
+    "understudy.stores.nats.store",
+    "understudy.stores.sqlite",
+    "uvloop",
+)
+
+REDRAWN: dict[tuple[str, str], Callable[[], object]] = {
+    ("understudy.actors.session.disguise", "_KEY"): lambda: secrets.token_bytes(32),
+}
+"""What is drawn by lot while modules load, and so is each child's to draw again: module, name, draw.
+`random` and OpenSSL see to themselves."""
+
+REQUEST_BYTES = 2**17
+STREAMS = 3
+"""Standard streams that come with a request; the pipe for the exit code is the fourth descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a child runs in place of this program."""
+
+    script: str | None = None
+    module: str | None = None
+
+    def run(self) -> None:
+        if self.module is not None:
+            runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+        elif self.script is not None:
+            # Not `runpy.run_path`, which changes `sys.argv` and empties the module before the interpreter ends.
+            main = ModuleType("__main__")
+            main.__file__, main.__loader__ = self.script, SourceFileLoader("__main__", self.script)
+            vars(main)["__builtins__"] = builtins
+            sys.modules["__main__"] = main
+            exec(compile(Path(self.script).read_bytes(), self.script, "exec"), vars(main))
+
+
+class ForkServer:
+    """Answers requests at a socket until its other end is closed; then whatever it has forked is killed."""
+
+    def __init__(self, fd: int) -> None:
+        self._control = socket.socket(fileno=fd)
+        # Bare numbers, no file objects: in a child, whose descriptors are all closed, one would close a stranger's.
+        self._exits: dict[int, tuple[int, int]] = {}
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._fd = fd
+
+    def serve(self) -> Job | None:
+        """A job: this is a child, and the job is its. None: this is the server, and it is no longer needed."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._exits:
+                    self._report_exit(fd)
+                    continue
+                text, fds = self._receive()
+                if not text:
+                    self._kill_all()
+                    return None
+                request = json.loads(text)
+                if "stopped" in request:
+                    self._await_stop(request["stopped"])
+                elif (job := self._fork(request, fds)) is not None:
+                    return job
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        text, ancillary, _, _ = self._control.recvmsg(REQUEST_BYTES, socket.CMSG_SPACE((STREAMS + 1) * 4))
+        fds = array.array("i")
+        for _, _, data in ancillary:
+            fds.frombytes(data)
+        return text, list(fds)
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            self._control.sendall(json.dumps(answer).encode())
+
+    def _fork(self, request: dict[str, Any], fds: list[int]) -> Job | None:
+        *streams, exit_pipe = fds
+        became, becoming = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._control.detach()
+                become(request, streams, becoming)
+            except BaseException as error:
+                said = {"errno": getattr(error, "errno", None), "error": f"{type(error).__name__}: {error}"}
+                os.write(becoming, json.dumps(said).encode())
+                os._exit(1)
+            os.close(becoming)
+            return Job(request.get("script"), request.get("module"))
+        os.close(becoming)
+        for fd in streams:
+            os.close(fd)
+        trouble = os.read(became, 4096)
+        os.close(became)
+        if trouble:
+            os.waitpid(pid, 0)
+            os.close(exit_pipe)
+            self.answer(json.loads(trouble))
+            return None
+        watched = os.pidfd_open(pid)
+        self._exits[watched] = (pid, exit_pipe)
+        self._poll.register(watched, select.POLLIN)
+        self.answer({"pid": pid})
+        return None
+
+    def _report_exit(self, watched: int) -> None:
+        pid, exit_pipe = self._exits.pop(watched)
+        self._poll.unregister(watched)
+        os.close(watched)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        # Nobody may want to know any more.
+        with suppress(BrokenPipeError):
+            os.write(exit_pipe, f"{code}\n".encode())
+        os.close(exit_pipe)
+
+    def _await_stop(self, pid: int) -> None:
+        if any(pid == known for known, _ in self._exits.values()):
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        self.answer({"pid": pid})
+
+    def _kill_all(self) -> None:
+        for pid, _ in self._exits.values():
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def become(request: dict[str, Any], streams: Sequence[int], keep: int) -> None:
+    """Turn this child of the fork server into a process that has just been started. Raises `OSError`."""
+    os.setsid()
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+    os.closerange(STREAMS, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv, sys.orig_argv = request["argv"], request["command"]
+    if request["path"] is not None:
+        sys.path.insert(0, request["path"])
+    time.tzset()
+    tempfile.tempdir = None
+    importlib.invalidate_caches()
+    for (module, name), draw in REDRAWN.items():
+        if module in sys.modules:
+            setattr(sys.modules[module], name, draw())
+
+
+def preload(names: Sequence[str] = PRELOADED) -> None:
+    """Import what children need."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # What is not installed, no child needs; but ours have only been given another name.
+            if str(error.name).startswith("understudy"):
+                raise
+    gc.collect()
+    # The collector would otherwise write to, and so copy, every page that a child shares with this process.
+    gc.freeze()
+
+
+def main() -> Job | None:
+    # Where this file is, which is on the path of none of the children.
+    del sys.path[0]
+    preload(sys.argv[2:])
+    server = ForkServer(int(sys.argv[1]))
+    server.answer({"pid": os.getpid()})
+    return server.serve()
+
+
+if __name__ == "__main__":
+    # Here, with no frame of the server's left: the child ends as any program does, by reaching its end or an exception.
+    if (job := main()) is not None:
+        job.run()

@@ -1,0 +1,292 @@
+"""`start_process`: a Python program as a process of its own, forked from one that has imported what it needs.
+
+A node starts in a tenth of the processor time that the same command line takes. What is the command's own is as after
+any start: process id, session and group, directory, environment, streams, descriptors, signals, `__main__`, logging,
+randomness, and its end. What a fork has in common with its siblings, and no test of theirs may be about: the seed of
+`hash()`, the addresses of its modules, and that heavy modules are loaded before anybody asked for them. Whoever tests
+the start itself says `fresh`.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from .fork_server import PRELOADED
+from .patience import PATIENCE
+
+PROGRAM = Path(__file__).with_name("fork_server.py")
+
+FREE = ("AWS_", "CHAOS_", "EXTRAS_", "PYTEST_", "SHOP_", "UNDERSTUDY_", "XDG_")
+"""How those variables begin that nobody reads while modules load. Does any other differ, then the interpreter or a
+package may have started otherwise, and so a fresh process is started."""
+
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+"""In the environment of all: what a process has said can be read at once, and when it is killed."""
+
+
+class ForkServerError(RuntimeError):
+    """The fork server has ended. The message holds what it said."""
+
+
+class Process(Protocol):
+    """What tests use of a `subprocess.Popen`."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def start_process(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: IO[bytes], fresh: bool = False
+) -> Process:
+    """Start `command` in a session of its own, with nothing to read, its stdout and stderr in `output`.
+
+    Forked if tests have said `allow_forks`, the command runs Python code by this interpreter, and `env` is that of the
+    tests but for variables that are read late. Else, or if it must be `fresh`, it is a `subprocess.Popen`.
+    """
+    if not fresh:
+        server = _the_server()
+        if server is not None and (program := program_of(command, cwd)) is not None and server.suits(env):
+            return server.fork(command, program, cwd, env, output)
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+    )
+
+
+def await_stop(process: Process) -> None:
+    """Return when the process, which was sent SIGSTOP, stands still (or has ended)."""
+    if isinstance(process, ForkedProcess):
+        process.await_stop()
+    else:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
+def program_of(command: Sequence[str], cwd: Path) -> dict[str, Any] | None:
+    """How the fork server runs it: `argv`, `script` or `module`, and what goes first on the path. None: it cannot."""
+    words = list(command)
+    safe_path = False
+    if words[0] == sys.executable:
+        del words[0]
+        if safe_path := words[:1] == ["-P"]:
+            del words[0]
+        if words[:1] == ["-m"] and len(words) > 1:
+            # It puts the module's file in place of its name.
+            return {"argv": words[1:], "module": words[1], "path": None if safe_path else str(cwd.resolve())}
+        if not words or words[0].startswith("-"):
+            return None
+    elif not _runs_it_too(cwd / words[0]):
+        return None
+    script = cwd / words[0]
+    return {"argv": words, "script": str(script), "path": None if safe_path else str(script.resolve().parent)}
+
+
+def _runs_it_too(script: Path) -> bool:
+    """Whether the script's first line names this interpreter, by whatever name it has beside this one."""
+    try:
+        with script.open("rb") as file:
+            line = file.readline(4096)
+    except OSError:
+        return False
+    interpreter = Path(os.fsdecode(line[2:].strip()))
+    mine = Path(sys.executable)
+    return line[:2] == b"#!" and interpreter.parent == mine.parent and interpreter.resolve() == mine.resolve()
+
+
+class ForkedProcess:
+    """A process that the fork server has forked, with the surface of `subprocess.Popen`. All of it is thread-safe."""
+
+    def __init__(self, server: ForkServer, args: Sequence[str], pid: int, exit_pipe: int) -> None:
+        self.args = list(args)
+        self.pid = pid
+        self._server = server
+        self._exit = os.fdopen(exit_pipe, "rb", buffering=0)
+        self._lock = threading.Lock()
+        self._code: int | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        return self._code
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs. Raises `ForkServerError` if nobody will know."""
+        return self._look(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended. Raises `subprocess.TimeoutExpired`, `ForkServerError`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while (code := self._look(1.0 if until is None else min(1.0, max(0.0, until - time.monotonic())))) is None:
+            if until is not None and time.monotonic() >= until:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def await_stop(self) -> None:
+        """Return when it stands still, after SIGSTOP, or has ended."""
+        self._server.await_stop(self.pid)
+
+    def _look(self, seconds: float) -> int | None:
+        # Without the lock, so that who only polls does not wait for who waits.
+        if self._code is None and not self._exit.closed:
+            waiting = select.poll()
+            with self._lock:
+                if self._exit.closed:
+                    return self._code
+                waiting.register(self._exit, select.POLLIN)
+            if waiting.poll(seconds * 1000):
+                with self._lock:
+                    if not self._exit.closed:
+                        said = self._exit.read(16)
+                        self._exit.close()
+                        self._code = int(said) if said else None
+        if self._code is None and self._exit.closed:
+            raise ForkServerError(f"how process {self.pid} ended is lost with {self._server.last_words()}")
+        return self._code
+
+
+class ForkServer:
+    """`fork_server.py` as a process, and the requests to it. Thread-safe."""
+
+    def __init__(self, environment: Mapping[str, str], preloaded: Sequence[str] = PRELOADED) -> None:
+        """Start it; seconds. Raises `ForkServerError`."""
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._said = tempfile.TemporaryFile(prefix="understudy-fork-server-")  # noqa: SIM115 - lives as long as we
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), str(theirs.fileno()), *preloaded],
+                env=self._environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                start_new_session=True,
+            )
+        self._control.settimeout(PATIENCE)
+        self._answer()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def suits(self, env: Mapping[str, str]) -> bool:
+        """Whether what it has imported is what a process with this environment would have imported."""
+        own = self._environment
+        differing = {name for name in own.keys() | env.keys() if own.get(name) != env.get(name)}
+        return all(name.startswith(FREE) for name in differing)
+
+    def fork(
+        self, command: Sequence[str], program: dict[str, Any], cwd: Path, env: Mapping[str, str], output: IO[bytes]
+    ) -> ForkedProcess:
+        """Raises `OSError` as `subprocess.Popen` would, `ForkServerError`."""
+        request = {**program, "command": list(command), "cwd": str(cwd), "env": dict(env)}
+        reading, writing = os.pipe()
+        try:
+            with open(os.devnull, "rb") as nothing:
+                try:
+                    fds = [nothing.fileno(), output.fileno(), output.fileno(), writing]
+                    answer = self._ask(request, fds)
+                finally:
+                    os.close(writing)
+            if "error" in answer:
+                raise OSError(answer["errno"], answer["error"])
+        except BaseException:
+            os.close(reading)
+            raise
+        return ForkedProcess(self, command, answer["pid"], reading)
+
+    def await_stop(self, pid: int) -> None:
+        self._ask({"stopped": pid})
+
+    def last_words(self) -> str:
+        # It may be about to end.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        return f"the fork server (exit code {self._process.poll()}), which said: {said[-4096:] or 'nothing'}"
+
+    def close(self) -> None:
+        """End it, and what it has forked. Idempotent."""
+        self._control.close()
+        self._process.wait(PATIENCE)
+        self._said.close()
+
+    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        with self._lock:
+            try:
+                self._control.sendmsg([json.dumps(request).encode()], ancillary)
+            except OSError as error:
+                raise ForkServerError(f"{error}: {self.last_words()}") from error
+            return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            text = self._control.recv(2**16)
+        except OSError as error:
+            raise ForkServerError(f"{error}: {self.last_words()}") from error
+        if not text:
+            self._process.wait(PATIENCE)
+            raise ForkServerError(self.last_words())
+        return json.loads(text)
+
+
+_environment: dict[str, str] | None = None
+_server: ForkServer | None = None
+_starting = threading.Lock()
+
+
+def allow_forks() -> None:
+    """From here on `start_process` forks where it can. Where the system cannot, nothing changes."""
+    global _environment
+    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+        # Of now, before any test has changed it for itself.
+        mine = {key: value for key, value in os.environ.items() if not key.startswith("UNDERSTUDY_")}
+        _environment = mine | UNBUFFERED
+
+
+def _the_server() -> ForkServer | None:
+    global _server
+    if _environment is None:
+        return None
+    with _starting:
+        if _server is not None and not _server.running:
+            _server.close()
+            _server = None
+        if _server is None:
+            _server = ForkServer(_environment)
+            atexit.register(_server.close)
+        return _server
