@@ -169,6 +169,16 @@ def main() -> None:
 @option("--database-isolation", type=click.Choice(["rows", "schemas", "roles", "databases"]),
         help="What keeps tenants apart there: policies on rows; a schema each; a schema and a role each; a database "
         "each.")  # fmt: skip
+@option("--tenant-cache", type=Parsed("size", parse_size), default="8MiB",
+        help="What one tenant's tools may keep in tenant.cache at this node, by estimate.")  # fmt: skip
+@option("--tenant-cache-total", type=Parsed("size", partial(parse_size, most=2**44)), default="64MiB",
+        help="What those of all tenants may; beyond it the one goes that was not used for longest.")  # fmt: skip
+@option("--fairness", type=click.Choice(["equal", "off"]), default="equal",
+        help="Where tenants are known: whether those of one wait for each other, or all for all.")  # fmt: skip
+@option("--plan-weight", type=CommaList(), multiple=True, metavar="PLAN=N",
+        help="Tenants of this plan get N times the share of others, 0.01 to 100; repeatable.")  # fmt: skip
+@option("--blocking-threads", type=click.IntRange(1, 64), metavar="N",
+        help="Of 64 worker threads, those that a tenant's plain functions may have. [default: 8]")  # fmt: skip
 @option("--tenant-labels", type=click.IntRange(0, MOST_LABELS), metavar="N", default=DEFAULT_LABELS,
         help="How many tenants, the busiest, have a label of their own in /metrics; the others share one.")  # fmt: skip
 @option("--cluster", metavar="NAME", help="Be one node of this cluster: any node answers for any session.")
@@ -275,7 +285,11 @@ def bench(ctx: click.Context) -> None:
 
 def serve_options(given: dict[str, Any]) -> ServeOptions:
     """From the parameters of the command `serve`. Raises as `ServeOptions`, and as `store_of_environment`."""
-    renamed = {"allowed_host": "allowed_hosts", "allowed_origin": "allowed_origins"}
+    renamed = {
+        "allowed_host": "allowed_hosts",
+        "allowed_origin": "allowed_origins",
+        "plan_weight": "plan_weights",
+    }
     values = {renamed.get(name, name): value for name, value in given.items()}
     if values.get("store") == AUTO:
         values["store"] = store_of_environment(os.environ).url

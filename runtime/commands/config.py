@@ -173,6 +173,15 @@ class ServeOptions:
     """The URL of the PostgreSQL that `tenant.connection()` connects to."""
     database_isolation: Literal["rows", "schemas", "roles", "databases"] | None = None
     """What keeps tenants apart there."""
+    tenant_cache: int = 8 * 2**20
+    """Bytes that `tenant.cache` keeps of one tenant; the next: of all."""
+    tenant_cache_total: int = 64 * 2**20
+    fairness: Literal["equal", "off"] = "equal"
+    """Whether tenants that are known share the node."""
+    plan_weights: tuple[str, ...] = ()
+    """`PLAN=N`: how much tenants of a plan get beside those of others."""
+    blocking_threads: int | None = None
+    """Worker threads of one tenant; None: as `Fairness` has it."""
     request_state_keys: Path | None = None
     """A file of keys; None: the cluster makes its own."""
     key_rotation: float = 30 * 86400.0
@@ -226,6 +235,7 @@ class ServeOptions:
             from .serve_tenants import helpers_of
 
             helpers_of(self)
+        self._check_shares()
         tokens = {name: getattr(self, name) for name in ("jwt_issuer", "jwt_audience", "jwks_url")}
         if any(tokens.values()) and not all(tokens.values()):
             missing = next(name for name, value in tokens.items() if not value)
@@ -288,6 +298,21 @@ class ServeOptions:
             raise ConfigError(
                 f"{option} sqlite: is a file of one machine, and a cluster's NATS elsewhere means nodes elsewhere: "
                 f"{instead} a store that all nodes reach"
+            )
+
+    def _check_shares(self) -> None:
+        if self.tenant_cache > self.tenant_cache_total:
+            raise ConfigError(
+                f"--tenant-cache is {self.tenant_cache} bytes, more than all tenants may have together, "
+                f"{self.tenant_cache_total}: lower it, or raise --tenant-cache-total"
+            )
+        if self.plan_weights:
+            from .serve_tenants import plan_weights
+
+            plan_weights(self.plan_weights)
+        if self.fairness == "off" and (self.plan_weights or self.blocking_threads is not None):
+            raise ConfigError(
+                "--plan-weight and --blocking-threads say how tenants share a node, and --fairness off that they do not"
             )
 
     def _check_moving(self) -> None:

@@ -26,7 +26,7 @@ from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed,
 from .key_file import read_keys
 from .nats_options import nats_url
 from .run_through import run_through
-from .serve_tenants import helpers_of, tenants_of
+from .serve_tenants import helpers_of, shares_of, tenants_of
 from .stop_signals import OVERTIME, StopSignals, inherited_fd, on_loop_error
 from .target import Target, default_store_path, load_target
 
@@ -121,6 +121,7 @@ def make_runtime(target: Target, store: str, options: ServeOptions, port: int) -
         tenant_labels=options.tenant_labels,
         **tenants_of(options),
         **helpers_of(options),
+        **shares_of(options),
         **encryption,
         **limits,
         **audit,
