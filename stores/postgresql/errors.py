@@ -115,19 +115,25 @@ def failure_of(error: BaseException, settings: PostgresSettings, *, writing: boo
         return Failure(PostgresUnavailable, f"{where} did not answer within {limit:g} s", writing, fatal=True)
     if isinstance(error, ssl.SSLError):
         reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
-        advice = "look at sslmode and sslrootcert in the store's URL, and at the server's certificate"
+        advice = "look at sslmode, sslrootcert, sslcert and sslkey in the store's URL, and at the server's certificate"
         return Failure(PostgresRefused, f"TLS with {where} failed: {reason or error}; {advice}", writing, fatal=True)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Failure(
             PostgresReadOnly, f"no server of {where} takes writes: all are standbys, or read-only", fatal=True
         )
-    if isinstance(error, asyncpg.ClientConfigurationError | FileNotFoundError | PermissionError | ValueError):
-        return Failure(PostgresRefused, f"{where} cannot be connected to: {_reason(error)}", fatal=True)
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return Failure(PostgresRefused, f"{where} cannot be connected to: {_of_file(error, settings)}", fatal=True)
+    if isinstance(error, asyncpg.ClientConfigurationError | ValueError):
+        hint = "; name it with ?sslrootcert=FILE" if "root certificate file" in str(error) else ""
+        return Failure(PostgresRefused, f"{where} cannot be connected to: {_reason(error)}{hint}", fatal=True)
     if isinstance(error, ConnectionError) and "SSL" in str(error):
         advice = "turn TLS on there, or give sslmode=disable if the network is trusted"
         return Failure(PostgresRefused, f"{where} does not speak TLS; {advice}", fatal=True)
     if isinstance(error, OSError):
-        return Failure(PostgresUnavailable, f"{where} cannot be reached: {_reason(error)}", writing, fatal=True)
+        advice = "start it, or correct host and port in the store's URL"
+        return Failure(
+            PostgresUnavailable, f"{where} cannot be reached: {_reason(error)}; {advice}", writing, fatal=True
+        )
     return Failure(PostgresUnavailable, f"the connection to {where} broke: {_reason(error)}", writing, fatal=True)
 
 
@@ -154,5 +160,21 @@ def _said(error: asyncpg.PostgresError) -> str:
     return str(error.args[0] if error.args else error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
+def _of_file(error: OSError, settings: PostgresSettings) -> str:
+    """Which file, of which OpenSSL says no name."""
+    for option, file in settings.tls:
+        if option != "sslmode":
+            try:
+                with open(file, "rb"):
+                    pass
+            except OSError as unread:
+                return f"{option} {file!r} cannot be read: {unread.strerror}"
+    if any(host.startswith("/") for host, _ in settings.hosts):
+        return f"{error.strerror}; start the server, or name the directory of its socket (?host=)"
+    return f"{error.strerror}; look at the files that PGSSLROOTCERT, PGSSLCERT, PGSSLKEY and PGSSLCRL name"
+
+
 def _reason(error: BaseException) -> str:
+    if type(error) is ConnectionRefusedError and error.strerror:
+        return error.strerror
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -203,6 +203,8 @@ class PostgresStore:
     async def ping(self) -> None:
         """See `SessionStore.ping`. Writes a number over the one before."""
         version = await self._lanes.submit(self._records.ping, self._clock())
+        if version is None:
+            raise PostgresRefused("the store's table meta has lost its row: restore it, or the whole schema")
         if version != SCHEMA_VERSION:
             error = StoreVersionError(
                 f"the store's tables have version {version} now, and this understudy knows {SCHEMA_VERSION}: another "

@@ -70,6 +70,11 @@ def refusal(text: str, where: str, *, writing: bool) -> StoreError:
             f"a key of the store in Redis at {where} holds something else; it is left as it is: give the store a "
             "prefix of its own (?prefix=)"
         )
+    if "DB index is out of range" in text:
+        return RedisRefused(
+            f"Redis at {where} has no database of the number that ends the store's URL: correct it, or raise "
+            "`databases` in redis.conf"
+        )
     if "max number of clients" in text:
         return RedisUnavailable(f"Redis at {where} has no room for another connection: raise its maxclients")
     if "called without any password" in text:

@@ -32,7 +32,10 @@ async def primary_of(settings: RedisSettings, *, timeout: float) -> tuple[str, i
         except RedisUnavailable as error:
             failures.append(error)
     kind = RedisRefused if all(isinstance(error, RedisRefused) for error in failures) else RedisUnavailable
-    raise kind("no sentinel names the primary: " + "; ".join(dict.fromkeys(str(error) for error in failures)))
+    told = "; ".join(dict.fromkeys(str(error) for error in failures))
+    # Theirs is not the one that stands before the hosts: that is for the servers that they name.
+    hint = "; a sentinel's own password is ?sentinel_password=, its user ?sentinel_user=" if "password" in told else ""
+    raise kind(f"no sentinel names the primary: {told}{hint}")
 
 
 async def _asked(server: tuple[str, int], settings: RedisSettings, service: str, timeout: float) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -80,6 +81,12 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     assert isinstance(error, PostgresUnavailable)
     assert not isinstance(error, PostgresRefused)
     assert "cannot be reached" in str(error)
+    assert "start it, or correct host and port" in str(error)
+
+
+async def test_a_socket_that_is_not_there_is_told(tmp_path: Path) -> None:
+    error = await refusal(f"postgresql://u@/x?host={tmp_path}")
+    assert "name the directory of its socket" in str(error)
 
 
 async def test_something_else_than_postgresql_is_unavailable() -> None:
@@ -115,9 +122,18 @@ async def test_tls_that_the_server_does_not_speak_is_named(postgres_server: Post
 
 
 async def test_a_certificate_file_that_is_not_there_is_named(postgres_server: PostgresServer) -> None:
-    error = await refusal(f"{postgres_server.url()}?sslmode=verify-full&sslrootcert=/nowhere/ca.pem")
-    assert isinstance(error, PostgresRefused)
-    assert "No such file" in str(error)
+    other = Path(__file__)
+    for options, says in (
+        (
+            "sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
+            "sslrootcert '/nowhere/ca.pem' cannot be read: No such file",
+        ),
+        ("sslmode=require&sslcert=/nowhere/my.pem", "sslcert '/nowhere/my.pem' cannot be read: No such file"),
+        (f"sslmode=require&sslcert={other}&sslkey={other}", "look at sslmode, sslrootcert, sslcert and sslkey"),
+    ):
+        error = await refusal(f"{postgres_server.url()}?{options}")
+        assert isinstance(error, PostgresRefused)
+        assert says in str(error)
 
 
 async def test_a_role_that_may_not_make_the_tables_is_told_what_to_run(postgres_server: PostgresServer) -> None:

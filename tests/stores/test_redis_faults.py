@@ -494,6 +494,14 @@ async def test_a_wrong_password_and_a_missing_one_are_told_apart(redis_servers: 
                 await open_store(url)
             assert time.monotonic() - began < 1
             assert "hunter2" not in str(caught.value)
+        # The password in front of the hosts is for the servers that the sentinels name.
+        with pytest.raises(RedisRefused, match=r"asks for a password.*own password is \?sentinel_password="):
+            await open_store(f"{right.replace('redis://', 'redis+sentinel://')}/main")
+
+
+async def test_a_database_that_redis_has_not_is_told(redis_server: RedisServer) -> None:
+    with pytest.raises(RedisRefused, match="no database of the number that ends the store's URL"):
+        await open_store(f"redis://127.0.0.1:{redis_server.port}/99")
 
 
 async def test_a_password_where_none_is_set_is_refused(redis_server: RedisServer) -> None:
