@@ -17,6 +17,7 @@ import httpx2
 from ...actors.clock import Clock
 from ..errors import ConfigurationError
 from ..wire.loopback import is_loopback
+from .fetched_body import ACCEPTED_ENCODINGS, FetchedBodyError, read_body
 from .loop_lock import LoopLock
 from .signing_keys import SigningKeyError, SigningKeys
 from .tenants import CredentialUnchecked
@@ -149,7 +150,7 @@ class JwksUrl:
                 keys = SigningKeys.of_document(await self._document(), self._accepted)
         except TimeoutError:
             self._complain(f"there was no answer within {self._deadline:g} s")
-        except SigningKeyError as error:
+        except (SigningKeyError, FetchedBodyError) as error:
             self._complain(str(error))
         except Exception as error:
             # Whatever a stranger's answer makes of the client, the keys that are known stay.
@@ -173,15 +174,11 @@ class JwksUrl:
             client = await stack.enter_async_context(
                 httpx2.AsyncClient(verify=self._trust or False, timeout=self._deadline, follow_redirects=False)
             )
-            accept = {"accept": "application/jwk-set+json, application/json"}
+            accept = {"accept": "application/jwk-set+json, application/json", "accept-encoding": ACCEPTED_ENCODINGS}
             answer = await stack.enter_async_context(client.stream("GET", self._url, headers=accept))
             if answer.status_code != 200:
                 raise SigningKeyError(f"the answer has the status {answer.status_code}")
-            body = bytearray()
-            async for part in answer.aiter_bytes():
-                body += part
-                if len(body) > LARGEST:
-                    raise SigningKeyError(f"the answer is larger than {LARGEST} bytes")
+            body = await read_body(answer.aiter_raw(), answer.headers.get("content-encoding", ""), LARGEST)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):

@@ -58,6 +58,10 @@ class Issuer:
         self.keys: list[dict[str, Any]] = [public_jwk(number) for number in numbers]
         self.body: bytes | None = None
         self.status = 200
+        self.encoding: str | None = None
+        """What `body` is said to be compressed with."""
+        self.head = b""
+        """Of the latest question."""
         self.hangs = False
         self.asked = 0
         self.url = ""
@@ -74,14 +78,15 @@ class Issuer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            self.head = await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             if self.hangs:
                 # Until the client gives up.
                 await reader.read()
                 return
             body = json.dumps({"keys": self.keys}).encode() if self.body is None else self.body
-            head = f"HTTP/1.1 {self.status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            encoding = "" if self.encoding is None else f"content-encoding: {self.encoding}\r\n"
+            head = f"HTTP/1.1 {self.status} X\r\n{encoding}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
         except asyncio.IncompleteReadError:

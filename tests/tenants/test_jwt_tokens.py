@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import logging
+import random
 import time
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -441,6 +445,53 @@ async def test_keys_stay_while_the_issuer_answers_nonsense(
     issuer.status, issuer.body = 200, None
     await clock.advance(301)
     assert (await ask(tokens, token(sub="bob"))).principal == "bob"
+
+
+async def test_a_key_set_may_come_as_gzip(issuer: Issuer) -> None:
+    issuer.encoding, issuer.body = "gzip", gzip.compress(json.dumps({"keys": issuer.keys}).encode())
+    assert (await ask(published(issuer), token())).principal == "ada"
+    assert b"accept-encoding: gzip, identity\r\n" in issuer.head.lower()
+
+
+def bomb(size: int) -> bytes:
+    """Gzip of so many bytes of white space, which would be JSON."""
+    packing = zlib.compressobj(9, wbits=zlib.MAX_WBITS | 16)
+    mebibyte = b" " * 2**20
+    return b"".join(packing.compress(mebibyte) for _ in range(size // 2**20)) + packing.flush()
+
+
+KEYS = gzip.compress(json.dumps({"keys": [public_jwk(1)]}).encode())
+BADLY_PACKED: dict[str, tuple[str, bytes, str]] = {
+    "a bomb": ("gzip", bomb(2**28), "the answer is larger than 1048576 bytes"),
+    "a bomb in a bomb": ("gzip, gzip", gzip.compress(bomb(2**26)), "the encoding 'gzip, gzip'; gzip is taken, once"),
+    "too much, packed": ("gzip", gzip.compress(random.Random(1).randbytes(2**20 + 1)), "larger than 1048576 bytes"),
+    "broken off": ("gzip", KEYS[:-9], "does not end as gzip does"),
+    "with more behind it": ("gzip", KEYS + b"{}", "does not end as gzip does"),
+    "not packed": ("gzip", b'{"keys": []}', "says that it is gzip, and is none"),
+    "otherwise": ("br", b"", "the encoding 'br'"),
+    "empty": ("gzip", b"", "does not end as gzip does"),
+}
+
+
+@pytest.mark.parametrize(("encoding", "body", "reason"), BADLY_PACKED.values(), ids=BADLY_PACKED)
+async def test_a_key_set_that_is_packed_to_do_harm_is_refused_in_the_room_of_a_good_one(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture, encoding: str, body: bytes, reason: str
+) -> None:
+    clock = ManualClock()
+    tokens = published(issuer, clock=clock)
+    await ask(tokens, token())
+    issuer.encoding, issuer.body = encoding, body
+    await clock.advance(301)
+    tracemalloc.start()
+    try:
+        with caplog.at_level(logging.WARNING, "understudy"):
+            assert (await ask(tokens, token(sub="bob"))).principal == "bob"
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert tokens.stats()["jwks_failures_total"] == 1
+    assert reason in caplog.text
+    assert most < 8 * 2**20
 
 
 async def test_an_issuer_that_hangs_costs_one_request_its_deadline(issuer: Issuer) -> None:
