@@ -1,4 +1,8 @@
-"""`understudy bench stores`: what each operation of a store costs, beside the client library that it is made of."""
+"""`understudy bench stores`: what each operation of a store costs, beside the client library that it is made of.
+
+It is judged by the last of its `RAW_CLIENTS`. DynamoDB has two: one that fences nothing, as those of the others, and
+one that does; `raw_dynamodb.py` says why. Both figures are in the report.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from .clients import HandshakeClient, PreparedCall
 from .local_stores import LocalStore, local_stores
 from .measure import Effort, Progress, Side, in_flight, interleave
 from .raw_clients import RAW_CLIENTS, RawClient
-from .report import Report, Scenario, Series, Target, ratio
+from .report import Comparison, Report, Scenario, Series, Target, ratio
 from .servers import ARGUMENTS, TOOL, ten_tools
 from .sides import understudy_app
 
@@ -30,6 +34,9 @@ TTL = 3600.0
 
 Operation = Callable[[int], Awaitable[object]]
 """Of the record or key of that number."""
+
+_Measurement = tuple[list[Side], list[list[float]]]
+"""The store's side first, then the raw clients'; and their seconds."""
 
 
 async def bench_stores(effort: Effort, progress: Progress, urls: Sequence[str] = ()) -> Report:
@@ -62,26 +69,28 @@ async def _bench_one(measured: LocalStore, effort: Effort, progress: Progress) -
     most = max(in_flight_at)
     snapshot = random.Random(6).randbytes(SNAPSHOT)
     scenarios: list[Scenario] = []
-    async with (
-        RAW_CLIENTS[scheme](measured.url, most, snapshot) as raw,
-        _records(measured.url, most, snapshot) as records,
-    ):
+    async with AsyncExitStack() as stack:
+        raws = {
+            title: await stack.enter_async_context(opening(measured.url, most, snapshot))
+            for title, opening in RAW_CLIENTS[scheme].items()
+        }
+        records = await stack.enter_async_context(_records(measured.url, most, snapshot))
         for at_once in in_flight_at:
-            pairs = {name: _operations(name, records, raw, snapshot) for name in ("claim", "save", "load", "touch")}
-            sides = [
-                Side(who, _run(operation, at_once), at_once, "a second")
-                for name, pair in pairs.items()
-                for who, operation in zip((name, f"{name}, {raw.name}"), pair, strict=True)
-            ]
             tell = partial(_tell, progress, f"{scheme}, {at_once} in flight")
-            seconds: list[list[float]] = []
-            for at, name in enumerate(pairs):
-                seconds += await interleave(sides[2 * at : 2 * at + 2], effort, partial(tell, name))
-            woken, figures = await _woken(measured.url, raw, at_once, effort, partial(tell, "rehydrate"))
-            sides += woken
-            seconds += figures
+            measurements: list[_Measurement] = []
+            for name in ("claim", "save", "load", "touch"):
+                operations = _operations(name, records, list(raws.values()), snapshot)
+                names = (name, *(f"{name}, {raw.name}" for raw in raws.values()))
+                sides = [
+                    Side(who, _run(operation, at_once), at_once, "a second")
+                    for who, operation in zip(names, operations, strict=True)
+                ]
+                measurements.append((sides, await interleave(sides, effort, partial(tell, name))))
+            measurements.append(
+                await _woken(measured.url, list(raws.values()), at_once, effort, partial(tell, "rehydrate"))
+            )
             scenarios.append(
-                _scenario(f"{measured.name}: {at_once} in flight", sides, seconds, judged=at_once == JUDGED)
+                _scenario(f"{measured.name}: {at_once} in flight", measurements, list(raws), judged=at_once == JUDGED)
             )
     return scenarios
 
@@ -90,17 +99,19 @@ def _tell(progress: Progress, title: str, name: str, said: str) -> None:
     progress(f"{title}, {name}: {said}")
 
 
-def _scenario(title: str, sides: list[Side], seconds: list[list[float]], *, judged: bool) -> Scenario:
-    series = tuple(
-        Series(side.name, side.unit, tuple(1 / each for each in figures))
-        for side, figures in zip(sides, seconds, strict=True)
-    )
-    target = TARGET if judged else None
-    comparisons = tuple(
-        ratio(f"{ours.name.partition(',')[0]}: store / raw client", ours, theirs, target)
-        for ours, theirs in zip(series[::2], series[1::2], strict=True)
-    )
-    return Scenario(title, series, comparisons)
+def _scenario(title: str, measurements: list[_Measurement], raws: list[str], *, judged: bool) -> Scenario:
+    series: list[Series] = []
+    comparisons: list[Comparison] = []
+    for sides, seconds in measurements:
+        ours, *others = (
+            Series(side.name, side.unit, tuple(1 / each for each in figures))
+            for side, figures in zip(sides, seconds, strict=True)
+        )
+        series += [ours, *others]
+        for raw, theirs in zip(raws, others, strict=True):
+            target = TARGET if judged and raw == raws[-1] else None
+            comparisons.append(ratio(f"{ours.name}: store / {raw}", ours, theirs, target))
+    return Scenario(title, tuple(series), tuple(comparisons))
 
 
 def _run(operation: Operation, at_once: int) -> Callable[[int], Awaitable[None]]:
@@ -158,8 +169,8 @@ async def _records(url: str, number: int, snapshot: bytes) -> AsyncGenerator[_Re
         await store.aclose()
 
 
-def _operations(name: str, records: _Records, raw: RawClient, snapshot: bytes) -> tuple[Operation, Operation]:
-    """One operation of the store, and of the raw client."""
+def _operations(name: str, records: _Records, raws: list[RawClient], snapshot: bytes) -> list[Operation]:
+    """One operation of the store, and of each raw client."""
 
     async def loaded(at: int) -> None:
         if await records.load(at) != snapshot:
@@ -169,34 +180,38 @@ def _operations(name: str, records: _Records, raw: RawClient, snapshot: bytes) -
         if await records.claim(at) != snapshot:
             raise Refused("the store has claimed something else than was saved")
 
-    async def saved(at: int) -> None:
-        await raw.save(at, snapshot)
+    def saved(raw: RawClient) -> Operation:
+        return lambda at: raw.save(at, snapshot)
 
-    pairs: dict[str, tuple[Operation, Operation]] = {
-        "claim": (claimed, raw.claim),
-        "save": (records.save, saved),
-        "load": (loaded, raw.load),
-        "touch": (records.touch, raw.touch),
+    of_each: dict[str, list[Operation]] = {
+        "claim": [claimed, *(raw.claim for raw in raws)],
+        "save": [records.save, *(saved(raw) for raw in raws)],
+        "load": [loaded, *(raw.load for raw in raws)],
+        "touch": [records.touch, *(raw.touch for raw in raws)],
     }
-    return pairs[name]
+    return of_each[name]
 
 
-async def _woken(
-    url: str, raw: RawClient, at_once: int, effort: Effort, progress: Progress
-) -> tuple[list[Side], list[list[float]]]:
+async def _woken(url: str, raws: list[RawClient], at_once: int, effort: Effort, progress: Progress) -> _Measurement:
     """A sleeping session's first call, in a node on this store; and in one on memory, after a raw client's claim.
 
     The call leaves the state as it is, so the claim is all that the store is asked for.
     """
     async with _sleepers(url, at_once) as ours, _sleepers("memory://", at_once) as theirs:
 
-        async def after_claim(at: int) -> None:
-            await raw.claim(at)
-            await theirs.wake(at)
+        def after_claim(raw: RawClient) -> Operation:
+            async def claim_and_wake(at: int) -> None:
+                await raw.claim(at)
+                await theirs.wake(at)
+
+            return claim_and_wake
 
         sides = [
             Side("rehydrate", _run(ours.wake, at_once), at_once, "a second"),
-            Side(f"rehydrate, {raw.name} and memory", _run(after_claim, at_once), at_once, "a second"),
+            *(
+                Side(f"rehydrate, {raw.name} and memory", _run(after_claim(raw), at_once), at_once, "a second")
+                for raw in raws
+            ),
         ]
         return sides, await interleave(sides, effort, progress)
 

@@ -39,11 +39,15 @@ async def left(url: str) -> Page:
     return page
 
 
-def check(url: str, name: str) -> None:
+def check(url: str, name: str, *raws: str) -> None:
     report = run("stores", "--url", url)
+    *_, beside = raws = raws or ("raw client",)
     assert judged(report) == [
-        (f"{name}: 64 in flight", f"{operation}: store / raw client", "at least", 0.7) for operation in OPERATIONS
+        (f"{name}: 64 in flight", f"{operation}: store / {beside}", "at least", 0.7) for operation in OPERATIONS
     ]
+    for scenario in report["scenarios"]:
+        shown = [versus["name"] for versus in scenario["comparisons"]]
+        assert shown == [f"{operation}: store / {raw}" for operation in OPERATIONS for raw in raws]
     assert {versus["met"] for scenario in report["scenarios"] for versus in scenario["comparisons"]} == {None}
     assert all(figure["median"] > 0 for scenario in report["scenarios"] for figure in scenario["series"])
     assert asyncio.run(left(url)).records == ()
@@ -67,7 +71,7 @@ def test_nats_is_measured_and_left_as_it_was(nats_url: str) -> None:
 
 
 def test_dynamodb_is_measured_and_left_as_it_was(dynamodb_url: str) -> None:
-    check(dynamodb_url, "dynamodb")
+    check(dynamodb_url, "dynamodb", "raw client", "raw client that fences")
 
 
 def test_a_store_without_a_raw_client_is_refused_before_anything_is_measured() -> None:
