@@ -254,6 +254,10 @@ def _check(value: object, spec: str) -> None:
         raise TargetError(f"target {spec!r} is the class {value.__name__}, not a server made from it; {wanted}")
     if inspect.isclass(value) or not callable(value):
         kind = f"the class {value.__name__}" if inspect.isclass(value) else f"of type {type(value).__name__}"
+        from ..runtime import Runtime
+
+        if isinstance(value, Runtime):
+            wanted = "serve its `app` (uvicorn MODULE:NAME.app), or name the server and have `serve` make a Runtime"
         raise TargetError(f"target {spec!r} is {kind}; {wanted}")
     _check_factory(value, spec)
 

@@ -104,6 +104,10 @@ def test_a_missing_attribute_unlike_any_other_lists_the_servers_there_are(projec
         ("def x(): ...", "is called with one argument, the tenant context, but takes ()"),
         ("def x(a, b): ...", "but takes (a, b)"),
         ("import json as x", "is of type module"),
+        (
+            f"{SERVER}from understudy.runtime import Runtime\nx = Runtime(server)",
+            "serve its `app` (uvicorn",
+        ),
     ],
 )
 def test_an_object_of_the_wrong_kind_is_refused_by_what_it_is(project: Path, line: str, said: str) -> None:
