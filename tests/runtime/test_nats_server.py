@@ -54,6 +54,13 @@ async def test_its_streams_reach_the_disk_before_they_are_acknowledged(nats_serv
     assert jetstream["sync_always"] is True
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux can have a process that wakes wait its turn")
+async def test_no_thread_of_it_takes_the_processor_from_a_node_that_is_at_work(nats_servers: Servers) -> None:
+    async with nats_servers() as server:
+        policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{server.pid}/task")}
+    assert policies == {os.SCHED_BATCH}
+
+
 async def test_what_it_acknowledged_is_there_after_a_crash_on_the_same_port(nats_servers: Servers) -> None:
     server = nats_servers()
     async with server:
