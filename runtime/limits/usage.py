@@ -216,10 +216,12 @@ class Usage:
             await asyncio.gather(*(tidy() for tidy in due[start : start + TIDY_AT_ONCE]))
 
     def _make_room(self) -> bool:
-        for tenant, use in islice(self._tenants.items(), LOOK_AT):
+        for tenant, use in list(islice(self._tenants.items(), LOOK_AT)):
             if use.resting:
                 self._drop(tenant, use)
                 return True
+            # Those who are always at work must not be all that is ever looked at.
+            self._tenants[tenant] = self._tenants.pop(tenant)
         return False
 
     def _drop(self, tenant: str, use: TenantUse) -> None:

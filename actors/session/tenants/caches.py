@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 ENTRY: Final = 400
 """Bytes that an entry takes beside its key and its value."""
+SHELF: Final = 350
+"""Bytes that a tenant takes beside its id and its entries: of many tenants that keep little, the most of all."""
 _ABSENT: Final = object()
 
 
@@ -62,6 +64,8 @@ class TenantCaches:
         self._lock = threading.Lock()
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._size = 0
+        self._shelves_size = 0
+        """What the shelves themselves take."""
         self._hits = self._misses = self._evictions = self._too_large = 0
 
     def get(self, tenant: str, key: str, default: Any) -> Any:
@@ -206,6 +210,7 @@ class TenantCaches:
         shelf = self._shelves.get(tenant)
         if shelf is None:
             shelf = self._shelves[tenant] = _Shelf()
+            self._shelves_size += _shelf_size(tenant)
         self._shelves.move_to_end(tenant)
         return shelf
 
@@ -224,9 +229,12 @@ class TenantCaches:
         while len(shelf.entries) > self._bounds.max_entries or shelf.size > self._bounds.max_bytes:
             self._drop(tenant, shelf, next(iter(shelf.entries)))
             self._evictions += 1
-        while self._size > self._bounds.max_total_bytes:
+        room = self._bounds.max_total_bytes + _shelf_size(tenant)
+        while self._size + self._shelves_size > room:
             # Not this tenant, which was used last and fits by itself.
-            unlucky = next(name for name, each in self._shelves.items() if each.entries)
+            unlucky = next((name for name, each in self._shelves.items() if each.entries and name != tenant), None)
+            if unlucky is None:
+                break
             self._evictions += self._empty(unlucky)
         return True
 
@@ -242,6 +250,7 @@ class TenantCaches:
     def _drop_if_empty(self, tenant: str, shelf: _Shelf) -> None:
         if not shelf.entries and not shelf.making and self._shelves.get(tenant) is shelf:
             del self._shelves[tenant]
+            self._shelves_size -= _shelf_size(tenant)
 
     def _empty(self, tenant: str) -> int:
         shelf = self._shelves[tenant]
@@ -264,7 +273,7 @@ class TenantCaches:
         """Drop everything."""
         with self._lock:
             self._shelves.clear()
-            self._size = 0
+            self._size = self._shelves_size = 0
 
     def stats(self) -> dict[str, int | float]:
         """Plain numbers."""
@@ -278,3 +287,7 @@ class TenantCaches:
                 "evictions_total": self._evictions,
                 "too_large_total": self._too_large,
             }
+
+
+def _shelf_size(tenant: str) -> int:
+    return SHELF + 4 * len(tenant)
