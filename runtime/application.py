@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import MutableMapping
@@ -42,6 +43,8 @@ class Application:
         self._runtime = runtime
         self._path = path
         self._alias = path.rstrip("/") + "/"
+        self._under_way = 0
+        self._quiet = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -56,7 +59,13 @@ class Application:
                     raise NotStarted
                 if self._runtime.draining and scope.get("http_version") == "1.1":
                     send = _last_answer(send)
-                await edge(scope, receive, send)
+                self._under_way += 1
+                try:
+                    await edge(scope, receive, send)
+                finally:
+                    self._under_way -= 1
+                    if not self._under_way:
+                        self._quiet.set()
             else:
                 await self._page(path, scope["method"], send)
         elif scope["type"] == "lifespan":
@@ -64,6 +73,12 @@ class Application:
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
+
+    async def finish(self) -> None:
+        """Until no request is under way at the MCP endpoint. Bound it from outside."""
+        while self._under_way:
+            self._quiet.clear()
+            await self._quiet.wait()
 
     async def _page(self, path: str, method: str, send: Send) -> None:
         resource = self._runtime.protected_resource

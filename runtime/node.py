@@ -401,13 +401,23 @@ class Node:
                 async with asyncio.timeout(timeout):
                     await self.cluster.drain()
             timeout = max(timeout - (time.monotonic() - began), 0.1)
+        self.end_listening()
+        began = time.monotonic()
+        await self.registry.drain(timeout)
+        await self.resumable.flush(max(timeout - (time.monotonic() - began), 1.0))
+        if self.cluster is not None:
+            # What has been run must reach who waits for it at other nodes, however slowly it is read there.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(timeout - (time.monotonic() - began), 1.0)):
+                    await self.cluster.finish()
+
+    def end_listening(self) -> None:
+        """See `Runtime.end_listening`."""
+        if self.cluster is not None:
             self.cluster.router.end_listening()
         self.resumable.table.close_standalone()
         if self.modern is not None:
             self.modern.end_listening()
-        began = time.monotonic()
-        await self.registry.drain(timeout)
-        await self.resumable.flush(max(timeout - (time.monotonic() - began), 1.0))
 
     async def not_ready(self, *, draining: bool) -> list[str]:
         """Why this node should get no new work, in words; empty if it should."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ..actors.session import ANONYMOUS
 from ..actors.session.handles import check_names
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
     from .cluster.commons import ClusterCommons
 
 __all__ = ["Era", "Runtime"]
+
+LAST_ANSWERS: Final = 3.0
+"""Seconds that what is still being answered has when the runtime is left."""
 
 
 class Runtime:
@@ -280,12 +284,18 @@ class Runtime:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Drain, then let go of everything. Turns still running after the drain's time are cancelled."""
+        """Drain, answer what has been asked, then let go of everything. Turns still running after the drain's time are
+        cancelled."""
         node = self._node
         assert node is not None
         try:
             if exc_type is None:
-                await self.drain()
+                # What was to be drained before has had its time.
+                await self.drain(*((LAST_ANSWERS,) if self._draining else ()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_ANSWERS):
+                        # An HTTP server that has stopped may not know of a request that it took in that very moment.
+                        await self.app.finish()
         finally:
             self._node = None
             await node.__aexit__(exc_type, exc, tb)
@@ -305,6 +315,11 @@ class Runtime:
         self._draining = True
         if self._node is not None:
             await self._node.drain(timeout)
+
+    def end_listening(self) -> None:
+        """End the streams of clients that only listen, as `drain` does: they come back, here or at another node."""
+        if self._node is not None:
+            self._node.end_listening()
 
     @property
     def draining(self) -> bool:

@@ -254,6 +254,8 @@ class Cluster:
                     fair=self._fair,
                 )
             )
+            # Before the link ends: who finds nobody here then knows that this is no crash.
+            stack.push_async_callback(self.membership.give_notice)
             self.router.link = self.link
             self.router.strike = self.membership.strike
             await self.membership.join(self._check_others)
@@ -399,6 +401,8 @@ class Cluster:
 
     def peer_news(self, news: NodeNews) -> None:
         self.link.set_peer_versions(news.incarnation, news.versions)
+        if news.leaving:
+            self.link.peer_leaves(news.incarnation)
         self.commons.heard_of_keys(news.keys)
 
     def peer_dead(self, incarnation: str) -> None:
@@ -444,6 +448,10 @@ class Cluster:
         self.registry.close_door()
         self.membership.renew_soon()
         await self._drain.run()
+
+    async def finish(self) -> None:
+        """Until other nodes have the answers of their calls that run here now. Bound it from outside."""
+        await self.link.finish()
 
     def undrain(self) -> None:
         """Take new sessions again."""

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from nats.errors import Error as NatsError
@@ -147,6 +148,33 @@ class Membership:
             raise ClusterError(f"no lease from NATS: {self._why_not or 'no answer in time'}") from None
         except (NatsError, OSError) as error:
             raise translated(error, "reading the lease that an earlier process of this node has left") from error
+
+    async def give_notice(self) -> None:
+        """Own nothing from now on, and tell the others: who finds nobody here then need not strike the lease, and knows
+        that this node says what it has not run before it is gone. Best effort, bounded.
+
+        Nothing may renew the lease any more.
+        """
+        self._leaving = True
+        held = self._ownership.resign()
+        if held:
+            self._events.lapsed(held)
+        if not (self._has_lease and self._revision):
+            return
+        news = replace(self._news(self._ownership.me, self._serial), leaving=True)
+        try:
+            async with asyncio.timeout(1.0):
+                try:
+                    self._revision = await self._write(news)
+                except KeyWrongLastSequenceError:
+                    # Of a renewal that was cut short it is not known whether it was made.
+                    found = await self._bucket.get(self._node, validate_keys=False)
+                    present = unpack_news(found.value or b"")
+                    if present is not None and present.incarnation == news.incarnation:
+                        self._revision = found.revision or 0
+                        self._revision = await self._write(news)
+        except (NatsError, TimeoutError, OSError) as error:
+            logger.debug("the others do not know that this node leaves: %r", error)
 
     async def leave(self) -> None:
         """Tell the others that this node is gone. Best effort, bounded: they would find out by themselves."""
@@ -318,7 +346,9 @@ class Membership:
         return True
 
     async def _put(self, incarnation: str) -> int:
-        news = self._news(incarnation, self._serial)
+        return await self._write(self._news(incarnation, self._serial))
+
+    async def _write(self, news: NodeNews) -> int:
         return await self._bucket.update(self._node, pack_news(news), last=self._revision or None, validate_keys=False)
 
     async def _disputed(self) -> None:
@@ -361,7 +391,7 @@ class Membership:
             self._hear(message.data)
             return
         peer = self._ownership.peers.get(node)
-        if peer is not None and self._ownership.peers.left(peer.incarnation):
+        if peer is not None and (self._ownership.peers.left(peer.incarnation) or peer.news.leaving):
             self._events.peer_dead(peer.incarnation)
 
     def _hear(self, packed: bytes) -> None:

@@ -30,6 +30,7 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "bus": str,
     "published": int,
     "keys": tuple,
+    "leaving": bool,
 }
 
 

@@ -106,10 +106,14 @@ class Ownership:
         """
         if self._lapsed:
             return None
+        self.lapses += 1
+        return self.resign()
+
+    def resign(self) -> list[Address]:
+        """This node leaves: it holds nothing from now on, and takes nothing. What was held."""
+        held = list(self._held)
         self._lapsed = True
         self._until = float("-inf")
-        self.lapses += 1
-        held = list(self._held)
         self._held.clear()
         self._moving.clear()
         return held

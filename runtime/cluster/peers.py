@@ -52,6 +52,8 @@ class NodeNews:
     """The number of the last of them."""
     keys: tuple[str, ...] = ()
     """Fingerprints of the keys with which it opens `requestState`."""
+    leaving: bool = False
+    """Its last word: it owns nothing any more, takes nothing, and will not renew."""
 
     @property
     def node(self) -> str:
@@ -68,7 +70,7 @@ class Peer:
     gone: bool = False
     """It is taken for dead: nobody answers at its address, it said goodbye, or its lease is over."""
     struck: bool = False
-    """Its lease has been struck from NATS: should it live, it cannot renew."""
+    """Its lease has been struck from NATS, or is its last: should it live, it cannot renew."""
     assigned: int = 0
     """Sessions sent there since it last told how many it has."""
 
@@ -97,15 +99,15 @@ class Peers:
             return None
         if before is not None and before.incarnation == news.incarnation:
             before.news, before.until, before.assigned = news, now + news.lease * BELIEVED, 0
-            # It renews, so it lives: whoever found nobody there found the network broken.
-            before.gone = before.struck = False
+            # It renews, so it lives: whoever found nobody there found the network broken. Unless it says goodbye.
+            before.gone = before.struck = news.leaving
             return None
         self._past.pop(news.incarnation, None)
         if before is not None:
             self._bury(before.incarnation, over=True)
         elif len(self._by_node) >= MAX_PEERS:
             del self._by_node[min(self._by_node, key=lambda node: self._by_node[node].until)]
-        self._by_node[news.node] = Peer(news, now + news.lease * BELIEVED)
+        self._by_node[news.node] = Peer(news, now + news.lease * BELIEVED, news.leaving, news.leaving)
         return before.incarnation if before is not None else None
 
     def left(self, incarnation: str) -> bool:

@@ -74,6 +74,11 @@ class Calls:
     def __bool__(self) -> bool:
         return bool(self._outbound or self._inbound or self._arrivals)
 
+    @property
+    def asks(self) -> bool:
+        """Whether calls of ours are under way."""
+        return bool(self._outbound)
+
     def open(self, body: bytes) -> OutboundCall:
         """A call to the peer."""
         self._channels += 1
@@ -99,8 +104,17 @@ class Calls:
         """
         return self._HANDLERS[type(frame)](self, frame, now)
 
+    def end_undelivered(self, why: str, undelivered: set[int]) -> None:
+        """The peer is gone: end what it surely has not run. `undelivered`: channels of ours whose call surely never
+        arrived whole."""
+        for call in list(self._outbound.values()):
+            if not call.channel.request_sent or call.channel.id in undelivered:
+                self.forget(call)
+                call.channel.fail(PeerGone(self._path.peer, why, maybe_ran=False))
+                call.wakeup.wake()
+
     def end(self, why: str, undelivered: set[int]) -> None:
-        """The path is over. `undelivered`: channels of ours whose call surely never arrived whole."""
+        """The path is over. `undelivered`: as for `end_undelivered`."""
         for call in list(self._outbound.values()):
             channel = call.channel
             maybe_ran = channel.request_sent and channel.id not in undelivered

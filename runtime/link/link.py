@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from math import inf
 from types import TracebackType
 from typing import Final, Self
 
-from ...actors.clock import Clock, SystemClock
+from ...actors.clock import Clock, SystemClock, within
 from ...actors.task_owner import TaskOwner
 from ..errors import ConfigurationError
 from ..fairness.shares import Shares
@@ -41,9 +42,24 @@ REGROUP: Final = 3.0
 """Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
 MANY: Final = 16
 """Frames of a batch upon which what it has caused does not wait for others to add to it."""
+LAST_WORDS: Final = 2.0
+"""Seconds that a peer which leaves, and does not listen any more, has to say which calls it has not run, before they
+are in doubt. Its farewell comes last."""
 SUSPECT_EVERY: Final = 60.0
+FINISH_EVERY: Final = 0.01
+"""Seconds between two looks at what has not left."""
 PATIENCE: Final = 30.0
 """Seconds after which a peer that answers nothing is taken for gone, whatever membership says."""
+
+
+class _Settling:
+    """A path whose peer is gone, until all that may still be heard of its calls is."""
+
+    __slots__ = ("path", "settled")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settled = asyncio.Event()
 
 
 class Link:
@@ -87,7 +103,8 @@ class Link:
         self._patience = patience
         self._regroup = regroup
         self._paths: dict[str, Path] = {}
-        self._settling: dict[tuple[str, int], Path] = {}
+        self._settling: dict[tuple[str, int], _Settling] = {}
+        self._leaving: dict[str, None] = {}
         self._lives = Lives()
         self._book = HeadBook()
         self._seals = seals
@@ -133,9 +150,19 @@ class Link:
         for path in list(self._paths.values()):
             await self._wire.publish(path.peer, path.session.farewell(), "0-0")
             self.lost(path, "this node stops")
+        for settling in self._settling.values():
+            settling.settled.set()
         self._stopped = True
         await self._tasks.__aexit__(exc_type, exc, tb)
         await self._wire.close()
+
+    async def finish(self) -> None:
+        """Until the calls of peers that run now have ended, and what was to be said to peers has left. Bound it from
+        outside. Cancellation leaves it all as it is.
+        """
+        await self.serving.finish()
+        while any(path.session.backlog for path in self._paths.values()):
+            await self.clock.sleep(FINISH_EVERY)
 
     async def forward(self, peer: str, head: CallHead, body: bytes, send: Send) -> None:
         """Have `peer` answer a request, and play its response into `send` (ASGI messages) until it is complete.
@@ -188,9 +215,16 @@ class Link:
     def peer_gone(self, peer: str) -> None:
         """Membership says that this incarnation is no more. Forwards to it end, and its callers wait no more."""
         self._peer_versions.pop(peer, None)
+        self._leaving.pop(peer, None)
         path = self._paths.get(peer)
         if path is not None:
             self.settle(path, "its lease is over")
+
+    def peer_leaves(self, peer: str) -> None:
+        """This incarnation stops, and says which calls it has not run before it is gone."""
+        if len(self._leaving) >= MAX_PATHS and peer not in self._leaving:
+            del self._leaving[next(iter(self._leaving))]
+        self._leaving[peer] = None
 
     def rename(self, me: str) -> None:
         """This node has a new incarnation. Everything that the old one did is over; what is addressed to it is dropped.
@@ -264,6 +298,10 @@ class Link:
             return
         if batch.version < SEALED:
             self.counters.unsealed_taken += 1
+        before = self._settling.get((peer, batch.path - 1))
+        if before is not None:
+            # Its farewell, or a word of the life after: of that one it says nothing more.
+            before.settled.set()
         path = self._paths.get(peer)
         if path is not None and batch.path > path.session.path:
             path.replaced = True
@@ -273,7 +311,9 @@ class Link:
         if batch.path < number:
             settling = self._settling.get((peer, batch.path))
             if settling is not None:
-                settling.on_batch(batch, self.clock.monotonic())
+                settling.path.on_batch(batch, self.clock.monotonic())
+                if not settling.path.asks:
+                    settling.settled.set()
             self.counters.stale += 1
             self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, [], Seal(self._seals, self._me, peer)))
             return
@@ -303,7 +343,7 @@ class Link:
         if path is None or int(number) != path.session.path:
             settling = self._settling.get((peer, int(number)))
             if settling is not None:
-                settling.session.on_undelivered(int(seq), self.clock.monotonic())
+                settling.path.session.on_undelivered(int(seq), self.clock.monotonic())
             return
         path.on_undelivered(int(seq), lost=self.clock.monotonic() >= self._regrouping_until)
 
@@ -322,8 +362,12 @@ class Link:
             self._take_out(path)
             path.end(why)
 
-    def settle(self, path: Path, why: str) -> None:
-        """The peer of `path` says, or is said, to be gone: its calls end once it is known which reached nobody."""
+    def settle(self, path: Path, why: str, *, last_words: bool = False) -> None:
+        """The peer of `path` says, or is said, to be gone: its calls end once it is known which reached nobody.
+
+        `last_words`: if it is known to leave, what may have reached it ends when its farewell has come, or the time for
+        that is over: it listens no more before it has said what it has not run.
+        """
         if path.over or path.settling:
             return
         if len(self._settling) >= MAX_PATHS:
@@ -331,8 +375,8 @@ class Link:
             return
         self._take_out(path)
         path.settling = True
-        self._settling[path.peer, path.session.path] = path
-        self._tasks.spawn(self._end_settled(path, why))
+        settling = self._settling[path.peer, path.session.path] = _Settling(path)
+        self._tasks.spawn(self._end_settled(settling, why, last_words))
 
     # How it is done.
 
@@ -342,9 +386,15 @@ class Link:
         self._publisher.forget(path)
         self._lives.over(path.peer, path.session.path)
 
-    async def _end_settled(self, path: Path, why: str) -> None:
+    async def _end_settled(self, settling: _Settling, why: str, last_words: bool) -> None:
+        path = settling.path
         try:
             await self._wire.catch_up()
+            if last_words and path.peer in self._leaving and not self._closing:
+                path.end_undelivered(why)
+                if path.asks:
+                    with suppress(TimeoutError):
+                        await within(self.clock, LAST_WORDS, settling.settled.wait())
         finally:
             del self._settling[path.peer, path.session.path]
             path.end(why)

@@ -41,8 +41,11 @@ class PathHost(CallHost, Protocol):
         """`path` cannot go on: forget it and `end` it."""
         ...
 
-    def settle(self, path: Path, why: str) -> None:
-        """The peer of `path` is gone: forget it, and `end` it once it is known which of its calls reached nobody."""
+    def settle(self, path: Path, why: str, *, last_words: bool = False) -> None:
+        """The peer of `path` is gone: forget it, and `end` it once it is known which of its calls reached nobody.
+
+        `last_words`: it may be about to say what it has not run: what is in doubt is so only when it has had the time.
+        """
         ...
 
 
@@ -99,6 +102,11 @@ class Path:
     def idle(self) -> bool:
         """Whether no call uses this path."""
         return not self._calls
+
+    @property
+    def asks(self) -> bool:
+        """Whether calls of ours wait for the peer."""
+        return self._calls.asks
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -199,7 +207,7 @@ class Path:
         now = self.now()
         self.session.on_undelivered(seq, now)
         if lost:
-            self._host.settle(self, "it does not listen any more")
+            self._host.settle(self, "it does not listen any more", last_words=True)
         else:
             self._arm(now)
 
@@ -212,6 +220,10 @@ class Path:
         if self.knocking or self._calls:
             self._ping(now)
         self._host.mark(self)
+
+    def end_undelivered(self, why: str) -> None:
+        """End the calls that surely never arrived."""
+        self._calls.end_undelivered(why, self.session.undelivered())
 
     def end(self, why: str) -> None:
         """This life of the path is over, and every call on it."""

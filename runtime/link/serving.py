@@ -64,6 +64,12 @@ class Serving:
         if not task.done():
             self._waiting[call] = task
 
+    async def finish(self) -> None:
+        """Until the calls that run now have ended, whatever comes meanwhile."""
+        waiting = list(self._waiting.values())
+        if waiting:
+            await asyncio.wait(waiting)
+
     async def close(self) -> None:
         """Take no call any more, and cancel those that run. Returns when they have ended."""
         self._closing = True
