@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .config import ConfigError
+from .hypercorn_server import serve_connections
 
 __all__ = [
     "HTTP_SERVERS",
     "TLS",
     "HttpServer",
+    "Stop",
     "check_installed",
     "load_server",
     "run_granian",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 GRACE = 3.0
-"""Seconds that requests in flight have once `stop` is set. The runtime has drained before; this is for the bytes."""
+"""Seconds that requests in flight have once `stop` is set, if nothing else is said."""
 
 KEEP_ALIVE = 75
 """Seconds an idle connection stays open: longer than the pools of usual clients keep theirs, so that the client is the
@@ -52,6 +54,14 @@ class TLS(NamedTuple):
     key: Path
 
 
+class Stop(asyncio.Event):
+    """Set when an HTTP server is to stop; says how many seconds requests in flight have from then on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grace = GRACE
+
+
 HttpServer = Callable[[ASGIApp, socket.socket, "TLS | None", asyncio.Event], Coroutine[Any, Any, None]]
 """Serve the app on a listening socket, which it takes over, until the event is set."""
 
@@ -59,26 +69,16 @@ HttpServer = Callable[[ASGIApp, socket.socket, "TLS | None", asyncio.Event], Cor
 async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
     """HTTP/1.1 and HTTP/2: by ALPN with TLS, by prior knowledge without."""
     # By name, like the others: it is loaded only when chosen, and its ASGI types are not Starlette's.
-    serve: Any = importlib.import_module("hypercorn.asyncio").serve
     config: Any = importlib.import_module("hypercorn.config").Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.loglevel = "WARNING"
     config.include_server_header = False
-    config.graceful_timeout = GRACE
     config.keep_alive_timeout = HYPERCORN_KEEP_ALIVE
     config.keep_alive_max_requests = 2**31
     config.h2_max_concurrent_streams = STREAMS_PER_CONNECTION
     if tls is not None:
         config.certfile, config.keyfile = str(tls.cert), str(tls.key)
-    config.bind = [f"fd://{sock.detach()}"]
-    try:
-        await serve(without_lifespan(app), config, shutdown_trigger=stop.wait, mode="asgi")
-    except asyncio.CancelledError:
-        # hypercorn 0.18 asks a cancelled gather for its exception when requests outlast the grace, and so raises
-        # this without having been cancelled.
-        task = asyncio.current_task()
-        if not stop.is_set() or (task is not None and task.cancelling()):
-            raise
+    await serve_connections(app, config, _whole(sock), stop, lambda: _grace(stop))
 
 
 async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
@@ -93,7 +93,6 @@ async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
         ssl_certfile=str(tls.cert) if tls else None,
         ssl_keyfile=str(tls.key) if tls else None,
     )
@@ -101,9 +100,10 @@ async def run_uvicorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
     # Its `serve` takes SIGINT and SIGTERM for itself and raises them again at the end; they are ours.
     server.capture_signals = _nothing
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve(sockets=[sock]))
+        serving = tasks.create_task(server.serve(sockets=[_whole(sock)]))
         stopping = tasks.create_task(stop.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        config.timeout_graceful_shutdown = _grace(stop)
         server.should_exit = True
         stopping.cancel()
 
@@ -139,12 +139,12 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
         server._ssp, server._shd = None, holder(sock.detach(), False, backlog)
 
     server._init_shared_socket = share_socket
-    server.workers_kill_timeout = GRACE
     try:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve())
             stopping = tasks.create_task(stop.wait())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            server.workers_kill_timeout = _grace(stop)
             server.stop()
             stopping.cancel()
     except* TimeoutError:
@@ -155,7 +155,7 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
 HTTP_SERVERS: dict[str, HttpServer] = {"hypercorn": run_hypercorn, "uvicorn": run_uvicorn, "granian": run_granian}
 """By the names that `--http` takes."""
 
-_LOADED_WITH = {"hypercorn": "hypercorn.asyncio", "uvicorn": "uvicorn", "granian": "granian.server.embed"}
+_LOADED_WITH = {"hypercorn": "hypercorn.asyncio.tcp_server", "uvicorn": "uvicorn", "granian": "granian.server.embed"}
 
 
 def load_server(name: str) -> None:
@@ -173,19 +173,15 @@ def check_installed(name: str) -> None:
         raise ConfigError(f"--http {name} needs the package {name}: pip install {name}")
 
 
-def without_lifespan(app: ASGIApp) -> ASGIApp:
-    """`app`, with its lifespan answered and not run, for a server that insists on one."""
+def _whole(sock: socket.socket) -> socket.socket:
+    """The same, with a protocol that is TCP and not just the default: only of such does asyncio see that small pieces
+    are sent at once, and not when the one before is acknowledged.
+    """
+    return socket.socket(fileno=sock.detach())
 
-    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
 
-    return answered
+def _grace(stop: asyncio.Event) -> float:
+    return stop.grace if isinstance(stop, Stop) else GRACE
 
 
 def _with_numbers(app: ASGIApp) -> ASGIApp:

@@ -22,7 +22,7 @@ from .child import LISTEN
 from .collector import start_is_over
 from .config import ServeOptions, format_duration
 from .console import shown_url
-from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, check_installed, load_server
+from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, Stop, check_installed, load_server
 from .key_file import read_keys
 from .nats_options import nats_url
 from .run_through import run_through
@@ -41,6 +41,8 @@ __all__ = ["BindError", "Node", "StopSignals", "bind", "default_store", "make_ru
 logger = logging.getLogger("understudy.serve")
 
 BACKLOG = 1024
+END_LISTENING_EVERY = 0.25
+"""Seconds between two looks for streams that have been opened although the node stops."""
 
 
 class BindError(UnderstudyError, OSError):
@@ -65,6 +67,8 @@ class Node(Protocol):
     def app(self) -> ASGIApp: ...
 
     async def drain(self, timeout: float = 30.0) -> None: ...
+
+    def end_listening(self) -> None: ...
 
 
 def serve(spec: str, options: ServeOptions) -> None:
@@ -208,12 +212,13 @@ async def serve_until_stopped(
     """Serve the node's app until `asked` is set, then drain the node, then stop the HTTP server.
 
     The order matters: draining answers what is in flight, so the server must still be there to carry the answers. It
-    is there for `lame_duck` seconds at least, while `has_successor` says that there is another node to turn to.
+    is there for `lame_duck` seconds at least, while `has_successor` says that there is another node to turn to. What
+    runs elsewhere, or in no session, has `drain_timeout` too.
 
     Raises:
         RuntimeError: The HTTP server ended without having been asked to.
     """
-    stop = asyncio.Event()
+    stop = Stop()
     try:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(run(node.app, sock, tls, stop))
@@ -239,20 +244,26 @@ async def _drain_and_stop(
     lame_duck: float,
     has_successor: Callable[[], bool],
     serving: asyncio.Task[None],
-    stop: asyncio.Event,
+    stop: Stop,
 ) -> None:
     logger.info("stopping: no new sessions, finishing turns (up to %s)", format_duration(drain_timeout))
-    until = time.monotonic() + lame_duck
+    began = time.monotonic()
+    until = began + lame_duck
     try:
         await node.drain(drain_timeout)
         # The last node need not wait: nobody could turn anywhere else.
         while (left := until - time.monotonic()) > 0 and not serving.done() and has_successor():  # noqa: ASYNC110
             await asyncio.sleep(min(left, 0.1))
     finally:
+        stop.grace = max(GRACE, drain_timeout - (time.monotonic() - began))
         stop.set()
         _hush_loop()
-        done, _ = await asyncio.wait((serving,), timeout=GRACE + 2.0)
-        if not done:
+        until = time.monotonic() + stop.grace + 2.0
+        while not serving.done() and (left := until - time.monotonic()) > 0:
+            # They would never end by themselves.
+            node.end_listening()
+            await asyncio.wait((serving,), timeout=min(left, END_LISTENING_EVERY))
+        if not serving.done():
             logger.warning("the HTTP server did not stop in time and was cancelled")
             serving.cancel()
 

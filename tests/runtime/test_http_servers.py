@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import httpx
 import pytest
 from support.certificates import self_signed
 from support.patience import PATIENCE
-from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS, HttpServer
+from understudy.actors.task_owner import TaskOwner
+from understudy.runtime.commands import hypercorn_server
+from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS, HttpServer, Stop
 
 EVERY = pytest.mark.parametrize("name", list(HTTP_SERVERS))
 
@@ -153,6 +157,22 @@ async def test_http_2_is_negotiated_over_tls(name: str, tmp_path: Path) -> None:
         assert (response.http_version, response.text) == ("HTTP/2", "2")
 
 
+async def test_small_pieces_of_an_answer_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nagle's algorithm, and a client that acknowledges late, would make 40 ms of each."""
+    told: list[int] = []
+    made = hypercorn_server._Connections.made
+
+    def tell(self: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, reader, writer)
+
+    monkeypatch.setattr(hypercorn_server._Connections, "made", tell)
+    async with running(HTTP_SERVERS["hypercorn"]) as server, httpx.AsyncClient() as client:
+        await client.get(server.url())
+    assert told
+    assert all(told)
+
+
 async def test_many_streams_share_one_http_2_connection_without_tls() -> None:
     streams = 90  # httpx opens no more than 100 on one connection
     async with running(HTTP_SERVERS["hypercorn"]) as server:
@@ -186,3 +206,92 @@ async def test_a_stream_that_outlasts_the_grace_is_cut_off(monkeypatch: pytest.M
         async with asyncio.timeout(PATIENCE):
             await server.task
     assert server.app.cancelled
+
+
+LOOPS = [asyncio.new_event_loop]
+with suppress(ImportError):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("turns", range(7))
+def test_a_request_that_comes_while_the_server_stops_is_refused_or_answered_before_it_returns(
+    turns: int, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """no-silent-loss: the node leaves its cluster when the server has returned. `turns` of the loop after the stop."""
+
+    async def scene(tasks: TaskOwner) -> None:
+        app, stop = App(), asyncio.Event()
+        sock = socket.create_server(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        serving = tasks.spawn(HTTP_SERVERS["hypercorn"](app, sock, None, stop))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        stop.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        try:
+            client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        except ConnectionRefusedError:
+            client = None
+        else:
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            app.go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            await serving
+        begun = len(app.kinds)
+        if client is not None:
+            assert begun == 1
+            with client:
+                assert b"data: last" in b"".join(iter(partial(client.recv, 4096), b""))
+        await asyncio.sleep(0.01)
+        assert len(app.kinds) == begun, "nobody waited for it"
+        writer.close()
+
+    async def owned() -> None:
+        async with TaskOwner() as tasks:
+            await scene(tasks)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(owned())
+
+
+async def test_whoever_connects_while_the_server_stops_is_answered_or_refused() -> None:
+    """What waits in the socket's queue is served; nothing is reset."""
+    outcomes: Counter[str] = Counter()
+
+    def visit(port: int) -> None:
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    said = b"".join(iter(partial(client.recv, 4096), b""))
+            except ConnectionRefusedError:
+                return
+            except OSError as error:
+                outcomes[type(error).__name__] += 1
+            else:
+                outcomes["answered" if said.startswith(b"HTTP/1.1 200") else "unanswered"] += 1
+
+    for _ in range(5):
+        async with running(HTTP_SERVERS["hypercorn"]) as server, asyncio.TaskGroup() as tasks:
+            for _ in range(8):
+                tasks.create_task(asyncio.to_thread(visit, server.port))
+            await asyncio.sleep(0.05)
+            server.stop.set()
+    assert outcomes["answered"] > 40
+    # One may be made in the microseconds between the last look and the end of the socket.
+    assert outcomes.total() - outcomes["answered"] <= 1, outcomes
+
+
+async def test_a_request_in_flight_has_as_long_as_it_is_given() -> None:
+    stop = Stop()
+    stop.grace = 0.1
+    sock, app = socket.create_server(("127.0.0.1", 0)), App()
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as client, TaskOwner() as tasks:
+        serving = tasks.spawn(HTTP_SERVERS["hypercorn"](app, sock, None, stop))
+        async with client.stream("GET", f"http://127.0.0.1:{sock.getsockname()[1]}/stream"):
+            stop.set()
+            await serving
+    assert app.cancelled

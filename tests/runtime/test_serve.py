@@ -25,7 +25,7 @@ from support.certificates import self_signed
 from support.patience import PATIENCE
 from understudy.runtime.commands.child import LIFELINE
 from understudy.runtime.commands.config import ConfigError, ServeOptions
-from understudy.runtime.commands.http_servers import HTTP_SERVERS, TLS
+from understudy.runtime.commands.http_servers import GRACE, HTTP_SERVERS, TLS, Stop
 from understudy.runtime.commands.serve import (
     BindError,
     StopSignals,
@@ -53,6 +53,9 @@ class FakeNode:
         async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
         return app
+
+    def end_listening(self) -> None:
+        self.said.append("end listening")
 
     async def drain(self, timeout: float = 30.0) -> None:
         self.said.append(f"drain {timeout:g}")
@@ -104,7 +107,7 @@ async def test_the_node_drains_while_the_server_still_carries_answers() -> None:
             tasks.create_task(serve_until_stopped(FakeNode(said), server(said), sock, None, asked, drain_timeout=7.0))
             await asyncio.sleep(0.01)
             asked.set()
-    assert said == ["serving", "drain 7", "drained", "stopped"]
+    assert said == ["serving", "drain 7", "drained", "end listening", "stopped"]
 
 
 async def test_the_server_stops_even_if_draining_fails() -> None:
@@ -131,7 +134,29 @@ async def test_a_lame_duck_answers_on_until_its_time_is_over_or_it_is_the_last(
                 FakeNode(said), server(said), sock, None, asked, lame_duck=lame_duck, has_successor=lambda: others
             )
     assert time.monotonic() - began >= least
-    assert said[-2:] == ["drained", "stopped"]
+    assert said[-3:] == ["drained", "end listening", "stopped"]
+
+
+async def test_what_is_in_flight_has_what_the_drain_has_left_to_be_answered() -> None:
+    """It may run at another node, or in no session: the drain has not waited for it."""
+    given: list[float] = []
+    said: list[str] = []
+
+    async def run(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: asyncio.Event) -> None:
+        await stop.wait()
+        assert isinstance(stop, Stop)
+        given.append(stop.grace)
+        while said.count("end listening") < 3:
+            await asyncio.sleep(0)
+
+    asked = asyncio.Event()
+    asked.set()
+    with bind("127.0.0.1", 0) as sock:
+        async with asyncio.timeout(PATIENCE):
+            await serve_until_stopped(FakeNode(said), run, sock, None, asked, drain_timeout=600.0, lame_duck=0.1)
+            await serve_until_stopped(FakeNode(said), run, sock, None, asked, drain_timeout=0.1)
+    assert 600.0 - PATIENCE < given[0] <= 599.9
+    assert given[1] == GRACE
 
 
 def test_a_clusters_node_gets_its_options_and_keeps_sessions_in_the_clusters_nats(
