@@ -84,6 +84,23 @@ class RuntimeOptions:
         Raises:
             ConfigurationError: A value is out of range, or two do not go together.
         """
+        for name in ("store", "next_store", "former_store"):
+            store = getattr(self, name)
+            known = isinstance(store, str) or (isinstance(store, SessionStore) and not isinstance(store, type))
+            if not known and (store is not None or name == "store"):
+                raise ConfigurationError(f"{name} is {store!r:.80}; it must be the URL of a store, or a SessionStore")
+        for name in ("allowed_hosts", "allowed_origins"):
+            allowed = getattr(self, name)
+            # Of a text each letter would be a host, and a star in it all of them.
+            if isinstance(allowed, str) or not all(isinstance(each, str) for each in allowed or ()):
+                raise ConfigurationError(f'{name} is {allowed!r:.80}; it must be several texts, as ["example.com"]')
+        if self.tenants is not None and (not callable(self.tenants) or isinstance(self.tenants, type)):
+            raise ConfigurationError(
+                f"tenants is {self.tenants!r:.80}; it must be a resolver: ApiKeys(...), JwtTokens(...), a function "
+                "(request) -> TenantContext"
+            )
+        if self.encryption is not None and not isinstance(self.encryption, KeyRing):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"encryption is of type {type(self.encryption).__name__}; it must be a KeyRing")
         for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -113,6 +130,8 @@ class RuntimeOptions:
             )
         if self.hooks is not None and not isinstance(self.hooks, SessionHooks):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"hooks is {self.hooks!r:.80}; it must be SessionHooks(opened=..., ended=...)")
+        if self.cluster is not None and not hasattr(self.cluster, "max_body"):
+            raise ConfigurationError(f"cluster is {self.cluster!r:.80}; it must be ClusterOptions(name, nats=...)")
         if self.cluster is not None and self.max_body > self.cluster.max_body:
             raise ConfigurationError(
                 f"max_body is {self.max_body}, but at most {self.cluster.max_body} bytes can cross between nodes, any "

@@ -42,11 +42,23 @@ class TenantContext:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: `tenant` or `principal` is empty, or nothing that a store can keep; or a claim is a `Secret`.
+            ValueError: `tenant` or `principal` is empty, or nothing that a store can keep; a claim is a `Secret`; or
+                something is of another type than it says.
         """
         for name, text in (("tenant", self.tenant), ("principal", self.principal)):
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"{name} is {text!r:.80}; it must be text")
             if not checked_text(name, text):
                 raise ValueError(f"{name} must not be empty")
+        if type(self.scopes) is not frozenset:
+            # no-wrong-tenant: in the text "read billing-none" the scope "billing" would be found, or single letters.
+            if isinstance(self.scopes, str):
+                raise ValueError(f"scopes is the text {self.scopes!r:.80}; it must be a set of them, as by split()")
+            object.__setattr__(self, "scopes", frozenset(self.scopes))
+        if self.plan is not None and not isinstance(self.plan, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"plan is {self.plan!r:.80}; it must be text, or None")
+        if self.expires is not None and not isinstance(self.expires, float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"expires is {self.expires!r:.80}; it must be Unix time in seconds, or None")
         for name, claim in self.claims.items() if self.claims else ():
             if isinstance(claim, Secret):
                 # Claims cross between nodes with each request that is forwarded.

@@ -62,6 +62,8 @@ class Audit:
             raise ConfigurationError(f'when_full of an audit trail is {self.when_full!r}; it must be "drop" or "block"')
         if self.limit < 1:
             raise ConfigurationError(f"limit of the audit trail is {self.limit}; it must be at least 1")
+        if not callable(self.to) and not isinstance(self.to, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"the audit trail goes to {self.to!r:.80}; it must be a file or a function")
         if not callable(self.to) and not str(self.to):
             raise ConfigurationError("the audit trail goes to a file without a name; write - for standard error")
 

@@ -49,11 +49,13 @@ class ApiKey:
     def __post_init__(self) -> None:
         """
         Raises:
-            ApiKeyError: `sha256` is no such hash.
+            ApiKeyError: `sha256` is no such hash, or `context` no `TenantContext`.
         """
         if _DIGEST.fullmatch(self.sha256) is None:
             # Not repeated: it may be the key itself.
             raise ApiKeyError("sha256 must be 64 lower-case hexadecimal digits: the hash of a key, not the key")
+        if not isinstance(self.context, TenantContext):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ApiKeyError(f"a key is for a TenantContext, and not for {self.context!r:.80}")
         claims: dict[str, Any] = {"api_key": self.sha256[:12], **self.context.claims}
         object.__setattr__(self, "_told", replace(self.context, claims=MappingProxyType(claims)))
 

@@ -158,10 +158,16 @@ class ApiKeys:
 def _indexed(keys: Iterable[ApiKey]) -> dict[bytes, ApiKey]:
     """
     Raises:
-        ApiKeyError: One comes twice, or there are too many.
+        ApiKeyError: One comes twice, is none, or there are too many.
     """
     known: dict[bytes, ApiKey] = {}
     for key in keys:
+        if not isinstance(key, ApiKey):  # pyright: ignore[reportUnnecessaryIsInstance]
+            # Not shown: it may be a key in plain text.
+            raise ApiKeyError(
+                f"a {type(key).__name__} is among the keys: make each with ApiKey.of(key, TenantContext(...)); those "
+                "of a file are ApiKeys.from_file(path)"
+            )
         digest = bytes.fromhex(key.sha256)
         if digest in known:
             raise ApiKeyError(f"the key with the hash {key.sha256[:12]}... comes twice")
