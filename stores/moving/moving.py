@@ -23,7 +23,7 @@ class MovingStore(StorePair):
     """A `SessionStore` whose records are in `next`, or come there from `former` when they are claimed.
 
     Whoever holds a session here holds it in `next`, so all that goes on with one costs what it costs there. A claim
-    asks `former` first; the one that moves a session makes four calls more.
+    asks `former` first; the one that moves a session makes five calls more.
     """
 
     moves = True
@@ -131,6 +131,8 @@ class MovingStore(StorePair):
                 # Half way there, the only way out is at the other end.
                 await self._returning.complete(there, tombstone)
                 return True
+            if there.epoch < place.epoch:
+                await self.passage.catch_up(there, place.epoch)
         with suppress(StaleEpoch):
             await self.former.delete(address, epoch=place.epoch)
         return False

@@ -23,7 +23,7 @@ from ..record import Page, Record, RecordInfo
 from ..store import SessionStore
 from .events import MovingEventLog
 from .marks import Tombstone, is_placeholder, is_tombstone, maybe_tombstone
-from .passage import NextStore, Passage
+from .passage import NextStore, Passage, contended
 
 __all__ = ["StorePair", "Transition", "transition_of"]
 
@@ -176,6 +176,10 @@ class StorePair:
         """Claim what is in the next store, of an address that the former has no session of (any more)."""
         record = await self.next.claim(address, owner=owner)
         if is_placeholder(record):
+            found = await self.former.load(address)
+            if found is not None and not is_placeholder(found):
+                # Somebody has moved it back since it was not there, and another is about to move it here again.
+                raise contended(address)
             # Of a session that was gone before it could be moved.
             await self._drop_placeholder(record)
             raise RecordNotFound(address)
@@ -190,20 +194,26 @@ class StorePair:
     async def _delete_anywhere(self, address: Address) -> bool:
         """`delete` under whatever epoch."""
         found = await self.former.load(address)
+        gone = False
         if found is None:
             there = await self.next.load(address)
-            if there is None or not is_placeholder(there):
-                return there is not None and await self.next.delete(address)
-            await self._drop_placeholder(there)
-            return False
-        # In this order nothing comes back: a tombstone that is gone moves nothing, and a mover that has none yet is
-        # refused. What it has put into the next store by then goes too.
-        gone = await self.former.delete(address)
+            if there is None:
+                return False
+            if is_placeholder(there):
+                await self._drop_placeholder(there)
+                return False
+        else:
+            # In this order nothing comes back: a tombstone that is gone moves nothing, and a mover that has none yet is
+            # refused. What it has put into the next store by then goes too.
+            gone = await self.former.delete(address) and not is_tombstone(found.snapshot)
         try:
-            gone_there = await self.next.delete(address)
+            gone = await self.next.delete(address) or gone
+            if await self.former.load(address) is not None:
+                # Somebody moves it back, and was about to put it there.
+                await self.former.delete(address)
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), outcome_unknown=True, retry_after=error.retry_after) from error
-        return gone_there or (gone and not is_tombstone(found.snapshot))
+        return gone
 
     async def _drop_placeholder(self, there: Record) -> None:
         with suppress(StaleEpoch):

@@ -1,7 +1,7 @@
 """`Passage`: how one record gets from the former store to the next, whatever crashes, and whoever meets it.
 
     1. claim in the former store          fences whoever held it, by the next epoch e
-    2. placeholder in the next store      at epoch e, one version below the record's
+    2. placeholder in the next store      at epoch e, one version below the record's; it is read back
     3. tombstone in the former store      saved under epoch e: from here on the record belongs to the next store
     4. the record in the next store       saved over the placeholder, at epoch e
     5. the tombstone goes
@@ -12,7 +12,13 @@ session has ended there since: the placeholder was there before the tombstone, a
 goes this way, so whoever looks in the former store first and in the next one then misses nothing.
 
 Epochs go on: the next store begins with the one that the former gave out last, so an epoch names one claim of an
-address whichever store gave it out.
+address whichever store gave it out. Where claims have raised a mark's epoch meanwhile, the session catches up with it
+before the mark goes.
+
+Who moves the other way, by mistake, does the same from the next store to the former. What makes that safe too: a
+placeholder is read back, as one of an earlier move that was claimed since may have the epoch of a new one; one that is
+found in the next store is taken for a stray only if the former has nothing then; a tombstone that is not there any more
+says nothing about the session.
 """
 
 from __future__ import annotations
@@ -27,12 +33,16 @@ from ..adopting import AdoptsRecords
 from ..errors import RecordExists, RecordNotFound, StaleEpoch, StoreError, StoreUnavailable
 from ..record import Record
 from ..store import SessionStore
-from .marks import Tombstone, is_placeholder, placeholder
+from .marks import MOVER, Tombstone, is_placeholder, placeholder
 
 __all__ = ["ATTEMPTS", "NextStore", "Passage", "contended"]
 
 ATTEMPTS: Final = 10
 """Times that a record is looked at again because another got there first."""
+
+
+MOST_BEHIND: Final = 64
+"""Epochs that a session is raised by: a call for each. A mark has more where a store was away for long."""
 
 
 class NextStore(SessionStore, AdoptsRecords, Protocol):
@@ -102,11 +112,22 @@ class Passage:
         address = found.address
         for _ in range(ATTEMPTS):
             there = await self._next.load(address)
+            if (
+                there is not None
+                and 0 < found.epoch - there.epoch <= MOST_BEHIND
+                and (not is_placeholder(there) or tombstone.awaited_by(there))
+            ):
+                await self.catch_up(there, found.epoch)
+                continue
             if there is not None and not is_placeholder(there):
                 await self._clear(found)
                 return
             if there is None or not tombstone.awaited_by(there):
-                await self._clear(found)
+                try:
+                    await self._former.delete(address, epoch=found.epoch)
+                except StaleEpoch:
+                    # Another has completed it, and somebody has moved it back since: this is no news of it.
+                    raise contended(address) from None
                 raise RecordNotFound(address)
             # A tombstone is there for a moment after what it stands for has expired: as long as its save took.
             left = self._left(address, tombstone.expires)
@@ -121,6 +142,16 @@ class Passage:
                 )
                 self.completed += 1
         raise contended(address)
+
+    async def catch_up(self, there: Record, epoch: int) -> None:
+        """Have what the next store has go on from `epoch`, up to which claims have raised a mark in the former.
+
+        The mark is deleted under that epoch, and that call may be late: what is there by then, if somebody moves the
+        session back, must have another. By claims, as these bring nothing back that has ended.
+        """
+        with suppress(RecordNotFound):
+            while 0 < epoch - there.epoch <= MOST_BEHIND:
+                there = await self._next.claim(there.address, owner=MOVER)
 
     async def _hold_place(self, record: Record) -> bool:
         """Whether the next store has the placeholder now."""
@@ -141,7 +172,9 @@ class Passage:
                 # the former store has is what counts.
                 over = (there.epoch, there.version)
             else:
-                return True
+                # Another's, which a claim has raised to this very epoch, is taken for ours: that `adopt` was repeated.
+                there = await self._next.load(address)
+                return there is not None and there.snapshot == place.snapshot
         raise contended(address)
 
     async def _clear(self, found: Record) -> None:
