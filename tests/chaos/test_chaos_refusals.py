@@ -16,6 +16,7 @@ from chaos.http import fetch
 from chaos.load import HANDSHAKE, MODERN, Fate, Spray, open_sessions
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
+from support.forked_process import UNBUFFERED, run_process
 from support.nats import fresh_name, nats_missing
 from support.patience import PATIENCE
 from support.server import ROOT, UNDERSTUDY
@@ -32,19 +33,10 @@ NatsServers = Callable[..., NatsServer]
 async def serve(*args: str, **env: str) -> tuple[int, str]:
     """Exit code and words of a node that should not come up."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
-    process = await asyncio.create_subprocess_exec(
-        *UNDERSTUDY, TARGET, "--port", "0", *args, cwd=ROOT, env={**kept, **env},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(PATIENCE):
-            output, said = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert output == b""
-    return process.returncode or 0, said.decode()
+    command = [*UNDERSTUDY, TARGET, "--port", "0", *args]
+    code, output, said = await run_process(command, cwd=ROOT, env={**kept, **UNBUFFERED, **env})
+    assert output == ""
+    return code, said
 
 
 async def refusal(*args: str, code: int = 1, **env: str) -> str:

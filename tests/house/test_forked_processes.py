@@ -24,6 +24,7 @@ from support.forked_process import (
     Process,
     await_stop,
     program_of,
+    run_process,
     start_process,
 )
 from support.patience import PATIENCE
@@ -260,6 +261,12 @@ def test_it_is_forked_for_nodes_and_not_for_other_programs():
     assert program_of([*UNDERSTUDY, "demo"], ROOT) is not None
     for command in (["/bin/sleep", "1"], [sys.executable], [sys.executable, "-c", "1"], [sys.executable, "-I", "a.py"]):
         assert program_of(command, ROOT) is None
+
+
+async def test_a_command_is_run_to_its_end_with_what_it_says_on_each_stream(tmp_path: Path):
+    (tmp_path / "program.py").write_text("import sys; print('out'); print('err', file=sys.stderr); sys.exit(4)")
+    command = [sys.executable, "program.py"]
+    assert await run_process(command, cwd=tmp_path, env=environment()) == (4, "out\n", "err\n")
 
 
 def test_a_folder_that_is_not_there_is_refused_and_the_next_start_works(start: Start, tmp_path: Path):

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from mcp.client.client import Client
+from support.demo import assert_the_scene_was_played, environment, left_in, processes_of
 from support.guide_databases import PATTERNS, operating
 from support.patience import PATIENCE
 from support.ports import first_of_free_ports
@@ -280,15 +281,21 @@ async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_
         assert process.wait(timeout=PATIENCE) == 0
 
 
-def test_the_demo_command_of_readme_plays_its_scene() -> None:
+def test_the_demo_command_of_readme_plays_its_scene_and_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     assert "make demo" in shell_lines()
     # `make demo` may have to install first; where CI has done so, the command itself is run.
     ready = (ROOT / ".venv" / ".ready-dev").exists() and str(ROOT / ".venv") in sys.prefix
     command = (
         ["make", "demo", "ARGS=--exit"] if ready else [sys.executable, "-m", "understudy.runtime", "demo", "--exit"]
     )
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert ready or done.stderr == ""
+    assert_the_scene_was_played(done.stdout)
+    assert left_in(tmp_path) == []
+    assert not processes_of(tmp_path)
 
 
 def test_the_test_command_of_readme_is_what_ci_runs() -> None:

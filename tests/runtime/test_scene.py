@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
+from support.demo import assert_the_scene_was_played, environment, left_in, processes_of
 from support.patience import PATIENCE
 from understudy.runtime.commands import scene, stage
 
@@ -30,33 +28,17 @@ async def demo(directory: Path, *args: str) -> asyncio.subprocess.Process:
     )
 
 
-def environment(directory: Path) -> dict[str, str]:
-    """In which the demo keeps everything in `directory`, and heeds nothing of the developer's."""
-    return {**os.environ, "TMPDIR": str(directory), "XDG_RUNTIME_DIR": str(directory), "UNDERSTUDY_PATH": "/elsewhere"}
-
-
-async def test_the_scene_ends_well_and_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    process = await demo(tmp_path, "--exit")
-    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-    assert process.returncode == 0, out + err
-    assert err == b""
-    lines = [line for line in out.decode().splitlines() if " ms  " in line]
-    assert [line.rpartition(": ")[2] for line in lines if "increment" in line] == ["1, 2, 3", "4"]
-    assert [line.rpartition(": ")[2] for line in lines if "client, same session" in line] == ["3"]
-    assert any("node-1: 3, node-2: 3, node-3: 3" in line for line in lines)
-    assert "kill -9 node-" in out.decode()
-    assert "calls meanwhile, none failed" in out.decode()
-    assert b"\x1b" not in out
-    assert left_in(tmp_path) == []
-    assert not processes_of(tmp_path)
-
-
-async def test_it_serves_on_until_interrupted_and_can_be_looked_at(tmp_path: Path) -> None:
+async def test_the_scene_ends_well_and_it_serves_on_until_interrupted_and_leaves_no_process_and_no_file(
+    tmp_path: Path,
+) -> None:
+    # That it ends by itself with --exit, and leaves nothing either, tests/readme shows.
     process = await demo(tmp_path)
     assert process.stdout is not None
+    out = b""
     async with asyncio.timeout(PATIENCE):
         while b"Still serving" not in (line := await process.stdout.readline()):
-            assert line, await process.communicate()
+            assert line, (out, await process.communicate())
+            out += line
         assert line.count(b"http://127.0.0.1:") == 3
         assert processes_of(tmp_path)
         seen = await asyncio.create_subprocess_exec(
@@ -69,8 +51,10 @@ async def test_it_serves_on_until_interrupted_and_can_be_looked_at(tmp_path: Pat
             ["node-3", "up"],
         ]
         process.send_signal(signal.SIGINT)
-        _, err = await process.communicate()
+        rest, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
+    assert_the_scene_was_played(out.decode())
+    assert b"\x1b" not in out + line + rest
     assert left_in(tmp_path) == []
     assert not processes_of(tmp_path)
 
@@ -98,17 +82,3 @@ async def test_a_failed_step_is_said_with_the_nodes_last_words(monkeypatch: pyte
     assert "FAILED: start three nodes" in out.getvalue()
     assert "has no attribute 'sever'; did you mean 'server'?" in out.getvalue()
     assert left_in(tmp_path) == []
-
-
-def left_in(directory: Path) -> list[str]:
-    return [str(path) for path in directory.rglob("*") if not path.is_dir() or path.name != "understudy"]
-
-
-def processes_of(directory: Path) -> list[psutil.Process]:
-    """Those that were started by a demo whose files are in `directory`: its nodes, nats-server and helpers."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(directory):
-                found.append(process)
-    return found

@@ -10,6 +10,7 @@ the start itself says `fresh`.
 from __future__ import annotations
 
 import array
+import asyncio
 import atexit
 import json
 import os
@@ -52,12 +53,20 @@ class Process(Protocol):
     def returncode(self) -> int | None: ...
     def poll(self) -> int | None: ...
     def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
 
 
 def start_process(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: IO[bytes], fresh: bool = False
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: IO[bytes],
+    errors: IO[bytes] | None = None,
+    fresh: bool = False,
 ) -> Process:
-    """Start `command` in a session of its own, with nothing to read, its stdout and stderr in `output`.
+    """Start `command` in a session of its own, with nothing to read, its stdout in `output`, its stderr in `errors`
+    (None: where stdout goes).
 
     Forked if tests have said `allow_forks`, the command runs Python code by this interpreter, and `env` is that of the
     tests but for variables that are read late. Else, or if it must be `fresh`, it is a `subprocess.Popen`.
@@ -65,10 +74,35 @@ def start_process(
     if not fresh:
         server = _the_server()
         if server is not None and (program := program_of(command, cwd)) is not None and server.suits(env):
-            return server.fork(command, program, cwd, env, output)
+            return server.fork(command, program, cwd, env, output, errors)
     return subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors or subprocess.STDOUT,
+        start_new_session=True,
     )
+
+
+async def run_process(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `command`, which is started as by `start_process`. Cancelled, it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: It ran for longer than `PATIENCE`, and was killed.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = await asyncio.to_thread(start_process, command, cwd=cwd, env=env, output=output, errors=errors)
+        try:
+            code = await asyncio.to_thread(process.wait, PATIENCE)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                await asyncio.shield(asyncio.to_thread(process.wait, PATIENCE))
+        output.seek(0)
+        errors.seek(0)
+        return code, output.read().decode(), errors.read().decode()
 
 
 def await_stop(process: Process) -> None:
@@ -208,7 +242,13 @@ class ForkServer:
         return all(name.startswith(FREE) for name in differing)
 
     def fork(
-        self, command: Sequence[str], program: dict[str, Any], cwd: Path, env: Mapping[str, str], output: IO[bytes]
+        self,
+        command: Sequence[str],
+        program: dict[str, Any],
+        cwd: Path,
+        env: Mapping[str, str],
+        output: IO[bytes],
+        errors: IO[bytes] | None = None,
     ) -> ForkedProcess:
         """Raises `OSError` as `subprocess.Popen` would, `ForkServerError`."""
         request = {**program, "command": list(command), "cwd": str(cwd), "env": dict(env)}
@@ -216,7 +256,7 @@ class ForkServer:
         try:
             with open(os.devnull, "rb") as nothing:
                 try:
-                    fds = [nothing.fileno(), output.fileno(), output.fileno(), writing]
+                    fds = [nothing.fileno(), output.fileno(), (errors or output).fileno(), writing]
                     answer = self._ask(request, fds)
                 finally:
                     os.close(writing)
