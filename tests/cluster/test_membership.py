@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from nats.errors import ConnectionReconnectingError
+from nats.js.errors import KeyWrongLastSequenceError
 from support.patience import PATIENCE
 from understudy.actors.clock import SystemClock
 from understudy.actors.task_owner import TaskOwner
@@ -14,8 +15,10 @@ from understudy.runtime.cluster import membership as membership_module
 from understudy.runtime.cluster.directory import DirectoryUnavailable
 from understudy.runtime.cluster.membership import Membership
 from understudy.runtime.cluster.names import Names
+from understudy.runtime.cluster.node_news import pack_news, unpack_news
 from understudy.runtime.cluster.ownership import Ownership
 from understudy.runtime.cluster.peers import NodeNews
+from understudy.stores import Address
 from understudy.stores.nats.errors import NatsUnavailable
 
 
@@ -111,3 +114,59 @@ async def test_a_connection_that_breaks_while_joining_is_named() -> None:
     nats.broken = True
     with pytest.raises(NatsUnavailable, match="an earlier process of this node"):
         await member(nats, Ownership("n.0", lease=3.0)).join(lambda: None)
+
+
+class Lease:
+    """The bucket of leases, with one in it."""
+
+    def __init__(self, revision: int, news: NodeNews) -> None:
+        self.revision = revision
+        self.value: bytes | None = pack_news(news)
+
+    async def get(self, key: str, **options: Any) -> Any:
+        return self
+
+    async def update(self, key: str, value: bytes, *, last: int | None, **options: Any) -> int:
+        if last != self.revision:
+            raise KeyWrongLastSequenceError
+        self.value = value
+        self.revision += 1
+        return self.revision
+
+
+class Lapses(Events):
+    def __init__(self) -> None:
+        self.held: list[Address] = []
+
+    def lapsed(self, held: list[Address]) -> None:
+        self.held += held
+
+
+@pytest.mark.parametrize("revision", [7, 8])
+async def test_a_node_that_gives_notice_lets_go_first_though_a_renewal_of_its_was_cut_short(revision: int) -> None:
+    """one-writer: who hears of it takes what was held here, and strikes nothing."""
+    ownership, events = Ownership("n.1", lease=3600.0), Lapses()
+    ownership.begin("n.1", SystemClock().monotonic())
+    lease = Lease(revision, NodeNews("n.1", 3600.0))
+    leaving = member(cast("Any", lease), ownership)
+    leaving._events = cast("Any", events)
+    leaving._has_lease, leaving._revision = True, 7
+    ownership.opened(address := Address("session", "a"))
+    await leaving.give_notice()
+    assert events.held == [address]
+    assert not ownership.may_run(SystemClock().monotonic())
+    told = unpack_news(lease.value or b"")
+    assert told is not None
+    assert (told.incarnation, told.leaving) == ("n.1", True)
+    assert leaving._revision == lease.revision == revision + 1
+
+
+async def test_a_node_that_gives_notice_leaves_the_lease_of_another_as_it_is() -> None:
+    ownership = Ownership("n.1", lease=3600.0)
+    ownership.begin("n.1", SystemClock().monotonic())
+    lease = Lease(8, NodeNews("n.2", 3600.0))
+    before = lease.value
+    leaving = member(cast("Any", lease), ownership)
+    leaving._has_lease, leaving._revision = True, 7
+    await leaving.give_notice()
+    assert (lease.revision, lease.value) == (8, before)

@@ -73,6 +73,22 @@ def test_who_is_missed_is_dead_and_who_is_struck_is_over(known: bool, struck: bo
         assert not peers.is_over("a.1")
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_who_says_goodbye_is_over_and_is_not_told_to_have_died(known: bool) -> None:
+    peers = Peers()
+    if known:
+        peers.heard(news("a.1"), 10.0)
+    peers.heard(news("a.1", leaving=True), 10.1)
+    assert peers.is_dead("a.1", 10.1)
+    assert peers.is_over("a.1")
+    assert not list(peers.alive(10.1))
+    assert peers.newly_dead(99.0) == []
+    peers.forgive(99.0)
+    assert peers.is_dead("a.1", 10.1)
+    assert peers.heard(news("a.2", serial=1), 10.2) == "a.1"
+    assert peers.believes("a.2", 10.2)
+
+
 def test_forgiving_believes_in_the_silent_but_not_in_the_struck() -> None:
     peers = Peers()
     peers.heard(news("a.1"), 0.0)
