@@ -40,6 +40,7 @@ LONGEST = (
     "bench/test_bench_commands.py",
     "bench/test_store_bench_commands.py",
     "chaos/test_many_tenants.py",
+    "chaos/test_route.py",
     "clients/test_typescript_clients.py",
     "conformance/test_conformance.py",
     "restart/test_kill.py",

@@ -1,4 +1,7 @@
-"""The scenes at full size: `python -m chaos [--small] [--runs N] [--seed N] [--store NAME] [SCENE ...]`."""
+"""The scenes at full size: `python -m chaos [--small] [--runs N] [--seed N] [--store NAME] [SCENE ...]`.
+
+`python -m chaos switching --from redis --to postgresql [NAME ...]`: 100,000 sessions go from store to store.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from chaos.scale import FULL, SMALL
@@ -26,20 +30,34 @@ def main() -> int:
     parser.add_argument(
         "--store", choices=STORES, default="nats", help="where sessions are kept; the cluster's own NATS"
     )
+    parser.add_argument("--from", dest="source", choices=STORES, help="the store that `switching` begins with")
+    parser.add_argument(
+        "--to", nargs="+", choices=STORES, default=[], help="those that it goes on to, one after the other"
+    )
+    parser.add_argument("--sessions", type=int, default=100_000, help="how many go that way; 100,000 by default")
     given = parser.parse_args()
     scale = SMALL if given.small else FULL
-    if (missing := store_missing(given.store)) is not None:
-        parser.error(missing)
+    if (given.source is None) != (not given.to):
+        parser.error("--from and --to belong together")
+    route = (given.source, *given.to) if given.to else ()
+    for store in (given.store, *route):
+        if (missing := store_missing(store)) is not None:
+            parser.error(missing)
+    if any(store == next for store, next in pairwise(route)):
+        parser.error("a store cannot be moved to itself")
     scale = replace(
         scale,
         store=given.store,
         stream_runs=given.runs or scale.stream_runs,
         stream_seed=given.seed or scale.stream_seed,
+        route=route,
+        crowd=given.sessions,
     )
     unknown = sorted(set(given.scenes) - set(SCENES))
     if unknown:
         parser.error(f"no scene is called {', '.join(unknown)}; there are {', '.join(SCENES)}")
-    # As Ctrl-C: everything that was started is stopped.
+    # As Ctrl-C: everything that was started is stopped. A shell has what runs in its background ignore that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     well = True
     for name in given.scenes or SCENES:

@@ -59,7 +59,8 @@ class ChaosCluster:
         directory: For the nats-servers and the store.
         nodes: How many, named `node-1`, `node-2`, ...
         store: `nats` (the cluster's own NATS, as is the default of `serve`), `sqlite` (one file of this machine), or a
-            server of its own, so that the store can be judged while NATS is away: one of `STORE_SERVERS`.
+            server of its own, so that the store can be judged while NATS is away: one of `STORE_SERVERS`; or the URL of
+            one that is there.
         proxied: Each node reaches NATS through a proxy of its own.
         serve: Further options of `serve`, for each node; `per_node` those of one of them.
         nats: Of another cluster: use its nats-server.
@@ -137,6 +138,8 @@ class ChaosCluster:
     def store_arguments(self) -> list[str]:
         if self.store_server is not None:
             return ["--store", self.store_server.url]
+        if "://" in self._store:
+            return ["--store", self._store]
         return ["--store", f"sqlite:///{self._directory}/sessions.db"] if self._store == "sqlite" else []
 
     def node(self, name: str) -> ChaosNode:

@@ -48,6 +48,10 @@ class Scale:
     """The first of their seeds."""
     store: str = "nats"
     """Where sessions are kept, unless a scene is about a store of its own."""
+    route: tuple[str, ...] = ()
+    """Stores that `switching` goes through one after the other; else it goes from a file to `store`."""
+    crowd: int = 300
+    """Sessions that go this way."""
 
 
 SMALL = Scale(

@@ -16,6 +16,7 @@ from chaos.large import beside_large_ones
 from chaos.limits import play_limits
 from chaos.load import Fate, percentile
 from chaos.rolling import rolling_restart
+from chaos.route import go_through
 from chaos.scale import Scale
 from chaos.sleepers import peace, races
 from chaos.store_servers import STORE_SERVERS
@@ -135,6 +136,8 @@ async def rolling_two_versions(directory: Path, scale: Scale) -> Verdict:
 
 async def switching(directory: Path, scale: Scale) -> Verdict:
     """The cluster moves from a SQLite file to another store under load, in three rolling restarts: exact."""
+    if scale.route:
+        return Verdict(*await go_through(directory, scale.route, sessions=scale.crowd))
     full = scale.sleepers > 100
     options = ("--idle-after", "0.5s", "--lame-duck", "2s" if full else "0.2s")
     async with ChaosCluster(directory, store="sqlite", nodes=3 if full else 2, serve=options) as cluster:

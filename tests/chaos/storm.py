@@ -55,14 +55,18 @@ class Storm:
 
     Eight calls of ten are increments, which must not run twice; one is idempotent, one reads. Several workers may call
     one session at the same time.
+
+    Args:
+        pause: Seconds that each worker waits between two calls.
     """
 
-    def __init__(self, cluster: ChaosCluster, *, sessions: int = 40, workers: int = 16) -> None:
+    def __init__(self, cluster: ChaosCluster, *, sessions: int = 40, workers: int = 16, pause: float = 0.0) -> None:
         self.cluster = cluster
         self.spray = Spray(cluster.ports)
         self.clients: list[Client] = []
         self._sessions = sessions
         self._workers = workers
+        self._pause = pause
         self._stack = AsyncExitStack()
         self._done = 0
 
@@ -117,6 +121,8 @@ class Storm:
             else:
                 await self.spray.call(client, "increment", rather=node)
             self._done += 1
+            if self._pause:
+                await asyncio.sleep(self._pause)
 
     async def reckon(self) -> Reckoning:
         """Ask each session for its count, now that nothing is in flight, and compare with what was acknowledged."""

@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from chaos.cluster import ChaosCluster, ChaosNode
+from chaos.crowd import Crowd, Found
 from chaos.load import Client, Told, open_sessions
 from chaos.rolling import POLL, Balancer
 from chaos.storm import Reckoning, Storm
-from support.server import ROOT
+from support.patience import PATIENCE
+from support.server import ROOT, StartError
 from understudy.stores import SessionStore, open_store
 
 __all__ = ["Switch", "numbers", "switch_stores"]
@@ -29,6 +32,11 @@ class Switch:
     reckoning: Reckoning
     faults: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    """Of each step; `store move` is the command, which is a part of the last."""
+    calls_beside: int = 0
+    """While the command ran."""
+    found: Found | None = None
+    """Of the crowd, where there was one."""
 
 
 async def switch_stores(
@@ -41,18 +49,29 @@ async def switch_stores(
     workers: int = 6,
     kills: bool = False,
     too_early: bool = True,
+    pause: float = 0.0,
+    rate: float | None = None,
+    crowd: Crowd | None = None,
+    busy: int = 0,
+    compare_each: int = 1,
 ) -> Switch:
     """From `old`, in which all nodes have their sessions, to `new`. `sleepers` more sessions are used before and after
     alone. `kills`: one node is killed in the midst of each step, and its calls may be in doubt. `too_early`: one tries
-    to go on before all is moved."""
+    to go on before all is moved. `rate`: of the command. `crowd`: more sessions that are in `old`, of which `busy` are
+    called too."""
     balancer = Balancer(cluster)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(balancer.watch(stop))
-        async with Storm(cluster, sessions=sessions, workers=workers) as storm:
+        async with Storm(cluster, sessions=sessions, workers=workers, pause=pause) as storm:
             storm.spray.choose_from(balancer)
             asleep = await open_sessions(storm.spray, sleepers)
             await _each(asleep, lambda client: storm.spray.until_told(client, "increment"))
+            if crowd is not None:
+                # In between: each worker has some of both before it.
+                storm.clients = [
+                    client for pair in zip_longest(storm.clients, crowd.choose(busy)) for client in pair if client
+                ]
             done = Switch(Reckoning([], []))
 
             async def steps() -> None:
@@ -65,7 +84,10 @@ async def switch_stores(
                     if name == "new":
                         if too_early:
                             done.faults += await _left_out(cluster.nodes[0], options)
-                        done.faults += await _move(old, new)
+                        answered, moving = storm.done, time.monotonic()
+                        done.faults += await _move(old, new, rate)
+                        done.seconds["store move"] = round(time.monotonic() - moving, 1)
+                        done.calls_beside = storm.done - answered
                         await asyncio.sleep(SEEN)
                     for number, node in enumerate(cluster.nodes):
                         done.faults += await _restart(node, options, killed=kills and number == 1)
@@ -78,12 +100,17 @@ async def switch_stores(
             done.reckoning = await storm.rage(steps)
             done.faults += await _wake(storm, asleep)
             done.faults += await _judge(old, new, [*storm.clients, *asleep])
+            if crowd is not None:
+                done.found = await crowd.find(old, new, compare_each=compare_each)
+                done.faults += done.found.faults
         stop.set()
     return done
 
 
+LONGEST_MOVE = 7200.0
+
 SEEN = 2.5
-"""Seconds after which every node has seen that nothing is left."""
+"""Seconds after which every node has seen that nothing is left, unless the store was too busy to say so."""
 
 
 async def _restart(node: ChaosNode, options: Sequence[str], *, killed: bool) -> list[str]:
@@ -93,7 +120,14 @@ async def _restart(node: ChaosNode, options: Sequence[str], *, killed: bool) -> 
     else:
         code = await node.astop()
     node.command = with_stores(node.command, options)
-    await node.astart()
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await node.astart()
+            break
+        except StartError as refused:
+            if "still moves sessions" not in str(refused) or time.monotonic() > until:
+                raise
     return [f"{node.name} ended with exit code {code}"] if code else []
 
 
@@ -112,17 +146,18 @@ async def _left_out(node: ChaosNode, options: Sequence[str]) -> list[str]:
     return [] if code and "understudy store move" in said else [f"a node that comes too early got in: {code} {said}"]
 
 
-async def _move(old: str, new: str) -> list[str]:
-    code, said = await _run([sys.executable, "-m", "understudy.runtime", "store", "move", old, new])
+async def _move(old: str, new: str, rate: float | None) -> list[str]:
+    command = [sys.executable, "-m", "understudy.runtime", "store", "move", old, new]
+    code, said = await _run(command if rate is None else [*command, "--rate", str(rate)], LONGEST_MOVE)
     return [] if code == 0 and "nothing is left" in said else [f"store move: {code} {said}"]
 
 
-async def _run(command: Sequence[str]) -> tuple[int | None, str]:
+async def _run(command: Sequence[str], seconds: float = 60) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(600):
+        async with asyncio.timeout(seconds):
             said, _ = await process.communicate()
     except BaseException:
         process.kill()
