@@ -51,7 +51,14 @@ if TYPE_CHECKING:
     from .credentials.protected_resource import ProtectedResource
     from .credentials.signing_keys import SigningKeyError
     from .credentials.tenant_hosts import ByHost, by_host
-    from .credentials.tenants import CredentialUnchecked, Forbidden, RemembersTenants, TenantResolver, Unauthenticated
+    from .credentials.tenants import (
+        CredentialUnchecked,
+        Forbidden,
+        RemembersTenants,
+        TenantResolver,
+        Unauthenticated,
+        resolve_tenant,
+    )
     from .credentials.token_verifier import from_token_verifier
     from .databases.database_per_tenant import DatabasePerTenant
     from .databases.errors import (
@@ -156,6 +163,7 @@ __all__ = [
     "from_token_verifier",
     "new_api_key",
     "requires",
+    "resolve_tenant",
     "tenant_uri",
     "tenant_uri_template",
 ]
@@ -225,6 +233,7 @@ _ELSEWHERE = {
     "by_host": ".credentials.tenant_hosts",
     "from_token_verifier": ".credentials.token_verifier",
     "new_api_key": ".credentials.api_key",
+    "resolve_tenant": ".credentials.tenants",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isfinite
 from typing import Any, Final, cast
 
 from ..packing import strict_packer, unpack
@@ -77,6 +78,8 @@ class StateUpdate:
                 raise StateError(
                     f"add[{key!r}] is of type {type(number).__name__}; only an int or a float can be added"
                 )
+            if isinstance(number, float) and not isfinite(number):
+                raise StateError(f"add[{key!r}] is {number}: nothing could ever be counted from there again")
         removed, missing = _keys("remove", remove), _keys("absent", absent)
         changed = _mapping("update", put)
         if twice := [key for key in changed if key in added or key in removed] + [

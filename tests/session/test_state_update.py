@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -119,6 +120,9 @@ def test_what_is_no_number_is_not_added_to() -> None:
             after(add={key: 1})
     with pytest.raises(StateError, match="more than 64 bits"):
         after(add={"count": 2**64 - 1})
+    for number in (math.inf, -math.inf, math.nan):
+        with pytest.raises(StateError, match="ever be counted"):
+            after(add={"count": number})
 
 
 def test_a_state_that_becomes_too_large_is_refused() -> None:

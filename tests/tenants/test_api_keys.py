@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from support.patience import PATIENCE
 from tenants.asking import ask, in_era, knock, refusal, request
 from understudy.runtime import (
@@ -24,6 +25,7 @@ from understudy.runtime import (
     TenantContext,
     Unauthenticated,
     new_api_key,
+    resolve_tenant,
 )
 from understudy.runtime.credentials.api_key_lines import key_line, parse_keys
 
@@ -93,6 +95,20 @@ async def test_a_key_that_comes_twice_is_refused_though_both_are_good() -> None:
     twice.scope["headers"].append((b"x-api-key", text.encode()))
     with pytest.raises(Unauthenticated, match="more than once"):
         keys(twice)
+
+
+async def test_a_resolver_of_ones_own_asks_another_whether_that_answers_at_once_or_later() -> None:
+    text = new_api_key()
+    keys = ApiKeys([ApiKey.of(text, ADA)])
+
+    async def guests_too(asked: Request) -> TenantContext:
+        if "authorization" not in asked.headers:
+            return TenantContext("guests")
+        return await resolve_tenant(keys, asked)
+
+    assert await ask(guests_too, text) == ADA
+    assert (await ask(guests_too, None)).tenant == "guests"
+    await refusal(guests_too, new_api_key())
 
 
 async def test_a_good_key_without_the_scope_is_forbidden() -> None:
