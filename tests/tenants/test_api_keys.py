@@ -103,7 +103,7 @@ async def test_a_resolver_of_ones_own_asks_another_whether_that_answers_at_once_
 
     async def guests_too(asked: Request) -> TenantContext:
         if "authorization" not in asked.headers:
-            return TenantContext("guests")
+            return TenantContext("guests", "anybody")
         return await resolve_tenant(keys, asked)
 
     assert await ask(guests_too, text) == ADA
