@@ -61,7 +61,7 @@ here = {
     "collector": [gc.isenabled(), gc.get_threshold()],
 }
 of_its_packages = {
-    "warnings": repr(warnings.filters), "hooks": [sys.excepthook is sys.__excepthook__, repr(sys.meta_path)],
+    "warnings": repr(warnings.filters), "hooks": [sys.excepthook is sys.__excepthook__, *(getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path)],
     "logging": [repr(logging.getLogger().handlers), logging.getLogger().level, logging.raiseExceptions,
                 sorted(name for name, logger in logging.Logger.manager.loggerDict.items() if getattr(logger, "handlers", ())),
                 sorted((n, l.level) for n, l in logging.Logger.manager.loggerDict.items() if getattr(l, "level", 0))],
@@ -210,7 +210,13 @@ def test_only_libraries_and_the_node_are_loaded_beforehand_and_nothing_that_a_te
         ("raise ValueError('spoilt')", 1, "ValueError: spoilt"),
         ("import os; os._exit(7)", 7, ""),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt"),
+        (
+            # What is started in the background may inherit that it is ignored.
+            "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "os.kill(os.getpid(), signal.SIGINT)",
+            -signal.SIGINT,
+            "KeyboardInterrupt",
+        ),
         ("import atexit; atexit.register(print, 'left')", 0, "left"),
         (
             "import threading, time; threading.Thread(target=lambda: (time.sleep(0.1), print('last'))).start()",

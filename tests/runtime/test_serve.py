@@ -23,6 +23,8 @@ from starlette.types import ASGIApp
 from support import ServerProcess
 from support.certificates import self_signed
 from support.patience import PATIENCE
+from understudy.actors.session.tenants.cache_bounds import CacheBounds
+from understudy.runtime import Fairness
 from understudy.runtime.commands.child import LIFELINE
 from understudy.runtime.commands.config import ConfigError, ServeOptions
 from understudy.runtime.commands.http_servers import GRACE, HTTP_SERVERS, TLS, Stop
@@ -251,6 +253,9 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
         allowed_origins=("https://a.example",),
         tenant_labels=7,
         credential_check=9.0,
+        tenant_cache=1000,
+        tenant_cache_total=2000,
+        blocking_threads=3,
     )
     made: Any = make_runtime(Target("m:a", "the server", None), "memory://", options, 8000)
     assert made == (
@@ -270,6 +275,8 @@ def test_every_option_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> No
             "allowed_origins": ("https://a.example",),
             "tenant_labels": 7,
             "credential_check": 9.0,
+            "cache": CacheBounds(max_bytes=1000, max_total_bytes=2000),
+            "fairness": Fairness(blocking_threads=3),
         },
     )
     localhost_only: Any = make_runtime(Target("m:a", "s", None), "memory://", ServeOptions(), 8000)
