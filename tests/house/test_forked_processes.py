@@ -185,6 +185,22 @@ def test_it_is_in_all_that_it_can_see_of_itself_what_the_command_line_starts(sta
         assert seen_of_packages == expected_of_packages
 
 
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_it_ignores_the_signals_that_are_ignored_where_it_is_started(start: Start, handler: signal.Handlers):
+    """Which changes from test to test: a test that starts in the background has SIGINT ignored until one handles it."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+    code = f"import signal; print(*(signal.getsignal(number) for number in {[*map(int, numbers)]}))"
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        forked, fresh = start(code), start(code, fresh=True)
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+    assert isinstance(forked.process, ForkedProcess)
+    assert forked.said() == fresh.said()
+    assert (str(signal.SIG_IGN) in forked.said()) == (handler == signal.SIG_IGN)
+
+
 def test_no_two_draw_the_same(start: Start):
     first, second = (json.loads(start(DRAWS).said()) for _ in range(2))
     assert len(first) == len(second) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import Counter
@@ -160,13 +161,13 @@ async def test_http_2_is_negotiated_over_tls(name: str, tmp_path: Path) -> None:
 async def test_small_pieces_of_an_answer_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nagle's algorithm, and a client that acknowledges late, would make 40 ms of each."""
     told: list[int] = []
-    made = hypercorn_server._Connections.made
+    made = hypercorn_server._Connections._made
 
     def tell(self: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         made(self, reader, writer)
 
-    monkeypatch.setattr(hypercorn_server._Connections, "made", tell)
+    monkeypatch.setattr(hypercorn_server._Connections, "_made", tell)
     async with running(HTTP_SERVERS["hypercorn"]) as server, httpx.AsyncClient() as client:
         await client.get(server.url())
     assert told
@@ -283,6 +284,34 @@ async def test_whoever_connects_while_the_server_stops_is_answered_or_refused() 
     assert outcomes["answered"] > 40
     # One may be made in the microseconds between the last look and the end of the socket.
     assert outcomes.total() - outcomes["answered"] <= 1, outcomes
+
+
+class Exhausted(socket.socket):
+    """A process at its limit of open files, for one connection."""
+
+    refused = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.refused:
+            self.refused += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_too_many_open_files_delay_a_connection_and_end_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("understudy.runtime.commands.hypercorn_server.RETRY", 0.01)
+    monkeypatch.setattr("understudy.runtime.commands.http_servers._whole", lambda sock: sock)
+    sock, app, stop = Exhausted(), App(), asyncio.Event()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as client, TaskOwner() as tasks:
+        tasks.spawn(HTTP_SERVERS["hypercorn"](app, sock, None, stop))
+        assert (await client.get(f"http://127.0.0.1:{sock.getsockname()[1]}/")).text == "1.1"
+        stop.set()
+    assert sock.refused == 1
+    assert "raise the limit of open files" in caplog.text
 
 
 async def test_a_request_in_flight_has_as_long_as_it_is_given() -> None:

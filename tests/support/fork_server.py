@@ -58,6 +58,8 @@ REDRAWN: dict[tuple[str, str], Callable[[], object]] = {
 `random` and OpenSSL see to themselves."""
 
 REQUEST_BYTES = 2**17
+SETTLED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+"""Those that nobody may handle, and those that every Python program ignores from its start."""
 STREAMS = 3
 """Standard streams that come with a request; the pipe for the exit code is the fourth descriptor."""
 
@@ -178,6 +180,12 @@ def become(request: dict[str, Any], streams: Sequence[int], keep: int) -> None:
         os.dup2(fd, number)
     os.closerange(STREAMS, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in signal.valid_signals() - SETTLED_SIGNALS:
+        handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        if number in request["ignored"]:
+            handler = signal.SIG_IGN
+        if signal.getsignal(number) not in (handler, None):
+            signal.signal(number, handler)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -251,7 +251,9 @@ class ForkServer:
         errors: IO[bytes] | None = None,
     ) -> ForkedProcess:
         """Raises `OSError` as `subprocess.Popen` would, `ForkServerError`."""
-        request = {**program, "command": list(command), "cwd": str(cwd), "env": dict(env)}
+        # What is started inherits them as they are now; the server has those of its own start.
+        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
+        request = {**program, "command": list(command), "cwd": str(cwd), "env": dict(env), "ignored": ignored}
         reading, writing = os.pipe()
         try:
             with open(os.devnull, "rb") as nothing:
