@@ -7,6 +7,7 @@ runs, and is answered by a node that is leaving, or not at all.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import logging
 import socket
@@ -25,44 +26,73 @@ LINGER: Final = 0.1
 """Seconds that connections have, once no more are accepted, to say what they were made for. Then idle ones close."""
 CUT: Final = 1.0
 """Seconds that requests have to heed their cancellation."""
+RETRY: Final = 1.0
+"""Seconds without a connection more, when this process may have no more descriptors."""
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class _Connections:
-    """Those that are open, each with the task that serves it."""
+    """Those that are open, each with the task that serves it: from the call on that accepts it, so that none is missed
+    by whoever waits for all. `asyncio.Server` has them in its hands for some turns of the loop before it tells.
+    """
 
-    def __init__(self, serve: Callable[[Any, Any], Coroutine[Any, Any, None]], tasks: TaskOwner) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Any, Any], Coroutine[Any, Any, None]],
+        tasks: TaskOwner,
+        tls: Any,
+        handshake: float | None,
+    ) -> None:
         self._serve = serve
         self._tasks = tasks
-        self._open: dict[asyncio.Task[Any], asyncio.StreamWriter | None] = {}
+        self._tls = tls
+        self._handshake = handshake
+        self._open: dict[asyncio.Task[Any], asyncio.StreamWriter | socket.socket] = {}
 
-    def made(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Known from here on: a task that the loop was yet to begin would be missed by whoever waits for all."""
-        self._spawn(self._serve_one(reader, writer), writer)
-
-    def adopt(self, sock: socket.socket, tls: Any, handshake: float | None) -> None:
-        """Serve what somebody else has accepted."""
-        self._spawn(self._connect(sock, tls, handshake), None)
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that has just been accepted."""
+        self._spawn(self._connect(sock), sock)
 
     async def ended(self, timeout: float) -> None:
         """Until none is open, `timeout` seconds at most."""
-        if self._open:
-            await asyncio.wait(list(self._open), timeout=timeout)
+        ends = asyncio.get_running_loop().time() + timeout
+        while self._open and (left := ends - asyncio.get_running_loop().time()) > 0:
+            # One that is connected goes on in a task of its own.
+            await asyncio.wait(list(self._open), timeout=left)
 
     def cut(self) -> None:
         """End them all, in the middle of whatever they carry."""
-        for task, writer in list(self._open.items()):
+        for task, end in list(self._open.items()):
             task.cancel()
-            if writer is not None:
+            if isinstance(end, asyncio.StreamWriter):
                 # A client that takes nothing would keep it open.
-                writer.transport.abort()
+                end.transport.abort()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], writer: asyncio.StreamWriter | None) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], end: asyncio.StreamWriter | socket.socket) -> None:
         task = self._tasks.spawn(work)
-        self._open[task] = writer
+        self._open[task] = end
         task.add_done_callback(self._over)
 
     def _over(self, task: asyncio.Task[Any]) -> None:
-        self._open.pop(task, None)
+        end = self._open.pop(task)
+        if isinstance(end, socket.socket) and task.cancelled():
+            # Perhaps before it began.
+            end.close()
+
+    async def _connect(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), self._made, loop=loop)
+
+        try:
+            await loop.connect_accepted_socket(protocol, sock, ssl=self._tls, ssl_handshake_timeout=self._handshake)
+        except OSError as error:
+            logger.debug("a client has left before its connection was served: %r", error)
+            sock.close()
+
+    def _made(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._spawn(self._serve_one(reader, writer), writer)
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -71,17 +101,46 @@ class _Connections:
             logger.exception("a connection broke off")
             writer.transport.abort()
 
-    async def _connect(self, sock: socket.socket, tls: Any, handshake: float | None) -> None:
-        loop = asyncio.get_running_loop()
 
-        def protocol() -> asyncio.StreamReaderProtocol:
-            return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), self.made, loop=loop)
+class _Door:
+    """Accepts connections at a listening socket. Made on the event loop; open until `close`."""
 
-        try:
-            await loop.connect_accepted_socket(protocol, sock, ssl=tls, ssl_handshake_timeout=handshake)
-        except OSError as error:
-            logger.debug("a client has left before its connection was served: %r", error)
-            sock.close()
+    def __init__(self, listening: socket.socket, backlog: int, accepted: Callable[[socket.socket], None]) -> None:
+        self._listening = listening
+        self._backlog = backlog
+        self._accepted = accepted
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+        listening.listen(backlog)
+        listening.setblocking(False)
+        self._loop.add_reader(listening, self._accept)
+
+    def close(self) -> None:
+        """Accept what the kernel has connected already, and refuse all others."""
+        self._loop.remove_reader(self._listening)
+        self._accept()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._listening.close()
+
+    def _accept(self) -> None:
+        for _ in range(self._backlog):
+            try:
+                connection, _ = self._listening.accept()
+            except ConnectionAbortedError:
+                # A client that has left already.
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                logger.warning("connections cannot be accepted: %r; raise the limit of open files (ulimit -n)", error)
+                self._loop.remove_reader(self._listening)
+                self._retry = self._loop.call_later(RETRY, self._loop.add_reader, self._listening, self._accept)
+                return
+            connection.setblocking(False)
+            self._accepted(connection)
 
 
 async def serve_connections(
@@ -103,43 +162,16 @@ async def serve_connections(
         await tcp_server(wrapped, loop, config, context, {}, reader, writer)
 
     async with TaskOwner() as tasks:
-        connections = _Connections(serve, tasks)
-        queue = sock.dup()
+        connections = _Connections(serve, tasks, tls, handshake)
         try:
-            server = await asyncio.start_server(
-                connections.made, sock=sock, backlog=config.backlog, ssl=tls, ssl_handshake_timeout=handshake
-            )
+            door = _Door(sock, config.backlog, connections.adopt)
             try:
                 await stop.wait()
             finally:
-                server.close()
-            for accepted in _queued(queue):
-                connections.adopt(accepted, tls, handshake)
-            queue.close()
-            # Accepted, but the loop may not have said so yet.
-            await asyncio.sleep(0)
+                door.close()
             await connections.ended(LINGER)
             await context.terminated.set()
             await connections.ended(grace())
         finally:
-            queue.close()
             connections.cut()
             await connections.ended(CUT)
-
-
-def _queued(listening: socket.socket) -> list[socket.socket]:
-    """Connections that the kernel has made and nobody has accepted. As few as there can be are made after the last."""
-    listening.setblocking(False)
-    accepted: list[socket.socket] = []
-    while True:
-        try:
-            connection, _ = listening.accept()
-        except ConnectionAbortedError:
-            # A client that has left already.
-            continue
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):
-                logger.warning("a connection could not be accepted: %r", error)
-            return accepted
-        connection.setblocking(False)
-        accepted.append(connection)
