@@ -142,7 +142,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Started] = []
 
     def begin(code: str, *before: str, fresh: bool = False, cwd: Path = tmp_path, **env: str) -> Started:
-        (tmp_path / "program.py").write_text(code)
+        program = tmp_path / "program.py"
+        if not program.exists() or program.read_text() != code:
+            # Else what was started last may be about to read it.
+            program.write_text(code)
         command = [sys.executable, *(before or ["program.py"]), "an argument"]
         output = tmp_path / f"{len(started)}.txt"
         with output.open("ab") as file:
