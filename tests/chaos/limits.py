@@ -173,8 +173,9 @@ class _Play:
         try:
             # The others give back what they had in hand.
             await asyncio.sleep(3.0)
+            # Held long enough that none of the few that are left serves two.
             outcomes = await asyncio.gather(
-                *(customer.call(self.nodes[n % 2], "hold", {"seconds": 0.0}) for n in range(self.uses // 2))
+                *(customer.call(self.nodes[n % 2], "hold", {"seconds": 0.5}) for n in range(self.uses // 2))
             )
             taken = sum(each.came is Came.LIMITED for each in outcomes)
             half = self.uses // 2
