@@ -22,6 +22,7 @@ from .config import ConfigError
 from .hypercorn_server import serve_connections
 
 __all__ = [
+    "BACKLOG",
     "HTTP_SERVERS",
     "TLS",
     "HttpServer",
@@ -32,6 +33,9 @@ __all__ = [
     "run_hypercorn",
     "run_uvicorn",
 ]
+
+BACKLOG = 1024
+"""Connections that the kernel has made and nobody has accepted yet; above it, clients are made to try again."""
 
 GRACE = 3.0
 """Seconds that requests in flight have once `stop` is set, if nothing else is said."""
@@ -72,6 +76,7 @@ async def run_hypercorn(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop
     config: Any = importlib.import_module("hypercorn.config").Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.loglevel = "WARNING"
+    config.backlog = BACKLOG
     config.include_server_header = False
     config.keep_alive_timeout = HYPERCORN_KEEP_ALIVE
     config.keep_alive_max_requests = 2**31
@@ -114,7 +119,6 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
     constants = importlib.import_module("granian.constants")
     http = importlib.import_module("granian.http")
     holder = importlib.import_module("granian.net").SocketHolder
-    backlog = 1024
     log: dict[str, Any] = {"handlers": {}, "loggers": {"_granian": {}}}
     host, port = sock.getsockname()[:2]
     server = embed.Server(
@@ -123,8 +127,8 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
         port=port,
         interface=constants.Interfaces.ASGINL,
         websockets=False,
-        backlog=backlog,
-        backpressure=backlog,
+        backlog=BACKLOG,
+        backpressure=BACKLOG,
         http2_settings=http.HTTP2Settings(max_concurrent_streams=STREAMS_PER_CONNECTION),
         log_dictconfig=log,
         ssl_cert=tls.cert if tls else None,
@@ -136,7 +140,7 @@ async def run_granian(app: ASGIApp, sock: socket.socket, tls: TLS | None, stop: 
 
     def share_socket() -> None:
         # granian can only bind by itself; this is where it would, and a socket that is bound already goes in its stead.
-        server._ssp, server._shd = None, holder(sock.detach(), False, backlog)
+        server._ssp, server._shd = None, holder(sock.detach(), False, BACKLOG)
 
     server._init_shared_socket = share_socket
     try:

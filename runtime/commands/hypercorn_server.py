@@ -90,6 +90,9 @@ class _Connections:
         except OSError as error:
             logger.debug("a client has left before its connection was served: %r", error)
             sock.close()
+        except Exception:
+            logger.exception("a connection could not be served")
+            sock.close()
 
     def _made(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._spawn(self._serve_one(reader, writer), writer)

@@ -22,7 +22,7 @@ from .child import LISTEN
 from .collector import start_is_over
 from .config import ServeOptions, format_duration
 from .console import shown_url
-from .http_servers import GRACE, HTTP_SERVERS, TLS, HttpServer, Stop, check_installed, load_server
+from .http_servers import BACKLOG, GRACE, HTTP_SERVERS, TLS, HttpServer, Stop, check_installed, load_server
 from .key_file import read_keys
 from .nats_options import nats_url
 from .run_through import run_through
@@ -40,7 +40,6 @@ __all__ = ["BindError", "Node", "StopSignals", "bind", "default_store", "make_ru
 
 logger = logging.getLogger("understudy.serve")
 
-BACKLOG = 1024
 END_LISTENING_EVERY = 0.25
 """Seconds between two looks for streams that have been opened although the node stops."""
 
