@@ -107,9 +107,7 @@ class SessionActor(ServedSession):
     def cancel(self, params: Mapping[str, Any] | None) -> None:
         """`notifications/cancelled`: stop the call it names, wherever it is. `initialize` cannot be cancelled."""
         request_id = cancelled_request_id_from_params(params)
-        if request_id is None or self._in_flight is None:
-            return
-        call = self._in_flight.get(coerce_request_id(request_id))
+        call = None if request_id is None else self.in_flight(request_id)
         if call is not None and call.method != "initialize":
             call.cancel()
 
@@ -128,6 +126,10 @@ class SessionActor(ServedSession):
             and self._hosted is not None
             and self._hosted.ignores(notification, params)
         )
+
+    def in_flight(self, request_id: RequestId) -> Call | None:
+        """The call of this id that waits or runs, in the handshake era."""
+        return self._in_flight.get(coerce_request_id(request_id)) if self._in_flight is not None else None
 
     @property
     def calls_in_flight(self) -> list[Call]:

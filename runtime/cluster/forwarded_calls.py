@@ -141,4 +141,5 @@ async def _inbound(call: InboundCall) -> Inbound:
         body=request.get("body", b""),
         remote=True,
         purpose=head.purpose,
+        again=head.again,
     )

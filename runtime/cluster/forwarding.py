@@ -60,8 +60,11 @@ class Forwarding:
         *,
         purpose: str = "",
         hops: int = 1,
+        again: bool = False,
     ) -> Event:
         """Have `to` answer `inbound` into `response`; an `Answered`, a `NotRunThere` or a `PathBroken`.
+
+        `again`: an earlier try may have run.
 
         `Answered` too if the client has left. A stream that has begun and goes on stays watched by the keep-alive: it
         is for the caller to end that.
@@ -72,7 +75,7 @@ class Forwarding:
         """
         counts = self._counts
         counts.forwards += 1
-        head = _head(inbound, address, purpose, hops)
+        head = _head(inbound, address, purpose, hops, again)
         send = self._keep_alive.watch(response)
         goes_on = False
         try:
@@ -125,7 +128,7 @@ def _hint(data: Mapping[str, Any]) -> Entry | None:
             return None
 
 
-def _head(inbound: Inbound, address: Address | None, purpose: str, hops: int) -> CallHead:
+def _head(inbound: Inbound, address: Address | None, purpose: str, hops: int, again: bool) -> CallHead:
     scope = inbound.scope
     tenant = inbound.tenant
     return CallHead(
@@ -144,4 +147,5 @@ def _head(inbound: Inbound, address: Address | None, purpose: str, hops: int) ->
         hops=min(hops, MAX_HOPS - 1),
         budget=None,
         trace=TRACE.get(),
+        again=again,
     )

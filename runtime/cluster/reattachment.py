@@ -118,7 +118,9 @@ class Reattachment:
         """Give what is asked to whom `step` says. A refusal to go on with the stream is an `Answered`."""
         request, response, journey = stream.request, stream.response, stream.journey
         if isinstance(step, Forward):
-            return await self._forwarding.forward(request, journey.address, step.to, response, hops=journey.forwards)
+            return await self._forwarding.forward(
+                request, journey.address, step.to, response, hops=journey.forwards, again=journey.maybe_ran
+            )
         # Comments are for whoever writes what they stand between.
         self._keep_alive.leave(response)
         try:

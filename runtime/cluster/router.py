@@ -244,7 +244,9 @@ class ClusterRouter:
         while step is not None and not isinstance(step, Refuse):
             if isinstance(step, Forward):
                 began = now()
-                event = await self._forwarding.forward(inbound, address, step.to, response, hops=journey.forwards)
+                event = await self._forwarding.forward(
+                    inbound, address, step.to, response, hops=journey.forwards, again=journey.maybe_ran
+                )
                 if broke is None and isinstance(event, PathBroken):
                     broke = began
             elif isinstance(step, Run):

@@ -18,7 +18,7 @@ from ...actors.session.messages import Call, Notice
 from ...actors.session.protocol_state import PROTOCOL_READS
 from ...actors.session.relay import Relay
 from ...actors.session.servers import Servers
-from ...actors.session.wire import NOT_FOUND, Refusal
+from ...actors.session.wire import NOT_FOUND, OUTCOME_UNKNOWN, Refusal
 from ...stores import Address, UnderstudyError
 from ..audit.audit import AuditTrail
 from ..audit.auditing import AuditedCall
@@ -134,6 +134,8 @@ class HandshakeLeg:
     # A request
 
     async def _request(self, address: Address, message: Request, opening: bool, inbound: Inbound) -> None:
+        if inbound.again and await self._goes_on(address, message, inbound):
+            return
         version = _asked_revision(message) if opening else inbound.revision
         resumable = is_version_at_least(version, RESUMABLE_SINCE)
         tenant = inbound.tenant
@@ -204,6 +206,33 @@ class HandshakeLeg:
             self._streams.left(address, exchange)
             if exchange.elsewhere is None:
                 self._observe_call(perf_counter() - inbound.started, tally)
+
+    async def _goes_on(self, address: Address, message: Request, inbound: Inbound) -> bool:
+        """Whether an earlier try of the request was in flight here still: its stream has been the answer then.
+
+        Raises:
+            Elsewhere: It has no stream yet. In a moment it has one, or its outcome.
+            Refused: The session cannot be reached, or what the earlier try has said is not kept.
+        """
+        try:
+            actor = await self._sessions.live(address, inbound.tenant)
+            if actor is None:
+                return False
+            self._sessions.admit(actor, address, inbound.tenant)
+        except UnderstudyError as error:
+            raise refused(error, address, message.id) from error
+        first = actor.in_flight(message.id)
+        if first is None or (first.method, first.params) != (message.method, message.params):
+            return False
+        stream = first.exchange.id
+        if not stream:
+            raise Elsewhere(address)
+        primed = is_version_at_least(inbound.revision, RESUMABLE_SINCE)
+        try:
+            await self._standing_leg.resume(address, f"{stream}-0", 0, primed, inbound)
+        except Refused as lost:
+            raise Refused(OUTCOME_UNKNOWN, message.id) from lost
+        return True
 
     def _announcing(self, address: Address, exchange: Exchange) -> Callable[[], Awaitable[None]]:
         async def announce() -> None:

@@ -93,7 +93,7 @@ class StandingLeg:
                 await self._stand(address, (life, number), primed, inbound)
         else:
             async with self._counted(address, name, inbound, resumed=True):
-                await self._resume(address, event_id, number, primed, inbound)
+                await self.resume(address, event_id, number, primed, inbound)
 
     @asynccontextmanager
     async def _counted(
@@ -126,7 +126,12 @@ class StandingLeg:
         except UnderstudyError as error:
             raise refused(error, address) from error
 
-    async def _resume(self, address: Address, event_id: str, number: int, primed: bool, inbound: Inbound) -> None:
+    async def resume(self, address: Address, event_id: str, number: int, primed: bool, inbound: Inbound) -> None:
+        """Write what follows `event_id`, number `number` of its stream, to its end.
+
+        Raises:
+            Refused: As `Resumption.resume`.
+        """
         async with self._resumption.resume(address, event_id) as (exchange, after, earlier):
             prelude = priming_event(exchange, number) if primed else b""
             # What only this reader has of a stream that is not in memory.

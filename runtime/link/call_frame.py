@@ -1,11 +1,11 @@
 """How version 3 writes a call.
 
-    [1, channel, request, part, more, purpose, hops, budget, trace, ...]
+    [1, channel, request, part, more, purpose, hops, budget, trace, again?, ...]
     request: msgpack of [method, path, query, headers, client, server, scheme, http version, root path, tenant,
              address, ...]
 
 What the calls of one session on one connection have in common is one piece, which is read once for all of them. Both
-lists may grow at their end: what is not known there is skipped.
+lists may grow at their end: what is not known there is skipped. `again` stands there only where it is true.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ def encode_call(call: Call, book: HeadBook) -> bytes:
             would refuse.
     """
     channel, head, part, more = call
-    method, path, query, headers, client, server, scheme, http, root, tenant, address, purpose, hops, budget, trace = (
-        head
-    )
+    method, path, query, headers, client, server, scheme, http, root, tenant, address = head[:_REQUEST_FIELDS]
+    purpose, hops, budget, trace, again = head[_REQUEST_FIELDS:]
     if not 0 <= hops < MAX_HOPS:
         raise Unsendable(f"{hops} hops are none, or too many")
     if budget is not None:
@@ -60,7 +59,10 @@ def encode_call(call: Call, book: HeadBook) -> bytes:
             address and [*address],
         ]
     )
-    return pack_strictly([1, channel, request, part, more, purpose, hops, budget, trace])
+    fields = [1, channel, request, part, more, purpose, hops, budget, trace]
+    if again:
+        fields.append(True)
+    return pack_strictly(fields)
 
 
 def decode_call(fields: list[Any], book: HeadBook) -> Call:
@@ -69,7 +71,9 @@ def decode_call(fields: list[Any], book: HeadBook) -> Call:
     Raises:
         ValueError: It is no call of this version.
     """
+    again = False
     if len(fields) > _CALL_FIELDS:
+        again = fields[_CALL_FIELDS]
         fields = fields[:_CALL_FIELDS]
     _, channel, request, part, more, purpose, hops, budget, trace = fields
     if (
@@ -77,6 +81,7 @@ def decode_call(fields: list[Any], book: HeadBook) -> Call:
         or type(more) is not bool
         or type(purpose) is not str
         or type(trace) is not str
+        or type(again) is not bool
         or type(hops) is not int
         or not 0 <= hops < MAX_HOPS
         or type(channel) is not int
@@ -85,7 +90,7 @@ def decode_call(fields: list[Any], book: HeadBook) -> Call:
         raise ValueError("a field of a call is of another type, or out of range")
     if budget is not None and (type(budget) is not float or not isfinite(budget)):
         raise ValueError("the budget of a call is no duration")
-    head = CallHead._make((*book.request(request, _read_request), purpose, hops, budget, trace))
+    head = CallHead._make((*book.request(request, _read_request), purpose, hops, budget, trace, again))
     return Call(channel, head, part, more)
 
 

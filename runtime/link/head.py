@@ -41,6 +41,8 @@ class CallHead(NamedTuple):
     """Seconds that the caller still waits; None: no end. A duration, because clocks of nodes differ."""
     trace: str = ""
     """The request id that follows the call across nodes; lost where a node speaks version 1."""
+    again: bool = False
+    """An earlier try of the same call may have run, and may run still; lost where a node speaks version 1."""
 
     def scope(self) -> dict[str, Any]:
         """The ASGI scope of the request, as the edge's HTTP server gave it, extensions and state aside."""
@@ -64,7 +66,7 @@ MAX_HOPS: Final = 256
 
 _OPTIONS: Final = ("c", "s", "x", "v", "r", "a", "b")
 """Of version 1, by position after the fields that every call has; version 2 has a map of those that say something, and
-`i` beside them, and skips keys that it does not know."""
+`i` and `m` beside them, and skips keys that it does not know."""
 
 
 def encode_head(head: CallHead, version: int, book: HeadBook) -> object:
@@ -99,6 +101,8 @@ def encode_head(head: CallHead, version: int, book: HeadBook) -> object:
         return [head.method, head.path, head.query, headers, tenant, head.purpose, head.hops, *rest]
     if head.trace:
         options["i"] = head.trace
+    if head.again:
+        options["m"] = True
     return [head.method, head.path, head.query, headers, tenant, head.purpose, head.hops, options]
 
 
@@ -120,7 +124,7 @@ def decode_head(raw: Any, version: int, book: HeadBook) -> CallHead:
             raise ValueError("the options of a call are no map")
     get = options.get
     scheme, http_version, root_path, trace = get("x") or "http", get("v") or "1.1", get("r") or "", get("i") or ""
-    budget, client, server, address = get("b"), get("c"), get("s"), get("a")
+    budget, client, server, address, again = get("b"), get("c"), get("s"), get("a"), get("m") or False
     if not (
         type(method)
         is type(path)
@@ -131,6 +135,7 @@ def decode_head(raw: Any, version: int, book: HeadBook) -> CallHead:
         is type(trace)
         is str
         and type(query) is bytes
+        and type(again) is bool
     ):
         raise ValueError("a field of a call is of another type")
     if budget is not None and (type(budget) is not float or not isfinite(budget)):
@@ -153,6 +158,7 @@ def decode_head(raw: Any, version: int, book: HeadBook) -> CallHead:
         hops,
         budget,
         trace,
+        again,
     )
 
 

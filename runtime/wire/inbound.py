@@ -33,6 +33,8 @@ class Inbound:
     """It came from another node's edge, which holds the client's connection and keeps it alive."""
     purpose: str = ""
     """What it is, if it is no client's request: see `Notices`."""
+    again: bool = False
+    """An earlier try of it may have run here, and may run still."""
     _shown: Request | None = field(default=None, init=False, repr=False)
 
     def shown(self) -> Request:

@@ -85,6 +85,7 @@ heads = st.builds(
     hops=st.integers(0, 255),
     budget=st.none() | st.floats(0, 1e6),
     trace=texts,
+    again=st.booleans(),
 )
 statuses = st.integers(100, 999)
 frames: st.SearchStrategy[Frame] = st.one_of(
@@ -106,7 +107,7 @@ def as_version_1(frame: Frame) -> Frame:
     """What version 1 leaves of a frame."""
     match frame:
         case Call():
-            return frame._replace(head=frame.head._replace(trace=""))
+            return frame._replace(head=frame.head._replace(trace="", again=False))
         case Ping() | Pong():
             return frame._replace(nonce=0)
         case _:
@@ -133,7 +134,7 @@ def test_every_frame_comes_back_as_it_was_sent(frame: Frame, version: int) -> No
 
 
 @given(frames)
-def test_version_1_carries_all_but_the_trace_and_the_nonce(frame: Frame) -> None:
+def test_version_1_carries_all_but_the_trace_the_nonce_and_that_a_call_comes_again(frame: Frame) -> None:
     assert carried([frame], 1) == [as_version_1(frame)]
 
 
@@ -235,7 +236,9 @@ def test_version_2_skips_options_that_it_does_not_know() -> None:
 def test_version_3_skips_fields_that_it_does_not_know() -> None:
     raw: Any = msgpack.unpackb(encode_frame(Call(1, a_head()), 3, HeadBook()), strict_map_key=False)
     raw[2] = msgpack.packb([*msgpack.unpackb(raw[2]), "of a later release"])
-    assert decode_frame([*raw, "of a later release"], 3, HeadBook()) == Call(1, a_head())
+    for again in (False, True):
+        later = [*raw, again, "of a later release"]
+        assert decode_frame(later, 3, HeadBook()) == Call(1, a_head(again=again))
 
 
 @given(st.data())

@@ -1,0 +1,210 @@
+"""A request that an edge sends again, as it may, though its first try is still in flight at the owner: real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cluster.household import Member, household
+from edge.call import HTTPCall
+from edge.client import Client
+from edge.server import READ_ONLY, Name, Stage
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.resolve import AcceptedElicitation
+from mcp_types import ToolAnnotations
+from support.patience import PATIENCE
+from understudy.actors.session import ANONYMOUS
+from understudy.runtime import Session
+from understudy.runtime.wire.inbound import Inbound
+
+IDEMPOTENT = ToolAnnotations(idempotent_hint=True)
+
+
+def held(stage: Stage) -> MCPServer:
+    """Tools that wait for the test, and may be repeated."""
+    server = MCPServer("held", log_level="CRITICAL")
+
+    @server.tool(annotations=READ_ONLY)
+    async def look(what: str = "around") -> str:
+        await stage.hold()
+        return f"looked {what}"
+
+    @server.tool(annotations=IDEMPOTENT)
+    async def mark(key: str, session: Session) -> list[str]:
+        session.state[key] = True
+        await stage.hold()
+        return sorted(session.state)
+
+    @server.tool(annotations=READ_ONLY)
+    async def who(ctx: Context) -> str:
+        stage.runs += 1
+        stage.began.set()
+        await stage.go_on.wait()
+        answer = await ctx.elicit("Who are you?", Name)
+        return answer.data.name if isinstance(answer, AcceptedElicitation) else answer.action
+
+    return server
+
+
+@pytest.fixture
+async def house(nats_url: str) -> AsyncIterator[list[Member]]:
+    async with household(nats_url, 3, server=held) as members:
+        try:
+            yield members
+        finally:
+            for member in members:
+                member.stage.go_on.set()
+
+
+async def opened(owner: Member) -> Client:
+    client = owner.client()
+    await client.open()
+    return client
+
+
+def lose_the_path(edge: Member, owner: Member) -> None:
+    """What `edge` makes of it when NATS takes its time: the path is gone, which proves nothing of its owner yet."""
+    there, here = owner.runtime.cluster, edge.runtime.cluster
+    assert here is not None
+    assert there is not None
+    here.ownership.reconnected(here._clock.monotonic())
+    here.link.peer_gone(there.ownership.me)
+
+
+async def begun(call: HTTPCall, owner: Member, *, stream: bool = True) -> None:
+    await asyncio.wait_for(owner.stage.began.wait(), PATIENCE)
+    if stream:
+        await call.started()
+
+
+async def sent_again(call: HTTPCall, edge: Member, owner: Member) -> None:
+    """Have `edge` lose the path to `owner`, and send `call` another time. Returns when that is read."""
+    before = owner.runtime.stats()["cluster_forwards_served"]
+    lose_the_path(edge, owner)
+    async with asyncio.timeout(PATIENCE):
+        while owner.runtime.stats()["cluster_forwards_served"] == before:
+            await asyncio.sleep(0.005)
+    await call.started()
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2025-06-18"])
+@pytest.mark.parametrize("stream", [False, True], ids=["before it is a stream", "as a stream"])
+@pytest.mark.parametrize("tool", ["look", "mark"])
+async def test_a_repeat_is_answered_by_its_first_try(
+    house: list[Member], tool: str, stream: bool, revision: str
+) -> None:
+    owner, edge, _ = house
+    client = owner.client()
+    await client.open(revision)
+    call = edge.same(client).begin_tool(tool, {"what" if tool == "look" else "key": "k"})
+    await begun(call, owner, stream=stream)
+    await sent_again(call, edge, owner)
+    owner.stage.go_on.set()
+    await call.answered()
+    assert call.value in ("looked k", ["k"])
+    assert owner.stage.runs == 1, "it need not run twice"
+
+
+async def test_a_repeat_is_asked_what_its_first_try_asks(house: list[Member]) -> None:
+    owner, edge, other = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("who")
+    await begun(call, owner)
+    lose_the_path(edge, owner)
+    owner.stage.go_on.set()
+    question = await call.message("elicitation/create")
+    await other.same(client).respond(question["id"], {"action": "accept", "content": {"name": "Ann"}})
+    await call.answered()
+    assert call.value == "Ann"
+    assert owner.stage.runs == 1
+    assert [message.get("method") for message in call.messages].count("elicitation/create") == 1
+
+
+async def test_a_path_that_is_lost_again_and_again_costs_a_repeat_nothing(house: list[Member]) -> None:
+    owner, edge, _ = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look")
+    await begun(call, owner)
+    for _ in range(5):
+        await sent_again(call, edge, owner)
+    owner.stage.go_on.set()
+    await call.answered()
+    assert (call.value, owner.stage.runs) == ("looked around", 1)
+
+
+async def test_a_repeat_can_be_cancelled(house: list[Member]) -> None:
+    owner, edge, other = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look", id=7)
+    await begun(call, owner)
+    await sent_again(call, edge, owner)
+    await other.same(client).notify("notifications/cancelled", {"requestId": 7})
+    await call.done()
+    assert owner.stage.cancelled == 1
+    assert owner.stage.runs == 1
+
+
+async def test_a_repeat_whose_first_try_is_over_runs(house: list[Member]) -> None:
+    owner, edge, _ = house
+    client = await opened(owner)
+    owner.stage.go_on.set()
+    assert await edge.same(client).tool("mark", {"key": "a"}, id=7) == ["a"]
+    again = Request(client, client.message("tools/call", {"name": "mark", "arguments": {"key": "a"}}, id=7))
+    await again.sent_again_to(owner)
+    assert b'"result"' in again.body
+    assert owner.stage.runs == 2
+
+
+async def test_only_the_same_request_is_a_repeat(house: list[Member]) -> None:
+    """The id alone is the client's to choose: what asks for something else under it is refused, repeat or not."""
+    owner, edge, _ = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look", {"what": "here"}, id=7)
+    await begun(call, owner)
+    other = Request(client, client.message("tools/call", {"name": "look", "arguments": {"what": "there"}}, id=7))
+    await other.sent_again_to(owner)
+    assert b"request id 7 is in flight already" in other.body
+    owner.stage.go_on.set()
+    await call.answered()
+    assert call.value == "looked here"
+
+
+async def test_what_a_client_sends_twice_is_no_repeat(house: list[Member]) -> None:
+    owner, edge, other = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look", id=7)
+    await begun(call, owner)
+    twice = await other.same(client).ask("tools/call", {"name": "look", "arguments": {}}, id=7)
+    assert "in flight already" in twice.failure["message"]
+    owner.stage.go_on.set()
+    await call.answered()
+    assert call.value == "looked around"
+
+
+class Request:
+    """One that comes over the link marked as a repeat."""
+
+    def __init__(self, client: Client, body: bytes) -> None:
+        self.body = b""
+        session = (client.session or "").encode()
+        lines = [
+            (b"mcp-session-id", session),
+            (b"mcp-protocol-version", b"2025-11-25"),
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json, text/event-stream"),
+        ]
+        scope = {"type": "http", "method": "POST", "path": "/mcp", "query_string": b"", "headers": lines}
+        self._inbound = Inbound(scope, dict(lines), ANONYMOUS, self._receive, self._send, body, remote=True, again=True)
+
+    async def sent_again_to(self, owner: Member) -> None:
+        cluster = owner.runtime.cluster
+        assert cluster is not None
+        await cluster.router._served.serve_here(self._inbound)
+
+    async def _receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def _send(self, message: Any) -> None:
+        self.body += message.get("body", b"")
