@@ -12,13 +12,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
 __all__ = ["DynamoClient", "FencingDynamoClient", "fencing_dynamodb", "raw_dynamodb"]
 
 TTL = 3600
 """Seconds."""
+
+Client = TypeVar("Client", bound="DynamoClient")
 
 
 class DynamoClient:
@@ -33,6 +35,10 @@ class DynamoClient:
 
     def _item(self, at: int) -> dict[str, Any]:
         return {"TableName": self._table, "Key": {"sessionId": {"S": f"{self._prefix}/{at}"}}}
+
+    async def create(self, at: int, value: bytes) -> None:
+        """Write the item for the first time."""
+        await self.save(at, value)
 
     async def claim(self, at: int) -> bytes:
         answer = await self._client.update_item(
@@ -160,35 +166,17 @@ class FencingDynamoClient(DynamoClient):
         )
 
 
-@asynccontextmanager
-async def raw_dynamodb(url: str, keys: int, value: bytes) -> AsyncGenerator[DynamoClient]:
-    async with _aiobotocore(url) as (made, table, prefix):
-        client = DynamoClient(made, table, prefix)
-        try:
-            for at in range(keys):
-                await client.save(at, value)
-            yield client
-        finally:
-            for at in range(keys):
-                await client.delete(at)
+def raw_dynamodb(url: str, keys: int, value: bytes) -> AbstractAsyncContextManager[DynamoClient]:
+    return _filled(DynamoClient, url, keys, value)
+
+
+def fencing_dynamodb(url: str, keys: int, value: bytes) -> AbstractAsyncContextManager[FencingDynamoClient]:
+    return _filled(FencingDynamoClient, url, keys, value)
 
 
 @asynccontextmanager
-async def fencing_dynamodb(url: str, keys: int, value: bytes) -> AsyncGenerator[FencingDynamoClient]:
-    async with _aiobotocore(url) as (made, table, prefix):
-        client = FencingDynamoClient(made, table, prefix)
-        try:
-            for at in range(keys):
-                await client.create(at, value)
-            yield client
-        finally:
-            for at in range(keys):
-                await client.delete(at)
-
-
-@asynccontextmanager
-async def _aiobotocore(url: str) -> AsyncGenerator[tuple[Any, str, str]]:
-    """A client, the table, and a beginning of keys that nobody else has."""
+async def _filled(make: type[Client], url: str, keys: int, value: bytes) -> AsyncGenerator[Client]:
+    """A client whose keys begin as nobody else's do, with an item at each, which goes with it."""
     from aiobotocore.config import AioConfig
     from aiobotocore.session import AioSession
 
@@ -199,4 +187,11 @@ async def _aiobotocore(url: str) -> AsyncGenerator[tuple[Any, str, str]]:
     config: Any = AioConfig(max_pool_connections=settings.connections)
     where = {"region_name": settings.region, "endpoint_url": settings.endpoint, "config": config}
     async with session.create_client("dynamodb", **where) as made:
-        yield made, settings.table, f"understudy-bench-{secrets.token_hex(4)}"
+        client = make(made, settings.table, f"understudy-bench-{secrets.token_hex(4)}")
+        try:
+            for at in range(keys):
+                await client.create(at, value)
+            yield client
+        finally:
+            for at in range(keys):
+                await client.delete(at)
