@@ -43,6 +43,10 @@ class Told(Exception):
     """An answer other than a result."""
 
 
+class Declined(Told):
+    """A definite refusal, which may be tried again: nothing was changed."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call and what came of it. Times are seconds of the monotonic clock."""
@@ -93,19 +97,19 @@ class Client:
 
         Raises:
             NotConnected, Broken: No answer.
-            Told: It was refused.
+            Declined, Told: It was refused.
         """
         if self.era == MODERN:
             fate, value, said = read(await connection.request("POST", "/mcp", *self.request("open_session", {})))
             if fate is not Fate.ACKNOWLEDGED:
-                raise Told(f"{fate.value}: {said}")
+                raise (Declined if fate is Fate.REFUSED else Told)(f"{fate.value}: {said}")
             self.session = value["session"]
             return
         params = {"protocolVersion": HANDSHAKE, "capabilities": {}, "clientInfo": _CLIENT}
         message = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
         answer = await connection.request("POST", "/mcp", _ACCEPT, json.dumps(message).encode())
         if answer.status != 200:
-            raise Told(f"{answer.status} {answer.body[:200]!r}")
+            raise (Declined if answer.status == 503 else Told)(f"{answer.status} {answer.body[:200]!r}")
         self.session = answer.headers["mcp-session-id"]
 
     def stream_headers(self) -> str:
@@ -263,7 +267,10 @@ class Spray:
 async def open_sessions(
     spray: Spray, number: int, *, at: str | None = None, at_once: int = 16, eras: Sequence[str] = (HANDSHAKE, MODERN)
 ) -> list[Client]:
-    """So many sessions, of the eras in turn, at the nodes in turn or all at one."""
+    """So many sessions, of the eras in turn, at the nodes in turn or all at one.
+
+    A refusal is tried again: the last fault may have been a moment ago.
+    """
     made = [Client(eras[index % len(eras)]) for index in range(number)]
     waiting = list(made)
 
@@ -274,7 +281,13 @@ async def open_sessions(
             connection = spray.borrow(node)
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await client.open(connection)
+                    while True:
+                        try:
+                            await client.open(connection)
+                        except Declined:
+                            await asyncio.sleep(0.05)
+                        else:
+                            break
             finally:
                 spray.give_back(node, connection)
 
