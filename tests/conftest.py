@@ -72,6 +72,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Thousands of tests are some hundred megabytes of objects that stay: no collection need look at them again."""
+    _set_aside()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_of_its_own() -> Iterator[None]:
+    """Collects what a file leaves behind, so that none other is blamed for it. What then remains is its reports and
+    what it has imported: that stays too, and each later collection would look at all of it."""
+    yield
+    _set_aside()
+
+
+def _set_aside() -> None:
     gc.collect()
     gc.freeze()
 
