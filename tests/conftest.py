@@ -75,6 +75,24 @@ def pytest_collection_finish() -> None:
     _set_aside()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def tools_parsed_once() -> Iterator[None]:
+    """See `support.parsed_tools`."""
+    from support.parsed_tools import parsed_once
+
+    with parsed_once():
+        yield
+
+
+@pytest.fixture
+def tools_parsed_anew(tools_parsed_once: None) -> Iterator[None]:
+    """For tests whose subject is what servers share."""
+    from support.parsed_tools import parsed_anew
+
+    with parsed_anew():
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def garbage_of_its_own() -> Iterator[None]:
     """Collects what a file leaves behind, so that none other is blamed for it. What then remains is its reports and

@@ -16,6 +16,8 @@ from understudy.actors.session.servers import Servers
 from understudy.actors.session.sharing import _metadata, _settings
 from understudy.runtime import Session, TenantContext
 
+pytestmark = pytest.mark.usefixtures("tools_parsed_anew")
+
 ACME = TenantContext(tenant="acme", principal="ada")
 GLOBEX = TenantContext(tenant="globex", principal="bob")
 
