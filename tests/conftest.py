@@ -159,6 +159,15 @@ async def serve() -> AsyncIterator[Callable[..., ServerProcess]]:
         yield make
 
 
+@pytest.fixture(scope="module")
+def processes_are_forked() -> Iterator[None]:
+    """For code that starts nodes and hosts itself: see `support.forked_popen`. `--fresh-starts` switches it off."""
+    from support.forked_popen import forked_popen
+
+    with forked_popen():
+        yield
+
+
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One nats-server with JetStream for all tests, without a password. Each test takes names of its own

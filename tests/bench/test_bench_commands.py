@@ -14,6 +14,8 @@ from understudy.bench.edge import require_agreement
 from understudy.bench.memory import probe
 from understudy.bench.profile import profiler
 
+pytestmark = pytest.mark.usefixtures("processes_are_forked")
+
 
 @cache
 def run(name: str) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["kernel", "edge", "memory", "actors", "tenants", "noisy", "noisy --http", "limits"])
-def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+def report(request: pytest.FixtureRequest, processes_are_forked: None) -> dict[str, Any]:
     return run(request.param)
 
 

@@ -13,6 +13,8 @@ from understudy.bench.cli import bench
 from understudy.bench.forward import BODY
 from understudy.bench.forward_profile import forward_profiler
 
+pytestmark = pytest.mark.usefixtures("processes_are_forked")
+
 NAMES = ["forward", "failover", "scale", "streams"]
 
 
@@ -25,7 +27,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=NAMES)
-def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+def report(request: pytest.FixtureRequest, processes_are_forked: None) -> dict[str, Any]:
     return run(request.param)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import builtins
+import fcntl
 import gc
 import importlib
 import json
@@ -23,7 +24,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -58,10 +59,10 @@ REDRAWN: dict[tuple[str, str], Callable[[], object]] = {
 `random` and OpenSSL see to themselves."""
 
 REQUEST_BYTES = 2**17
+DESCRIPTORS = 64
+"""How many may come with a request."""
 SETTLED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
 """Those that nobody may handle, and those that every Python program ignores from its start."""
-STREAMS = 3
-"""Standard streams that come with a request; the pipe for the exit code is the fourth descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class ForkServer:
                     return job
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        text, ancillary, _, _ = self._control.recvmsg(REQUEST_BYTES, socket.CMSG_SPACE((STREAMS + 1) * 4))
+        text, ancillary, _, _ = self._control.recvmsg(REQUEST_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4))
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
@@ -123,34 +124,44 @@ class ForkServer:
             self._control.sendall(json.dumps(answer).encode())
 
     def _fork(self, request: dict[str, Any], fds: list[int]) -> Job | None:
-        *streams, exit_pipe = fds
+        """`fds`: for each of the request's `targets` one, and a pipe for the exit code if it is not to be an orphan."""
+        targets, orphan = request["targets"], request["orphan"]
         became, becoming = os.pipe()
         pid = os.fork()
         if pid == 0:
-            try:
-                self._control.detach()
-                become(request, streams, becoming)
-            except BaseException as error:
-                said = {"errno": getattr(error, "errno", None), "error": f"{type(error).__name__}: {error}"}
-                os.write(becoming, json.dumps(said).encode())
-                os._exit(1)
-            os.close(becoming)
-            return Job(request.get("script"), request.get("module"))
+            if orphan and os.fork() != 0:
+                os._exit(0)
+            return self._be_child(request, dict(zip(targets, fds, strict=False)), becoming)
         os.close(becoming)
-        for fd in streams:
+        for fd in fds[: len(targets)]:
             os.close(fd)
-        trouble = os.read(became, 4096)
+        said = os.read(became, 4096)
         os.close(became)
-        if trouble:
+        answer = json.loads(said or '{"errno": null, "error": "it has ended before it began"}')
+        if orphan or "error" in answer:
             os.waitpid(pid, 0)
-            os.close(exit_pipe)
-            self.answer(json.loads(trouble))
-            return None
-        watched = os.pidfd_open(pid)
-        self._exits[watched] = (pid, exit_pipe)
-        self._poll.register(watched, select.POLLIN)
-        self.answer({"pid": pid})
+            for fd in fds[len(targets) :]:
+                os.close(fd)
+        else:
+            watched = os.pidfd_open(pid)
+            self._exits[watched] = (pid, fds[-1])
+            self._poll.register(watched, select.POLLIN)
+        self.answer(answer)
         return None
+
+    def _be_child(self, request: dict[str, Any], descriptors: dict[int, int], becoming: int) -> Job:
+        try:
+            self._control.detach()
+            # Out of the way of those that have to have a certain number.
+            becoming = fcntl.fcntl(becoming, fcntl.F_DUPFD, 1 + max(*descriptors, *descriptors.values(), becoming))
+            become(request, descriptors, becoming)
+        except BaseException as error:
+            said = {"errno": getattr(error, "errno", None), "error": f"{type(error).__name__}: {error}"}
+            os.write(becoming, json.dumps(said).encode())
+            os._exit(1)
+        os.write(becoming, json.dumps({"pid": os.getpid()}).encode())
+        os.close(becoming)
+        return Job(request.get("script"), request.get("module"))
 
     def _report_exit(self, watched: int) -> None:
         pid, exit_pipe = self._exits.pop(watched)
@@ -173,13 +184,21 @@ class ForkServer:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def become(request: dict[str, Any], streams: Sequence[int], keep: int) -> None:
-    """Turn this child of the fork server into a process that has just been started. Raises `OSError`."""
+def become(request: dict[str, Any], descriptors: Mapping[int, int], keep: int) -> None:
+    """Turn this child of the fork server into a process that has just been started. Raises `OSError`.
+
+    `descriptors`: which it has, and which of ours each is; `keep`, above all of them, stays open too.
+    """
     os.setsid()
-    for number, fd in enumerate(streams):
+    ours = [fcntl.fcntl(fd, fcntl.F_DUPFD, keep + 1) for fd in descriptors.values()]
+    for number, fd in zip(descriptors, ours, strict=True):
         os.dup2(fd, number)
-    os.closerange(STREAMS, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    after = 0
+    for number in sorted([*descriptors, keep]):
+        if after < number:
+            os.closerange(after, number)
+        after = number + 1
+    os.closerange(after, os.sysconf("SC_OPEN_MAX"))
     for number in signal.valid_signals() - SETTLED_SIGNALS:
         handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         if number in request["ignored"]:

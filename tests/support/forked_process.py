@@ -72,7 +72,7 @@ def start_process(
     tests but for variables that are read late. Else, or if it must be `fresh`, it is a `subprocess.Popen`.
     """
     if not fresh:
-        server = _the_server()
+        server = shared_fork_server()
         if server is not None and (program := program_of(command, cwd)) is not None and server.suits(env):
             return server.fork(command, program, cwd, env, output, errors)
     return subprocess.Popen(
@@ -251,23 +251,45 @@ class ForkServer:
         errors: IO[bytes] | None = None,
     ) -> ForkedProcess:
         """Raises `OSError` as `subprocess.Popen` would, `ForkServerError`."""
-        # What is started inherits them as they are now; the server has those of its own start.
-        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
-        request = {**program, "command": list(command), "cwd": str(cwd), "env": dict(env), "ignored": ignored}
+        request = self._request(command, program, cwd, env) | {"targets": [0, 1, 2], "orphan": False}
         reading, writing = os.pipe()
         try:
             with open(os.devnull, "rb") as nothing:
                 try:
                     fds = [nothing.fileno(), output.fileno(), (errors or output).fileno(), writing]
-                    answer = self._ask(request, fds)
+                    pid = self._ask_for_fork(request, fds)
                 finally:
                     os.close(writing)
-            if "error" in answer:
-                raise OSError(answer["errno"], answer["error"])
         except BaseException:
             os.close(reading)
             raise
-        return ForkedProcess(self, command, answer["pid"], reading)
+        return ForkedProcess(self, command, pid, reading)
+
+    def fork_orphan(
+        self,
+        command: Sequence[str],
+        program: Mapping[str, Any],
+        cwd: Path,
+        env: Mapping[str, str],
+        descriptors: Mapping[int, int],
+    ) -> int:
+        """The number of a process that is nobody's, so that the kernel has given it to the nearest reaper above this
+        server. `descriptors`: which it has, and which of ours each is. Raises `OSError`, `ForkServerError`."""
+        request = self._request(command, program, cwd, env) | {"targets": [*descriptors], "orphan": True}
+        return self._ask_for_fork(request, [*descriptors.values()])
+
+    def _request(
+        self, command: Sequence[str], program: Mapping[str, Any], cwd: Path, env: Mapping[str, str]
+    ) -> dict[str, Any]:
+        # What is started inherits them as they are now; the server has those of its own start.
+        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
+        return {**program, "command": list(command), "cwd": str(cwd), "env": dict(env), "ignored": ignored}
+
+    def _ask_for_fork(self, request: Mapping[str, Any], fds: Sequence[int]) -> int:
+        answer = self._ask(request, fds)
+        if "error" in answer:
+            raise OSError(answer["errno"], answer["error"])
+        return answer["pid"]
 
     def await_stop(self, pid: int) -> None:
         self._ask({"stopped": pid})
@@ -320,7 +342,8 @@ def allow_forks() -> None:
         _environment = mine | UNBUFFERED
 
 
-def _the_server() -> ForkServer | None:
+def shared_fork_server() -> ForkServer | None:
+    """The one of this process, started if need be; None: nobody has said `allow_forks`."""
     global _server
     if _environment is None:
         return None
