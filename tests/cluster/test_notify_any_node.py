@@ -250,14 +250,18 @@ async def test_who_gives_up_waiting_is_told_that_it_is_in_doubt(
     owner, second, _ = three
     client = await opened(owner)
 
+    given_up = asyncio.Event()
+
     async def hang(inbound: Any) -> None:
-        await asyncio.get_running_loop().create_future()
+        await given_up.wait()
 
     monkeypatch.setitem(owner.runtime.edge._host_legs, NOTICE, hang)  # type: ignore[union-attr]
     monkeypatch.setattr(second.runtime._node.notices, "_timeout", 0.1)
     with pytest.raises(SessionUnavailable, match=r"no answer came within 0\.1 s") as error:
         await session_at(second, client).notify(N)
     assert error.value.outcome_unknown
+    # The owner would wait for its end before it goes.
+    given_up.set()
 
 
 async def test_no_client_can_send_a_notice(three: list[Member]) -> None:
