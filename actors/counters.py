@@ -38,6 +38,8 @@ class Counters:
     saves: int = 0
     save_repeats: int = 0
     save_failures: int = 0
+    stale_saves: int = 0
+    """Those of them that the store refused because another owner has claimed the record since (one-writer)."""
     touches: int = 0
     touch_failures: int = 0
     expired: int = 0

@@ -181,6 +181,7 @@ class RecordWriter:
                 await self._replace(snapshot, version)
         except BaseException as error:
             storage.counters.save_failures += 1
+            storage.counters.stale_saves += isinstance(error, StaleEpoch)
             if not (isinstance(error, StoreUnavailable) and not error.outcome_unknown):
                 self._failure = error if isinstance(error, Exception) else _cut_short(self.address)
             raise

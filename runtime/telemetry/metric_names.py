@@ -81,6 +81,7 @@ TOTALS = {
     "sessions_saves": "Snapshots saved.",
     "sessions_save_repeats": "Saves repeated because their acknowledgement was lost.",
     "sessions_save_failures": "Snapshots that could not be saved.",
+    "sessions_stale_saves": "Those of them that the store refused because another node has claimed the session since.",
     "sessions_touches": "Times that a session's end of life was moved without a save.",
     "sessions_touch_failures": "Times that this failed.",
     "sessions_expired": "Expired records that this node swept out of the store.",

@@ -102,6 +102,8 @@ async def test_a_checkpoint_of_a_stale_owner_fails_the_turn_even_if_the_actor_sh
         with pytest.raises(OwnershipLost):
             await registry.ask(address, shrug)
         assert len(errors) == 2
+        # The store was asked once: the writer knows from then on.
+        assert (registry.stats()["stale_saves"], registry.stats()["save_failures"]) == (1, 1)
         assert await registry.ask(address, count) == 0
         assert len(kind.rehydrated) == 1
 
