@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .commands.cli import main
+from .commands.script import main
 
 if __name__ == "__main__":
-    main(prog_name="understudy")
+    main()

@@ -53,6 +53,26 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_an_interruption_while_the_command_line_is_imported_leaves_no_trace() -> None:
+    code = """
+import sys
+
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "understudy.runtime.commands.cli":
+            raise KeyboardInterrupt
+
+
+sys.meta_path.insert(0, Interrupted())
+from understudy.runtime.commands.script import main
+
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_the_command_line_does_not_wait_for_the_sdk() -> None:
     assert not loaded("import understudy.runtime.commands.cli") & {
         "mcp",
