@@ -45,11 +45,19 @@ def find_cluster(options: NatsOptions, name: str | None, environment: Mapping[st
     """The cluster that is meant: by a NATS URL, or else one that runs on this machine, of that name if one is given.
 
     Raises:
-        NoCluster: None runs here.
+        NoCluster: None runs here, or it is not said well which is meant.
         NatsSettingsError: A NATS URL that cannot be understood.
     """
     if options.url is not None:
+        if not options.url.strip():
+            # Not the cluster that happens to run here: in `--nats "$NATS"` another one was meant.
+            raise NoCluster("--nats is empty: name a NATS server, nats://host:4222, or leave it out")
         return Found(name, options.settings(environment))
+    if options != NatsOptions():
+        raise NoCluster(
+            "--nats-creds, --nats-nkey, --nats-ca, --nats-cert and --nats-key go with --nats URL; how to reach the "
+            "cluster that was started here is known"
+        )
     running = running_clusters(environment)
     for found in running:
         if name in (None, found.name):
@@ -74,7 +82,13 @@ def announced(name: str, settings: NatsSettings, environment: Mapping[str, str] 
         NoCluster: There is no directory for it.
     """
     path = _first_directory(environment) / f"cluster-{os.getpid()}.json"
-    said = {"format": 1, "name": name, "nats": nats_url(settings), "pid": os.getpid(), "started": time.time()}
+    said = {
+        "format": 1,
+        "name": name,
+        "nats": nats_url(settings.anywhere()),
+        "pid": os.getpid(),
+        "started": time.time(),
+    }
     try:
         path.unlink(missing_ok=True)
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8")

@@ -230,11 +230,15 @@ def _connection_error(error: Exception, server: str) -> NatsUnavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return NatsRefused(
             f"the certificate of {server} is not trusted ({error.verify_message}): "
-            "name the CA that signed it (?ca=FILE, UNDERSTUDY_NATS_CA), and the server as the certificate does"
+            "name the CA that signed it (--nats-ca, UNDERSTUDY_NATS_CA, ?ca=FILE in a URL), and the server as the "
+            "certificate does"
         )
     if isinstance(error, ssl.SSLError):
         if "required" in (error.reason or "").lower():
-            return NatsRefused(f"{server} asks for a client certificate: give one with its key (?cert=FILE&key=FILE)")
+            return NatsRefused(
+                f"{server} asks for a client certificate: give one with its key (--nats-cert and "
+                "--nats-key, UNDERSTUDY_NATS_CERT and UNDERSTUDY_NATS_KEY, ?cert=FILE&key=FILE in a URL)"
+            )
         return NatsRefused(f"TLS with {server} failed: {error.reason or 'no reason given'}")
     if isinstance(error, errors.AuthorizationError) or "authorization violation" in text:
         return NatsRefused(

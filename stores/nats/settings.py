@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,11 @@ class NatsSettings:
                 raise NatsSettingsError(f"{min(given)} is set, but UNDERSTUDY_NATS, the server's URL, is not")
             return None
         return NatsSettings.from_url(url).with_options({ENVIRONMENT[name]: value for name, value in given.items()})
+
+    def anywhere(self) -> NatsSettings:
+        """These settings as a process with another working directory understands them."""
+        files = {name: Path(os.path.abspath(file)) for name in _FILES if (file := getattr(self, name)) is not None}
+        return replace(self, **files)  # pyright: ignore[reportArgumentType] - each of them is a file
 
     def with_options(self, options: Mapping[str, str]) -> NatsSettings:
         """These settings with `options` (names as in a URL) put over them. Raises `NatsSettingsError`."""

@@ -52,6 +52,23 @@ def test_one_that_was_named_wins_and_needs_none_that_runs(environment: dict[str,
     assert find_cluster(NatsOptions("nats://elsewhere"), None, environment).name is None
 
 
+def test_one_that_was_named_by_nothing_is_not_taken_for_the_one_that_runs_here(environment: dict[str, str]) -> None:
+    with announced("shop", SETTINGS, environment):
+        with pytest.raises(NoCluster, match="--nats is empty: name a NATS server"):
+            find_cluster(NatsOptions(" "), None, environment)
+        with pytest.raises(NoCluster, match="--nats-ca, --nats-cert and --nats-key go with --nats URL"):
+            find_cluster(NatsOptions(ca=Path("ca.pem")), None, environment)
+
+
+def test_its_files_are_found_from_another_directory(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with announced("shop", NatsSettings.from_url("tls://a?ca=tls/ca.pem"), environment):
+        found = find_cluster(NatsOptions(), None, environment)
+    assert found.settings.ca == tmp_path / "tls" / "ca.pem"
+
+
 def test_of_several_the_one_started_last_is_meant_unless_one_is_named(environment: dict[str, str]) -> None:
     with announced("mine", SETTINGS, environment), _another("theirs", environment):
         assert [found.name for found in running_clusters(environment)] == ["theirs", "mine"]

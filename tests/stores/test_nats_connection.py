@@ -81,7 +81,7 @@ async def test_over_tls(nats_servers: Servers, tmp_path: Path) -> None:
         url = server.url.replace("//", "//u:p@")
         await _works(f"{url}?ca={cert}")
         await _works(f"{url.replace('tls:', 'nats:')}?ca={cert}")
-        await _refused(url, r"certificate of tls://127.0.0.1:\d+ is not trusted .*\?ca=FILE")
+        await _refused(url, r"certificate of tls://127.0.0.1:\d+ is not trusted .*--nats-ca, .*\?ca=FILE")
         await _refused(f"{url}?ca={other}", "is not trusted")
         await _refused(f"{server.url}?ca={cert}", "refused our credentials")
 
