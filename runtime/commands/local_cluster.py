@@ -29,6 +29,7 @@ from .stop_signals import OVERTIME
 __all__ = ["LocalCluster", "LocalClusterError", "LocalClusterOptions"]
 
 MOST_NODES = 64
+MOST_PORT = 65_535
 NATS_POLL = 0.1
 NATS_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
@@ -225,11 +226,18 @@ def _reserved_ports(options: LocalClusterOptions, stack: AsyncExitStack) -> Sequ
 
     Raises:
         BindError: One is taken, or the host is not this machine's.
+        LocalClusterError: There are no so many ports from there on.
     """
+    last = options.base_port + options.nodes - 1
+    if options.base_port and last > MOST_PORT:
+        raise LocalClusterError(
+            f"{options.nodes} nodes from --base-port {options.base_port} on would need port {last}, and there is none "
+            f"above {MOST_PORT}: take a --base-port of at most {MOST_PORT - options.nodes + 1}"
+        )
     ports: list[int] = []
     with ExitStack() as probes:
         for number in range(options.nodes):
-            probe = bind(options.host, options.base_port + number if options.base_port else 0)
+            probe = bind(options.host, options.base_port + number if options.base_port else 0, option="--base-port")
             probes.enter_context(probe)
             ports.append(probe.getsockname()[1])
     if sys.platform == "linux":

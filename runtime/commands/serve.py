@@ -274,8 +274,10 @@ def _has_successor(runtime: Runtime) -> bool:
     return any(not peer.news.draining for peer in runtime.cluster.ownership.peers.alive(time.monotonic()))
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A listening TCP socket; port 0 takes a free one. Connections that come before the server runs wait in it.
+
+    `option` is how the port was given, for what is said where it cannot be had.
 
     Raises:
         BindError: The address is in use, not this machine's, not permitted, or no address at all.
@@ -289,8 +291,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         hint = {
-            "address already in use": "; stop what listens there, or take another --port (0: any free one)",
-            "permission denied": "; ports below 1024 need privileges, take another --port",
+            "address already in use": f"; stop what listens there, or take another {option} (0: any free one)",
+            "permission denied": f"; ports below 1024 need privileges, take another {option}",
         }.get(reason, "")
         raise BindError(f"cannot listen on {host} port {port}: {reason}{hint}") from error
     sock.setblocking(False)

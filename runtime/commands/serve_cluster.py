@@ -50,6 +50,9 @@ async def _run(options: LocalClusterOptions, json_lines: bool) -> int:
         await _unless(asked, cluster.ready(), START_DEADLINE)
         if not asked.is_set():
             print(described(cluster), flush=True)
+            late = [node.name for node in cluster.nodes if not await asyncio.to_thread(node.is_ready)]
+            if late:
+                say(CLUSTER, f"not ready yet: {', '.join(late)}; why is said above, and starting goes on")
             await _unless(asked, cluster.run())
         say(CLUSTER, f"stopping {plural(len(cluster.nodes), 'node')} (once more to stop at once)")
     say(CLUSTER, "stopped")

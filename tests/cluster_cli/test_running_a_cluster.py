@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +40,7 @@ Clusters = Callable[..., Any]
         (["--nats", "nats://a", "--directory", "d"], "--directory is for a nats-server of the cluster's own"),
         (["--nats", "http://a"], "a NATS URL starts with nats:// or tls://"),
         (["--nats-ca", "a"], "go with --nats URL"),
+        (["--base-port", "65534"], "3 nodes from --base-port 65534 on would need port 65536"),
     ],
 )
 def test_what_cannot_work_is_told_once_before_anything_starts(args: list[str], said: str) -> None:
@@ -62,6 +65,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(clusters: Clusters)
         cluster = clusters("--base-port", str(first), "--nodes", "2", ready=False)
         assert cluster.process.wait(PATIENCE) == 1
     assert f"cannot listen on 127.0.0.1 port {first + 1}: address already in use" in cluster.output
+    assert "or take another --base-port" in cluster.output
     assert len(cluster.output.splitlines()) == 1
 
 
@@ -95,6 +99,27 @@ def test_nodes_that_cannot_run_are_given_up_with_their_own_words(clusters: Clust
     assert "no such luck" in cluster.output
     assert "cannot run as it was told to (exit code 2): given up" in cluster.output
     assert_nothing_left(cluster)
+
+
+def test_nodes_that_are_not_ready_in_time_are_named(tmp_path: Path, free_port: int) -> None:
+    code = f"""
+from understudy.runtime.commands import serve_cluster
+from understudy.runtime.commands.cli import main
+
+serve_cluster.START_DEADLINE = 1.0
+nats = "nats://127.0.0.1:{free_port}"
+main(["cluster", "understudy.runtime.demo:server", "--nodes", "1", "--base-port", "0", "--nats", nats])
+"""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert running.stderr is not None
+        assert any("not ready yet: node-1; why is said above" in line for line in running.stderr)
+        running.terminate()
+        assert (running.communicate(timeout=PATIENCE), running.returncode)[1] == 0
+    finally:
+        running.kill()
+        running.communicate()
 
 
 def test_when_it_is_asked_to_stop_nodes_drain_and_nothing_stays(clusters: Clusters) -> None:
