@@ -158,6 +158,8 @@ async def ask(
     from nats.errors import Error as NatsError
     from nats.errors import NoRespondersError
 
+    from ...stores.nats.connection import translated
+
     orders = Orders(seals, node) if seals is not None and seals.first else None
     question, mark = (pack({"op": op, **fields}), b"") if orders is None else orders.question({"op": op, **fields})
     try:
@@ -166,8 +168,13 @@ async def ask(
         raise NobodyThere(
             f"no node {node!r} in cluster {names.cluster!r} answers; `understudy nodes` lists them"
         ) from None
-    except (NatsError, TimeoutError, OSError) as error:
-        raise ControlError(f"node {node!r} did not answer within {timeout:g} s: {error!r}") from error
+    except TimeoutError as error:
+        raise ControlError(
+            f"node {node!r} did not answer within {timeout:g} s: it hangs or is very busy; "
+            "`understudy nodes` has the age of its lease"
+        ) from error
+    except (NatsError, OSError) as error:
+        raise ControlError(str(translated(error, f"asking node {node!r}"))) from error
     reply: Any = None
     try:
         if orders is not None and is_sealed(message.data):

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from ...actors import Elsewhere
 from ...actors.session import SESSION
 from ...stores import Address, Record, RecordInfo
+from ...stores.nats.connection import translated
 from ..telemetry.metrics import Latency
 from .control import ControlError, Operation
 from .directory import DirectoryUnavailable, EntryChanged
@@ -221,7 +222,7 @@ class _Operations:
             async with asyncio.timeout(STORE_TIMEOUT):
                 begun = await commons.keys.rotate(self._cluster.settings)
         except (NatsError, OSError, TimeoutError) as error:
-            raise ControlError(f"NATS does not take a new key: {error!r}") from error
+            raise ControlError(str(translated(error, "giving NATS a new key", writing=True))) from error
         commons.look_at_keys()
         self._cluster.membership.renew_soon()
         return {"begun": begun, **await self.keys(question)}

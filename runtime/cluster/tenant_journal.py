@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from ...actors.packing import pack, unpack
+from ...stores.nats.connection import translated
 from .errors import ClusterError
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ class TenantJournal:
                     if await self.look(settings):
                         again = []
             except (NatsError, OSError, TimeoutError) as error:
-                logger.info("whether tenants have changed cannot be seen now: %r", error)
+                logger.info(
+                    "whether tenants have changed cannot be seen now: %s", translated(error, "reading from NATS")
+                )
                 again = again or [1.0]
 
 

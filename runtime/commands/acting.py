@@ -80,13 +80,17 @@ async def drain_node(found: Found, node: str, *, undo: bool, wait: bool, as_json
             raise OperatorError(f"node {node!r} does not drain: {status['not_ready'] or 'it took the order back'}")
         if wait:
             status = await _until_empty(operator, node, status, quiet=as_json)
-    moved = before["left"] - status["left"]
+        alone = not any(seen.condition == "up" and seen.news.node != node for seen in await operator.nodes())
+    gone = max(0, before["left"] - status["left"])
     done = status["left"] == 0
-    words = f"{node} is empty: {plural(moved, 'session')} moved" if done else (
+    left = f"{plural(gone, 'session')} {'left it for the store' if alone else 'moved'}"
+    words = f"{node} is empty: {left}" if done else (
         f"{node} drains: {plural(status['left'], 'session')} to go (--wait tells when it is done)"
     )  # fmt: skip
-    result = {"node": node, "draining": True, "left": status["left"]}
+    result = {"node": node, "draining": True, "left": status["left"], "moved": gone, "others": not alone}
     _tell(as_json, result, f"{words}; `understudy drain {node} --undo` has it take new ones" if done else words)
+    if alone:
+        click.echo("understudy: no other node takes sessions now, so clients cannot open any", err=True)
 
 
 async def _until_empty(operator: Operator, node: str, status: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

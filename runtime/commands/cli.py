@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ...stores import StoreError, StoreURLError, UnderstudyError, store_of_environment
 from ...stores.environment import AUTO
@@ -23,7 +24,7 @@ from .child import LIFELINE, LISTEN
 from .cli_options import CommaList, Parsed, nats_options, option
 from .cluster_commands import cluster, drain, nodes, rotate_keys, session, sessions, tenant, top
 from .collector import collector_paused
-from .config import ConfigError, ServeOptions, parse_duration, parse_size
+from .config import ConfigError, ServeOptions, not_in_a_cluster, parse_duration, parse_size
 from .key_command import key
 from .nats_options import LOGIN_VARIABLES
 from .operator_errors import OperatorError
@@ -225,6 +226,11 @@ def serve(target: str, **given: Any) -> None:
     In a cluster the sessions move to other nodes first, and their clients notice nothing.
     """
     options = serve_options(given)
+    if options.cluster is None:
+        context = click.get_current_context()
+        for name in ("lease", "key_rotation"):
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise not_in_a_cluster(name)
     for name in misspelt_variables(os.environ):
         click.echo(f"understudy: {name} in the environment is no option's variable and is ignored", err=True)
     if options.reload:

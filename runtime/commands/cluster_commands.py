@@ -177,7 +177,7 @@ def nodes(as_json: bool, **given: Any) -> None:
 @click.command(short_help="Show a cluster's sessions.")
 @_finding
 @click.option("--tenant", metavar="NAME", help="Only sessions of this tenant.")
-@click.option("--node", metavar="ID", help="Only sessions in memory at this node.")
+@click.option("--node", metavar="ID", help="Only sessions in memory at this node, 500 at most.")
 @click.option("--limit", type=click.IntRange(1, 100_000), metavar="N", default=100, show_default=True,
               help="Most sessions to show.")  # fmt: skip
 @_full

@@ -18,7 +18,7 @@ from ..wire.loopback import is_loopback
 from .key_file import read_keys
 from .nats_options import NatsOptions, require_nats
 
-__all__ = ["ConfigError", "ServeOptions", "parse_duration", "parse_size"]
+__all__ = ["ConfigError", "ServeOptions", "not_in_a_cluster", "parse_duration", "parse_size"]
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -54,6 +54,11 @@ LONGEST = 10 * 365 * 86400.0
 
 class ConfigError(UnderstudyError, ValueError):
     """An option, or the environment variable of that name, that cannot be used."""
+
+
+def not_in_a_cluster(name: str) -> ConfigError:
+    """What to raise where the option `name`, by its field, is given to a node that is alone."""
+    return ConfigError(f"--{name.replace('_', '-')} is for a node of a cluster: name the cluster with --cluster NAME")
 
 
 def parse_duration(text: str, *, or_none: bool = False) -> float:
@@ -200,9 +205,7 @@ class ServeOptions:
         if self.cluster is None:
             for name in _CLUSTER_ONLY:
                 if getattr(self, name) is not None:
-                    raise ConfigError(
-                        f"--{name.replace('_', '-')} is for a node of a cluster: name the cluster with --cluster NAME"
-                    )
+                    raise not_in_a_cluster(name)
         else:
             self._check_cluster(self.cluster)
         if _PATH.fullmatch(self.path) is None:
@@ -253,7 +256,7 @@ class ServeOptions:
     def _check_cluster(self, cluster: str) -> None:
         from ..cluster import ClusterOptions
         from ..cluster.names import Names, checked_node
-        from ..link.versions import OLDEST, checked_versions
+        from ..link.versions import OLDEST, VERSION, checked_versions
 
         Names(cluster)
         if self.node is not None:
@@ -261,6 +264,8 @@ class ServeOptions:
         if self.advertise is not None:
             _check_advertised(self.advertise)
         if self.link_version is not None:
+            if self.link_version > VERSION:
+                raise ConfigError(f"--link-version {self.link_version} is newer than {VERSION}, the newest spoken here")
             checked_versions((OLDEST, self.link_version))
         if self.nats is None:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,9 @@ WHOLE_ID = 32
 SHORTEST_PREFIX = 6
 MOST_SEARCHED = 200_000
 """Sessions that are looked at for one prefix."""
+
+SHOWN = 40
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 _ASLEEP = {"node": None, "state": "asleep", "waiting": 0, "reading": 0}
 
@@ -108,7 +112,10 @@ async def show_sessions(
     ]  # fmt: skip
     click.echo(table(headers, cells) if rows else "no sessions")
     if more:
-        click.echo(f"... there are more than these {plural(len(rows), 'session')}; see --limit and --tenant")
+        how = (
+            "--limit and --tenant" if node is None or len(rows) < PAGE else f"--tenant (a node tells of {PAGE} at most)"
+        )
+        click.echo(f"... and there are more than {plural(len(rows), 'session')}; see {how}")
 
 
 async def _all_sessions(
@@ -175,6 +182,9 @@ async def find_session(operator: Operator, living: Sequence[str], given: str) ->
     """
     if len(given) < SHORTEST_PREFIX:
         raise OperatorError(f"{given!r} is too short for a session's id: give at least {SHORTEST_PREFIX} characters")
+    if _ID.fullmatch(given) is None:
+        shown = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
+        raise OperatorError(f"{shown!r} is no session's id: that is at most 128 visible ASCII characters")
     if len(given) >= WHOLE_ID:
         return given
     found: list[str] = []

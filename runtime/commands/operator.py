@@ -19,9 +19,10 @@ from ...stores.nats.connection import close, connect, jetstream, translated
 from ..cluster.control import ControlError, NobodyThere, ask
 from ..cluster.errors import ClusterError
 from ..cluster.key_ring import keys_in
-from ..cluster.names import Names
+from ..cluster.names import Names, checked_node
 from ..cluster.node_news import unpack_news
 from ..cluster.peers import NodeNews
+from ..errors import ConfigurationError
 from ..link.seals import Seals
 from .finding import Found, NoCluster
 from .operator_errors import OperatorError
@@ -80,12 +81,15 @@ class Operator:
 
         Raises:
             NatsUnavailable: NATS does not answer, or refuses us.
+            JetStreamMissing: It runs without.
             NoCluster: It is not said which cluster, and NATS knows none or several.
         """
         connection = await connect(found.settings, name="understudy operator", deadline=TIMEOUT)
         try:
+            # First, as without JetStream there is no cluster to look for.
+            streams = await jetstream(connection, timeout=TIMEOUT)
             name = found.name if found.name is not None else await _only_cluster(connection)
-            yield cls(connection, await jetstream(connection, timeout=TIMEOUT), Names(name), found.keys)
+            yield cls(connection, streams, Names(name), found.keys)
         finally:
             await close(connection)
 
@@ -147,8 +151,12 @@ class Operator:
         """What one node answers.
 
         Raises:
-            OperatorError: It refuses, nobody of this name is there, or it does not answer in time.
+            OperatorError: It refuses, nobody of this name is there, or can be, or it does not answer in time.
         """
+        try:
+            checked_node(node)
+        except ConfigurationError as error:
+            raise OperatorError(str(error)) from error
         await self._learn_keys()
         try:
             answer = await ask(self._connection, self.names, node, op, timeout=timeout, seals=self._seals, **fields)

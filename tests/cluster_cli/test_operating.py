@@ -23,6 +23,7 @@ from understudy.runtime.commands.finding import find_cluster
 from understudy.runtime.commands.nats_options import NatsOptions
 from understudy.runtime.commands.operator import Operator
 from understudy.runtime.commands.operator_errors import OperatorError
+from understudy.stores.nats.errors import JetStreamMissing
 
 Cluster = Any
 
@@ -72,7 +73,7 @@ def test_sessions_are_narrowed_to_a_node_a_tenant_or_a_number(three: Cluster) ->
     assert three.run("sessions", "--tenant", "nobody").stdout == "no sessions\n"
     few = three.said("sessions", "--limit", "1")
     assert (len(few["sessions"]), few["more"]) == (1, True)
-    assert "there are more than these 1 session" in three.run("sessions", "--limit", "1").stdout
+    assert "there are more than 1 session; see --limit and --tenant" in three.run("sessions", "--limit", "1").stdout
 
 
 def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(three: Cluster) -> None:
@@ -86,6 +87,8 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(three: Cluster) 
         ("-hzzzzzz", "there is no session that begins with '-hzzzzzz'"),
         ("--zzZzzz_1", "there is no session that begins with '--zzZzzz_1'"),
         ("\x00" * 40, "visible ASCII"),
+        ("x" * 3000, f"'{'x' * 40}...' is no session's id"),
+        ("no such", "'no such' is no session's id"),
     ):
         refused = three.run("session", "show", given)
         assert (refused.exit_code, words in refused.stderr) == (1, True), refused.output
@@ -167,6 +170,29 @@ def test_a_node_that_is_not_there_is_told_with_those_that_are(three: Cluster) ->
         assert refused.stderr == (
             "understudy: no node 'node-9' answers in cluster 'shop'; it has node-1, node-2, node-3\n"
         )
+
+
+@pytest.mark.parametrize("node", ["no de", "*", "node-1.>", ""])
+def test_what_can_be_no_nodes_name_is_told_at_once(three: Cluster, node: str) -> None:
+    refused = three.run("drain", node)
+    assert (refused.exit_code, refused.stderr.startswith(f"understudy: node id {node!r} must be")) == (1, True)
+
+
+def test_it_is_told_when_no_node_is_left_that_takes_sessions(clusters: Callable[..., Cluster]) -> None:
+    cluster = clusters("--nodes", "2", "--name", "pair")
+    session = cluster.open("node-2")
+    assert session.call("increment") == 1
+    first = cluster.run("drain", "node-1", "--wait")
+    assert (first.exit_code, first.stderr) == (0, ""), first.output
+    last = cluster.run("drain", "node-2", "--wait")
+    assert (last.exit_code, "1 session left it for the store" in last.stdout) == (0, True), last.output
+    assert last.stderr == "understudy: no other node takes sessions now, so clients cannot open any\n"
+    assert cluster.said("drain", "node-2") == {
+        "node": "node-2", "draining": True, "left": 0, "moved": 0, "others": False,
+    }  # fmt: skip
+    assert cluster.run("drain", "node-1", "--undo").exit_code == 0
+    assert cluster.said("drain", "node-2")["others"]
+    assert session.call("increment") == 2
 
 
 def test_top_shows_each_node_once_without_a_terminal(three: Cluster) -> None:
@@ -270,3 +296,10 @@ def test_what_is_secret_is_in_no_argument_that_others_could_read(three: Cluster)
     for process in three.processes():
         assert password not in " ".join(process.cmdline())
     assert password not in three.output
+
+
+async def test_nats_without_jetstream_is_told_as_such(nats_servers: Callable[..., Any]) -> None:
+    async with nats_servers(jetstream=False) as server:
+        with pytest.raises(JetStreamMissing, match="runs without JetStream: start nats-server with -js"):
+            async with Operator.reach(find_cluster(NatsOptions(server.url), None, {})):
+                pass
