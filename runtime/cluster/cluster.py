@@ -21,6 +21,7 @@ from ...stores import Address, Record, SessionStore
 from ...stores.moving import Transition, transition_of
 from ...stores.nats.bucket import Bucket
 from ...stores.nats.connection import close, connect, jetstream, translated
+from ...stores.nats.errors import NatsRefused, NatsUnavailable
 from ..link import SEALED, Link, Seals
 from ..link.nats_wire import NatsWire
 from ..telemetry.metrics import Latency, understudy_version
@@ -99,6 +100,7 @@ class Cluster:
         self.streams: StreamTable
         self.link: Link
         self.connected = False
+        self._why_not_connected = ""
         self._session_ttl = session_ttl
         self._capacity = capacity
         self._fair = fair
@@ -123,6 +125,7 @@ class Cluster:
             name=f"understudy {self.options.name} {self.node_id}",
             on_disconnected=self._disconnected,
             on_reconnected=self._reconnected,
+            on_error=self._nats_error,
         )
         self._connecting.push_async_callback(close, self.connection)
         self.connected = True
@@ -414,8 +417,17 @@ class Cluster:
             return
         logger.warning("the connection to NATS is lost; sessions go on while the lease lasts")
 
+    def _nats_error(self, error: NatsUnavailable) -> None:
+        if self.connected:
+            return
+        # Every try is told; of those that fail alike, as long as the outage lasts, one is worth a line.
+        if isinstance(error, NatsRefused) and str(error) != self._why_not_connected:
+            logger.warning("NATS does not take this node back: %s", error)
+        self._why_not_connected = str(error)
+
     def _reconnected(self) -> None:
         self.connected = True
+        self._why_not_connected = ""
         if self._left:
             return
         self._wire.reconnected()
@@ -466,7 +478,7 @@ class Cluster:
         if self.ownership.draining:
             return ["draining: its sessions move to other nodes"]
         if not self.connected:
-            return [f"NATS is out of reach ({self.options.settings.where})"]
+            return [f"NATS is out of reach: {self._why_not_connected or self.options.settings.where}"]
         if not self.ownership.may_run(self._clock.monotonic()):
             return [f"no lease: {self.membership.why_not or 'it ran out'}"]
         return []

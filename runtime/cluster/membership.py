@@ -266,8 +266,8 @@ class Membership:
         if held is None:
             return
         logger.warning(
-            "lease lost (%s): %d sessions are let go of; others may own them now",
-            self._why_not or "the process was held up", len(held),
+            "lease lost (%s): %d %s let go of; others may own them now",
+            self._why_not or "the process was held up", len(held), "session is" if len(held) == 1 else "sessions are",
         )  # fmt: skip
         self._events.lapsed(held)
         self.renew_soon()

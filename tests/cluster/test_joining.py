@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from edge.call import Connections
@@ -13,6 +14,8 @@ from support.nats import fresh_name
 from support.patience import PATIENCE
 from understudy.runtime import ClusterOptions, Runtime
 from understudy.runtime.cluster.errors import NodeIdTaken
+from understudy.runtime.commands.nats_program import NatsServerOptions
+from understudy.runtime.commands.nats_server import NatsServer
 from understudy.runtime.errors import ConfigurationError
 
 
@@ -40,3 +43,28 @@ def test_a_body_that_could_not_cross_between_nodes_is_refused_at_the_start() -> 
     Runtime(make_server(), max_body=16 * 2**20, cluster=ClusterOptions("join"))
     with pytest.raises(ConfigurationError, match="max_body is 16777217"):
         Runtime(make_server(), max_body=16 * 2**20 + 1, cluster=ClusterOptions("join"))
+
+
+async def test_a_node_that_nats_does_not_take_back_says_why(
+    nats_servers: Callable[..., NatsServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = nats_servers(user="u", password="before")
+    await server.start()
+    options = ClusterOptions(fresh_name("join"), f"nats://u:before@127.0.0.1:{server.port}", lease=30.0)
+    node = Runtime(make_server(), store=Shared(), node_id="node-1", cluster=options)
+
+    async def told(words: str) -> None:
+        while not any(words in reason for reason in await node.not_ready()):
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(PATIENCE), node:
+        await server.stop()
+        await told("no NATS server at")
+        other = NatsServer(server.directory, NatsServerOptions(user="u", password="after"), port=server.port)
+        async with other:
+            await told("refused our credentials: check user and password")
+        await server.start()
+        while await node.not_ready():
+            await asyncio.sleep(0.02)
+    assert caplog.text.count("NATS does not take this node back: ") == 1
+    assert "before" not in caplog.text
