@@ -90,7 +90,7 @@ async def drain_node(found: Found, node: str, *, undo: bool, wait: bool, as_json
     result = {"node": node, "draining": True, "left": status["left"], "moved": gone, "others": not alone}
     _tell(as_json, result, f"{words}; `understudy drain {node} --undo` has it take new ones" if done else words)
     if alone:
-        click.echo("understudy: no other node takes sessions now, so clients cannot open any", err=True)
+        click.echo("understudy: no other node takes sessions now: clients are refused (503) until one does", err=True)
 
 
 async def _until_empty(operator: Operator, node: str, status: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def test_it_is_told_when_no_node_is_left_that_takes_sessions(clusters: Callable[
     assert (first.exit_code, first.stderr) == (0, ""), first.output
     last = cluster.run("drain", "node-2", "--wait")
     assert (last.exit_code, "1 session left it for the store" in last.stdout) == (0, True), last.output
-    assert last.stderr == "understudy: no other node takes sessions now, so clients cannot open any\n"
+    assert last.stderr == "understudy: no other node takes sessions now: clients are refused (503) until one does\n"
     assert cluster.said("drain", "node-2") == {
         "node": "node-2", "draining": True, "left": 0, "moved": 0, "others": False,
     }  # fmt: skip
