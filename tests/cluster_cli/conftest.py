@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from support.forked_process import UNBUFFERED, start_process
 from support.nats import nats_missing
 from support.patience import PATIENCE
 from understudy.runtime.commands import cli
@@ -38,13 +38,12 @@ class RunningCluster:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
         self._log = directory / "output"
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = start_process(
                 [sys.executable, "-m", "understudy.runtime", "cluster", target, "--base-port", "0", *args],
-                env={**mine, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                cwd=directory,
+                env={**mine, **UNBUFFERED, **self.environment},
+                output=log,
+                supervises=True,
             )
 
     @property
@@ -80,18 +79,19 @@ class RunningCluster:
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("TMPDIR") == str(self.directory):
+                # What is forked shows the environment of where it comes from.
+                if str(self.directory) in (process.environ().get("TMPDIR"), process.cwd()):
                     found.append(process)
         return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
+        os.kill(self.process.pid, number)
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(PATIENCE)
 
 
 class Session:

@@ -135,7 +135,8 @@ def test_when_it_is_asked_to_stop_nodes_drain_and_nothing_stays(clusters: Cluste
 def test_nothing_outlives_one_that_is_killed(clusters: Clusters) -> None:
     cluster = clusters("--nodes", "1")
     running = cluster.processes()
-    assert {"nats-server"} < {process.name() for process in running}
+    assert "nats-server" in {process.name() for process in running}
+    assert {cluster.process.pid, cluster.nodes()["node-1"]["pid"]} < {process.pid for process in running}
     assert cluster.stop(signal.SIGKILL) == -signal.SIGKILL
     psutil.wait_procs(running, PATIENCE)
     assert cluster.processes() == []

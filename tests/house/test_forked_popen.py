@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from support.forked_popen import ForkedPopen
+from support.forked_popen import ForkedPopen, forked_popen
 from support.forked_process import shared_fork_server
 from support.patience import PATIENCE
 
@@ -22,6 +23,14 @@ mine = [fd for fd in sorted(map(int, os.listdir("/proc/self/fd"))) if os.path.ex
 print(os.getppid(), os.getsid(0) == os.getpid(), mine)
 """
 ECHO = "import sys; print(sys.argv[1:], sys.stdin.readline(), end='', file=sys.stderr); sys.exit(3)"
+SUPERVISOR = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "child.py"], stdout=subprocess.PIPE, text=True)
+said, _ = child.communicate()
+with open(f"/proc/self/task/{os.getpid()}/children") as children:
+    print(type(child).__name__, child.wait() == 0 and said == f"{os.getpid()}\\n", *children.read().split(), flush=True)
+time.sleep(60)
+"""
 ASLEEP = "import time; print('here'); time.sleep(60)"
 
 
@@ -123,3 +132,17 @@ def test_the_fork_server_keeps_nothing_of_what_it_has_made(program: Path) -> Non
     assert os.listdir(f"/proc/{server.pid}/fd") == before
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     assert not [pid for pid in children if "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]]
+
+
+def test_what_a_supervisor_starts_is_forked_too_and_nothing_of_it_stays(program: Path) -> None:
+    program.with_name("child.py").write_text("import os; print(os.getppid())")
+    words = command(program, SUPERVISOR)
+    with forked_popen(supervises=True), subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        kind, as_it_should_be, *helpers = process.stdout.readline().decode().split()
+        process.kill()
+    assert (kind, as_it_should_be, len(helpers)) == ("ForkedPopen", "True", 1)
+    until = time.monotonic() + PATIENCE
+    while Path(f"/proc/{helpers[0]}").exists():
+        assert time.monotonic() < until, "its fork server lives on"
+        time.sleep(0.01)

@@ -7,12 +7,21 @@ import io
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.demo import assert_the_scene_was_played, environment, left_in, processes_of
+from support.forked_popen import forked_popen
 from support.patience import PATIENCE
 from understudy.runtime.commands import scene, stage
+
+
+@pytest.fixture(autouse=True)
+def processes_and_theirs_are_forked() -> Iterator[None]:
+    """README's own test starts the demo as its reader does."""
+    with forked_popen(supervises=True):
+        yield
 
 
 async def demo(directory: Path, *args: str) -> asyncio.subprocess.Process:
@@ -22,6 +31,7 @@ async def demo(directory: Path, *args: str) -> asyncio.subprocess.Process:
         "understudy.runtime",
         "demo",
         *args,
+        cwd=directory,
         env=environment(directory),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -29,10 +29,12 @@ def left_in(directory: Path) -> list[str]:
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
-    """Those that were started by a demo whose files are in `directory`: its nodes, nats-server and helpers."""
+    """Those that were started by a demo whose files are in `directory`, or that was started there: its nodes, its
+    nats-server and helpers."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(directory):
+            # What is forked shows the environment of where it comes from.
+            if str(directory) in (process.environ().get("TMPDIR"), process.cwd()):
                 found.append(process)
     return found

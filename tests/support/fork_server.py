@@ -59,6 +59,7 @@ REDRAWN: dict[tuple[str, str], Callable[[], object]] = {
 `random` and OpenSSL see to themselves."""
 
 REQUEST_BYTES = 2**17
+TESTS = str(Path(__file__).parents[1])
 DESCRIPTORS = 64
 """How many may come with a request."""
 SETTLED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
@@ -129,8 +130,12 @@ class ForkServer:
         became, becoming = os.pipe()
         pid = os.fork()
         if pid == 0:
+            between = os.getpid()
             if orphan and os.fork() != 0:
                 os._exit(0)
+            # Not before its father is who it is to be.
+            while orphan and os.getppid() == between:
+                os.sched_yield()
             return self._be_child(request, dict(zip(targets, fds, strict=False)), becoming)
         os.close(becoming)
         for fd in fds[: len(targets)]:
@@ -161,7 +166,31 @@ class ForkServer:
             os._exit(1)
         os.write(becoming, json.dumps({"pid": os.getpid()}).encode())
         os.close(becoming)
+        if request["supervises"] and (job := self._stay_behind()) is not None:
+            return job
         return Job(request.get("script"), request.get("module"))
+
+    def _stay_behind(self) -> Job | None:
+        """None: this is a process that supervises others, and has a fork server of its own to start them by. A job:
+        this is such another."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() != 0:
+            theirs.close()
+            sys.path.insert(0, TESTS)
+            importlib.import_module("support.forked_popen").fork_by(ours)
+            sys.path.remove(TESTS)
+            return None
+        # Out of all that the other is known by: its group, its folder, its descriptors.
+        os.setsid()
+        os.chdir("/")
+        control = fcntl.fcntl(theirs.detach(), fcntl.F_DUPFD, 1 + ours.detach())
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.closerange(3, control)
+        if (job := ForkServer(control).serve()) is None:
+            os._exit(0)
+        return job
 
     def _report_exit(self, watched: int) -> None:
         pid, exit_pipe = self._exits.pop(watched)

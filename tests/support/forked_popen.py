@@ -10,15 +10,16 @@ from __future__ import annotations
 import ctypes
 import inspect
 import os
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from .forked_process import UNBUFFERED, ForkServer, program_of, shared_fork_server
+from .forked_process import UNBUFFERED, ask_at, program_of, shared_fork_server
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -27,19 +28,26 @@ _becoming_father = threading.Lock()
 
 
 @contextmanager
-def forked_popen() -> Iterator[None]:
-    """Until the end of the block, and if tests have said `allow_forks`, `subprocess.Popen` forks what it can."""
-    with patch.object(subprocess, "Popen", ForkedPopen) if shared_fork_server() is not None else _nothing():
+def forked_popen(*, supervises: bool = False) -> Iterator[None]:
+    """Until the end of the block, and if tests have said `allow_forks`, `subprocess.Popen` forks what it can, and what
+    one that `supervises` starts is forked in its turn."""
+    if shared_fork_server() is None:
+        yield
+        return
+    with patch.object(subprocess, "Popen", SupervisorPopen if supervises else ForkedPopen):
         yield
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def fork_by(control: socket.socket) -> None:
+    """Have this process, whose program has not begun, fork what it can by the fork server that `control` leads to."""
+    ask_at(control)
+    subprocess.Popen = ForkedPopen
 
 
 class ForkedPopen(subprocess.Popen[Any]):
     """A `Popen` that has the fork server make the process, if that can be one that it would have made itself."""
+
+    _supervises = False
 
     def _execute_child(self, *given: Any) -> None:
         said = _SIGNATURE.bind(self, *given).arguments
@@ -55,38 +63,33 @@ class ForkedPopen(subprocess.Popen[Any]):
         descriptors = {number: number if fd == -1 else fd for number, fd in given_fds.items()}
         descriptors |= {fd: fd for fd in said["pass_fds"]}
         try:
-            self.pid = _fork_for_us(server, list(map(os.fsdecode, said["args"])), program, cwd, env, descriptors)
+            command = [os.fsdecode(word) for word in said["args"]]
+            with _becoming_father:
+                # Whose father has ended is the child of the nearest reaper above it. We are one for no longer than we
+                # must: what a killed node leaves behind is not ours to bury.
+                _be_reaper(True)
+                try:
+                    self.pid = server.fork_orphan(command, program, cwd, env, descriptors, supervises=self._supervises)
+                finally:
+                    _be_reaper(False)
+            # Raises if it is none of ours, rather than that somebody waits in vain.
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             self._child_created = True
         finally:
             ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
             self._close_pipe_fds(*(said[end] for end in ends))  # type: ignore[attr-defined]
 
 
+class SupervisorPopen(ForkedPopen):
+    """One whose processes start others."""
+
+    _supervises = True
+
+
 def _program(args: Any, cwd: Path) -> dict[str, Any] | None:
     if isinstance(args, (str, bytes, os.PathLike)):
         return None
     return program_of([os.fsdecode(word) for word in args], cwd)
-
-
-def _fork_for_us(
-    server: ForkServer,
-    command: Sequence[str],
-    program: Mapping[str, Any],
-    cwd: Path,
-    env: Mapping[str, str],
-    descriptors: Mapping[int, int],
-) -> int:
-    with _becoming_father:
-        # Whose father has ended is the child of the nearest reaper above it. We are one for no longer than we must:
-        # what a killed node leaves behind is not ours to bury.
-        _be_reaper(True)
-        try:
-            pid = server.fork_orphan(command, program, cwd, env, descriptors)
-        finally:
-            _be_reaper(False)
-    # Raises if it is none of ours, rather than that somebody waits in vain.
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    return pid
 
 
 def _be_reaper(whether: bool) -> None:

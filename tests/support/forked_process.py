@@ -32,7 +32,7 @@ from .patience import PATIENCE
 
 PROGRAM = Path(__file__).with_name("fork_server.py")
 
-FREE = ("AWS_", "CHAOS_", "EXTRAS_", "PYTEST_", "SHOP_", "UNDERSTUDY_", "XDG_")
+FREE = ("AWS_", "CHAOS_", "EXTRAS_", "HOME", "PYTEST_", "SHOP_", "TMPDIR", "UNDERSTUDY_", "XDG_")
 """How those variables begin that nobody reads while modules load. Does any other differ, then the interpreter or a
 package may have started otherwise, and so a fresh process is started."""
 
@@ -64,17 +64,19 @@ def start_process(
     output: IO[bytes],
     errors: IO[bytes] | None = None,
     fresh: bool = False,
+    supervises: bool = False,
 ) -> Process:
     """Start `command` in a session of its own, with nothing to read, its stdout in `output`, its stderr in `errors`
     (None: where stdout goes).
 
     Forked if tests have said `allow_forks`, the command runs Python code by this interpreter, and `env` is that of the
-    tests but for variables that are read late. Else, or if it must be `fresh`, it is a `subprocess.Popen`.
+    tests but for variables that are read late. Else, or if it must be `fresh`, it is a `subprocess.Popen`. What one
+    that `supervises` starts is forked in its turn.
     """
     if not fresh:
         server = shared_fork_server()
         if server is not None and (program := program_of(command, cwd)) is not None and server.suits(env):
-            return server.fork(command, program, cwd, env, output, errors)
+            return server.fork(command, program, cwd, env, output, errors, supervises=supervises)
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -147,7 +149,7 @@ def _runs_it_too(script: Path) -> bool:
 class ForkedProcess:
     """A process that the fork server has forked, with the surface of `subprocess.Popen`. All of it is thread-safe."""
 
-    def __init__(self, server: ForkServer, args: Sequence[str], pid: int, exit_pipe: int) -> None:
+    def __init__(self, server: ForkClient, args: Sequence[str], pid: int, exit_pipe: int) -> None:
         self.args = list(args)
         self.pid = pid
         self._server = server
@@ -205,35 +207,19 @@ class ForkedProcess:
         return self._code
 
 
-class ForkServer:
-    """`fork_server.py` as a process, and the requests to it. Thread-safe."""
+class ForkClient:
+    """Asks a fork server at the other end of a socket. Thread-safe."""
 
-    def __init__(self, environment: Mapping[str, str], preloaded: Sequence[str] = PRELOADED) -> None:
-        """Start it; seconds. Raises `ForkServerError`."""
+    def __init__(self, control: socket.socket, environment: Mapping[str, str]) -> None:
+        """`environment`: in which the server has imported what it has."""
+        self._control = control
+        self._control.settimeout(PATIENCE)
         self._environment = environment
         self._lock = threading.Lock()
-        self._said = tempfile.TemporaryFile(prefix="understudy-fork-server-")  # noqa: SIM115 - lives as long as we
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), str(theirs.fileno()), *preloaded],
-                env=self._environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                start_new_session=True,
-            )
-        self._control.settimeout(PATIENCE)
-        self._answer()
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        return True
 
     def suits(self, env: Mapping[str, str]) -> bool:
         """Whether what it has imported is what a process with this environment would have imported."""
@@ -249,9 +235,12 @@ class ForkServer:
         env: Mapping[str, str],
         output: IO[bytes],
         errors: IO[bytes] | None = None,
+        *,
+        supervises: bool = False,
     ) -> ForkedProcess:
         """Raises `OSError` as `subprocess.Popen` would, `ForkServerError`."""
-        request = self._request(command, program, cwd, env) | {"targets": [0, 1, 2], "orphan": False}
+        request = self._request(command, program, cwd, env)
+        request |= {"targets": [0, 1, 2], "orphan": False, "supervises": supervises}
         reading, writing = os.pipe()
         try:
             with open(os.devnull, "rb") as nothing:
@@ -272,11 +261,20 @@ class ForkServer:
         cwd: Path,
         env: Mapping[str, str],
         descriptors: Mapping[int, int],
+        *,
+        supervises: bool = False,
     ) -> int:
-        """The number of a process that is nobody's, so that the kernel has given it to the nearest reaper above this
+        """The number of a process that is nobody's, so that the kernel has given it to the nearest reaper above the
         server. `descriptors`: which it has, and which of ours each is. Raises `OSError`, `ForkServerError`."""
-        request = self._request(command, program, cwd, env) | {"targets": [*descriptors], "orphan": True}
+        request = self._request(command, program, cwd, env)
+        request |= {"targets": [*descriptors], "orphan": True, "supervises": supervises}
         return self._ask_for_fork(request, [*descriptors.values()])
+
+    def await_stop(self, pid: int) -> None:
+        self._ask({"stopped": pid})
+
+    def last_words(self) -> str:
+        return "the fork server"
 
     def _request(
         self, command: Sequence[str], program: Mapping[str, Any], cwd: Path, env: Mapping[str, str]
@@ -290,23 +288,6 @@ class ForkServer:
         if "error" in answer:
             raise OSError(answer["errno"], answer["error"])
         return answer["pid"]
-
-    def await_stop(self, pid: int) -> None:
-        self._ask({"stopped": pid})
-
-    def last_words(self) -> str:
-        # It may be about to end.
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
-        return f"the fork server (exit code {self._process.poll()}), which said: {said[-4096:] or 'nothing'}"
-
-    def close(self) -> None:
-        """End it, and what it has forked. Idempotent."""
-        self._control.close()
-        self._process.wait(PATIENCE)
-        self._said.close()
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -323,13 +304,56 @@ class ForkServer:
         except OSError as error:
             raise ForkServerError(f"{error}: {self.last_words()}") from error
         if not text:
-            self._process.wait(PATIENCE)
             raise ForkServerError(self.last_words())
         return json.loads(text)
 
 
+class ForkServer(ForkClient):
+    """`fork_server.py` as a process, and the requests to it."""
+
+    def __init__(self, environment: Mapping[str, str], preloaded: Sequence[str] = PRELOADED) -> None:
+        """Start it; seconds. Raises `ForkServerError`."""
+        self._said = tempfile.TemporaryFile(prefix="understudy-fork-server-")  # noqa: SIM115 - lives as long as we
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(ours, environment)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), str(theirs.fileno()), *preloaded],
+                env=self._environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                start_new_session=True,
+            )
+        self._answer()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def last_words(self) -> str:
+        # It may be about to end.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        return f"the fork server (exit code {self._process.poll()}), which said: {said[-4096:] or 'nothing'}"
+
+    def close(self) -> None:
+        """End it, and what it has forked. Idempotent."""
+        self._control.close()
+        self._process.wait(PATIENCE)
+        self._said.close()
+
+
 _environment: dict[str, str] | None = None
 _server: ForkServer | None = None
+_lent: ForkClient | None = None
 _starting = threading.Lock()
 
 
@@ -342,9 +366,17 @@ def allow_forks() -> None:
         _environment = mine | UNBUFFERED
 
 
-def shared_fork_server() -> ForkServer | None:
+def ask_at(control: socket.socket) -> None:
+    """From here on the shared fork server is the one at the other end of `control`, forked from this process."""
+    global _lent
+    _lent = ForkClient(control, os.environ | UNBUFFERED)
+
+
+def shared_fork_server() -> ForkClient | None:
     """The one of this process, started if need be; None: nobody has said `allow_forks`."""
     global _server
+    if _lent is not None:
+        return _lent
     if _environment is None:
         return None
     with _starting:
