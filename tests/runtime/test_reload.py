@@ -55,7 +55,7 @@ async def test_changed_code_runs_in_the_same_session_and_broken_code_waits_for_t
     code = tmp_path / "reloaded.py"
     code.write_text(SERVER)
     store = f"sqlite:///{tmp_path / 'sessions.db'}"
-    async with serve(f"{code}:server", "--reload", "--store", store, fresh=True) as server:
+    async with serve(f"{code}:server", "--reload", "--store", store, supervises=True) as server:
         async with Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
 
             async def ask(tool: str) -> object:
@@ -76,7 +76,7 @@ async def test_changed_code_runs_in_the_same_session_and_broken_code_waits_for_t
 async def test_a_call_in_flight_when_a_reloading_server_is_stopped_finishes(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    server = serve("understudy.runtime.demo:server", "--reload", "--store", "memory://", fresh=True)
+    server = serve("understudy.runtime.demo:server", "--reload", "--store", "memory://", supervises=True)
     async with server, Client(server.url, mode="legacy", read_timeout_seconds=PATIENCE) as client:
         # The client lists the tools with the first call, which must not be when the server is gone.
         await client.list_tools()

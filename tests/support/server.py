@@ -44,6 +44,7 @@ class ServerProcess:
         start_timeout: seconds to wait for that.
         stop_timeout: seconds that `stop` waits after SIGTERM before it kills.
         fresh: start it as the command line would, whatever that costs: the start is what the test is about.
+        supervises: it starts processes itself, which are forked too.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ServerProcess:
         start_timeout: float = PATIENCE,
         stop_timeout: float = PATIENCE,
         fresh: bool = False,
+        supervises: bool = False,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
@@ -68,6 +70,7 @@ class ServerProcess:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._fresh = fresh
+        self._supervises = supervises
         self._process: Process | None = None
         self._group_lives = False
         self._log: Path | None = None
@@ -107,7 +110,9 @@ class ServerProcess:
             os.close(handle)
             self._log = Path(name)
         with self._log.open("ab") as log:
-            self._process = start_process(self.command, cwd=ROOT, env=self._env, output=log, fresh=self._fresh)
+            self._process = start_process(
+                self.command, cwd=ROOT, env=self._env, output=log, fresh=self._fresh, supervises=self._supervises
+            )
         self.starts += 1
         self._group_lives = True
         deadline = time.monotonic() + self._start_timeout
