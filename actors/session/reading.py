@@ -67,8 +67,8 @@ class OneReader(Backlog):
 
     @property
     def _ready(self) -> int:
-        """The number of the newest message that may leave."""
-        return self.last if self._logged is None else min(self._logged, self.last)
+        """The number of the newest message that may leave. A stream without any may end before the log has it."""
+        return self.last if self._logged is None else min(max(self._logged, 0), self.last)
 
     async def begun(self, generation: int) -> None:
         """Return when the stream's id may leave, or another reader waits in place of this one."""

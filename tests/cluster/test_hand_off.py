@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from cluster.household import household
 from support.patience import PATIENCE
 from understudy.actors.task_owner import TaskOwner
@@ -53,3 +54,24 @@ async def test_what_waits_for_a_hand_off_at_a_node_that_leaves_has_not_run_and_r
         draining.cancel()
         assert (await waiting.answered()).value == 1
         here.stage.go_on.set()
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2025-06-18", "2025-03-26"])
+@pytest.mark.parametrize("at_owner", [True, False])
+async def test_a_stream_that_has_said_nothing_moves_with_the_call_that_waits(
+    nats_url: str, at_owner: bool, revision: str
+) -> None:
+    async with household(nats_url) as (here, there), asyncio.timeout(PATIENCE), TaskOwner() as tasks:
+        client = here.client()
+        await client.open(revision)
+        held = client.begin_tool("hold")
+        await here.stage.began.wait()
+        waiting = await (client if at_owner else there.same(client)).begin_tool("increment").started()
+        cluster = here.runtime.cluster
+        assert cluster is not None
+        draining = tasks.spawn(cluster.drain())
+        here.stage.go_on.set()
+        assert (await waiting.answered()).value == 1
+        assert (await held.answered()).value == 1
+        await draining
+        assert not here.owns(client.session)

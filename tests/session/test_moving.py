@@ -49,6 +49,15 @@ def test_an_exchange_that_nobody_can_send_on_fails_instead():
     assert b"nothing was changed" in (exchange.outcome or b"")
 
 
+async def test_a_stream_that_ends_before_the_log_has_anything_of_it_ends_for_its_reader():
+    exchange = Exchange(1, "tools/call")
+    exchange.logged = -1
+    generation = exchange.attach(0)
+    exchange.fail(Elsewhere(Address.new("session")))
+    async with asyncio.timeout(PATIENCE):
+        assert await exchange.next(generation) is None
+
+
 def test_an_exchange_remembers_that_there_was_no_room():
     address = Address.new("session")
     for error in (RegistryFull("full", address, retry_after=1), NodeDraining("stops", address, retry_after=1)):
