@@ -39,7 +39,6 @@ class Exchange(OneReader):
     """
 
     __slots__ = (
-        "can_move",
         "elsewhere",
         "id",
         "method",
@@ -48,6 +47,7 @@ class Exchange(OneReader):
         "outcome",
         "refusal",
         "request_id",
+        "senders",
         "when_finished",
         "when_written",
     )
@@ -66,8 +66,8 @@ class Exchange(OneReader):
         """Why there is no result, if there is none."""
         self.elsewhere: Address | None = None
         """The stream has ended without an outcome, because another node is to serve this address."""
-        self.can_move = True
-        """Whether somebody stands ready to send the request there; otherwise it fails instead."""
+        self.senders = 1
+        """How many stand ready to send the request there: those who read for it. Without any it fails instead."""
         self.no_room: RegistryFull | NodeDraining | None = None
         """There is no result because this node had no room for the session. The request has not run."""
         self.when_finished: Callable[[], None] | None = None
@@ -165,7 +165,7 @@ class Exchange(OneReader):
         """
         if self.finished:
             return
-        if isinstance(error, Elsewhere) and self.can_move:
+        if isinstance(error, Elsewhere) and self.senders:
             self.elsewhere = error.address
             self._end()
             return

@@ -13,12 +13,13 @@ from mcp_types.version import is_version_at_least
 from ...actors import Access, Elsewhere, Envelope, Registry
 from ...actors.session import SESSION, SessionSeed, TenantContext
 from ...actors.session.announcement import Announce, announced
+from ...actors.session.errors import DuplicateRequest, LimitExceeded
 from ...actors.session.exchange import Exchange
 from ...actors.session.messages import Call, Notice
 from ...actors.session.protocol_state import PROTOCOL_READS
 from ...actors.session.relay import Relay
 from ...actors.session.servers import Servers
-from ...actors.session.wire import NOT_FOUND, OUTCOME_UNKNOWN, Refusal
+from ...actors.session.wire import NOT_FOUND, Refusal
 from ...stores import Address, UnderstudyError
 from ..audit.audit import AuditTrail
 from ..audit.auditing import AuditedCall
@@ -33,6 +34,7 @@ from ..wire.jsonrpc import Answer, Notification, Request, read_message
 from ..wire.refusals import Refused, refuse
 from ..wire.routing import NoRoom, refused
 from .posts import Posts
+from .repeats import Repeats
 from .sessions import Sessions
 from .sse import keep_alive_of, priming_event, write_stream
 from .standing_leg import RESUMABLE_SINCE, StandingLeg
@@ -86,6 +88,7 @@ class HandshakeLeg:
             relay=relay,
             permits=permits,
         )
+        self._repeats = Repeats(self._sessions, streams, self._standing_leg)
 
     async def __call__(self, inbound: Inbound) -> None:
         """A `Leg`."""
@@ -134,7 +137,7 @@ class HandshakeLeg:
     # A request
 
     async def _request(self, address: Address, message: Request, opening: bool, inbound: Inbound) -> None:
-        if inbound.again and await self._goes_on(address, message, inbound):
+        if inbound.again and await self._repeats.answer(address, message, inbound):
             return
         version = _asked_revision(message) if opening else inbound.revision
         resumable = is_version_at_least(version, RESUMABLE_SINCE)
@@ -165,12 +168,23 @@ class HandshakeLeg:
                     envelope.access = Access.SHARED
                 self._registry.deliver(address, envelope)
         except (UnderstudyError, Elsewhere) as error:
+            if inbound.again and isinstance(error, DuplicateRequest | LimitExceeded):
+                # Its first try was on the way into the session too, and has come before it.
+                call.let_go()
+                if await self._repeats.answer(address, message, inbound):
+                    return
             call.fail(error)
         except BaseException:
             # As when the HTTP server cancels the request while the session wakes: nobody else knows of the call.
             call.let_go()
             raise
         await self._posts.first(exchange)
+        if exchange.id:
+            # A repeat has made it a stream, and reads that: nobody waits for this answer.
+            exchange.senders -= 1
+            self._observe_call(perf_counter() - inbound.started, tally)
+            await answer(inbound.send, 202, headers=())
+            return
         if exchange.elsewhere is not None:
             raise Elsewhere(exchange.elsewhere)
         opened = ((b"mcp-session-id", address.id.encode()),) if opening else ()
@@ -201,38 +215,10 @@ class HandshakeLeg:
                 before_outcome=self._announcing(address, exchange) if opening else None,
             )
         finally:
-            # From here on there is nobody left who could send the request to another node.
-            exchange.can_move = False
+            exchange.senders -= 1
             self._streams.left(address, exchange)
             if exchange.elsewhere is None:
                 self._observe_call(perf_counter() - inbound.started, tally)
-
-    async def _goes_on(self, address: Address, message: Request, inbound: Inbound) -> bool:
-        """Whether an earlier try of the request was in flight here still: its stream has been the answer then.
-
-        Raises:
-            Elsewhere: It has no stream yet. In a moment it has one, or its outcome.
-            Refused: The session cannot be reached, or what the earlier try has said is not kept.
-        """
-        try:
-            actor = await self._sessions.live(address, inbound.tenant)
-            if actor is None:
-                return False
-            self._sessions.admit(actor, address, inbound.tenant)
-        except UnderstudyError as error:
-            raise refused(error, address, message.id) from error
-        first = actor.in_flight(message.id)
-        if first is None or (first.method, first.params) != (message.method, message.params):
-            return False
-        stream = first.exchange.id
-        if not stream:
-            raise Elsewhere(address)
-        primed = is_version_at_least(inbound.revision, RESUMABLE_SINCE)
-        try:
-            await self._standing_leg.resume(address, f"{stream}-0", 0, primed, inbound)
-        except Refused as lost:
-            raise Refused(OUTCOME_UNKNOWN, message.id) from lost
-        return True
 
     def _announcing(self, address: Address, exchange: Exchange) -> Callable[[], Awaitable[None]]:
         async def announce() -> None:

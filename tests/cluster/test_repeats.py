@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
 from cluster.household import Member, household
+from cluster.test_way_back import handing_off, until
 from edge.call import HTTPCall
 from edge.client import Client
 from edge.server import READ_ONLY, Name, Stage
@@ -16,8 +17,10 @@ from mcp.server.mcpserver.resolve import AcceptedElicitation
 from mcp_types import ToolAnnotations
 from support.patience import PATIENCE
 from understudy.actors.session import ANONYMOUS
-from understudy.runtime import Session
+from understudy.runtime import AuditEntry, Limits, Session, SessionLimits, TenantContext
+from understudy.runtime.edge import posts
 from understudy.runtime.wire.inbound import Inbound
+from understudy.stores import Address
 
 IDEMPOTENT = ToolAnnotations(idempotent_hint=True)
 
@@ -183,10 +186,162 @@ async def test_what_a_client_sends_twice_is_no_repeat(house: list[Member]) -> No
     assert call.value == "looked around"
 
 
+async def test_a_repeat_need_not_wait_for_its_first_try_to_become_a_stream(
+    monkeypatch: pytest.MonkeyPatch, nats_url: str
+) -> None:
+    monkeypatch.setattr(posts, "DEFERRAL", 600.0)
+    async with household(nats_url, 2, server=held) as (owner, edge):
+        client = await opened(owner)
+        call = edge.same(client).begin_tool("look")
+        await begun(call, owner, stream=False)
+        for _ in range(2):
+            await asyncio.wait_for(sent_again(call, edge, owner), 3)
+        owner.stage.go_on.set()
+        await call.answered()
+        assert (call.value, owner.stage.runs) == ("looked around", 1)
+
+
+async def test_a_repeat_moves_with_its_session_while_its_first_try_waits_for_its_turn(house: list[Member]) -> None:
+    owner, edge, third = house
+    edge.stage.go_on.set()
+    third.stage.go_on.set()
+    client = await opened(owner)
+    before = client.begin_tool("mark", {"key": "a"})
+    await begun(before, owner)
+    call = edge.same(client).begin_tool("mark", {"key": "b"})
+    await call.started()
+    await sent_again(call, edge, owner)
+    async with handing_off(owner, Address("session", client.session or "")) as draining:
+        owner.stage.go_on.set()
+        await call.answered()
+        await asyncio.wait((draining,))
+    assert (await before.answered()).value == ["a"]
+    assert call.value == ["a", "b"]
+    assert not owner.owns(client.session)
+    assert owner.stage.runs + edge.stage.runs + third.stage.runs == 2
+
+
+async def test_a_repeat_that_a_resumption_has_taken_the_stream_from_ends_and_is_answered_once(
+    house: list[Member],
+) -> None:
+    owner, edge, other = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look")
+    await begun(call, owner)
+    await sent_again(call, edge, owner)
+    resumed = await other.same(client).start("GET", headers={"last-event-id": (await call.event(0)).id}).started()
+    await call.answered()
+    owner.stage.go_on.set()
+    assert (await resumed.answered()).value == "looked around"
+    assert call.messages == []
+    assert owner.stage.runs == 1
+
+
+async def test_a_repeat_ends_with_its_session(house: list[Member]) -> None:
+    owner, edge, other = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look")
+    await begun(call, owner)
+    await sent_again(call, edge, owner)
+    assert (await other.same(client).send("DELETE")).status == 200
+    assert (await call.answered()).failure["message"] == "Request cancelled"
+
+
+async def test_a_repeat_costs_no_permit_and_has_no_line_in_the_audit_trail(nats_url: str) -> None:
+    written: list[AuditEntry] = []
+    limits = Limits(calls_in_flight=1, streams=1, per_session=SessionLimits(calls_in_flight=1, streams=1))
+    async with household(nats_url, 2, server=held, limits=limits, audit=written.append) as (owner, edge):
+        client = await opened(owner)
+        for number in (1, 2):
+            owner.stage.began.clear()
+            owner.stage.go_on.clear()
+            call = edge.same(client).begin_tool("look")
+            await begun(call, owner)
+            for _ in range(2):
+                await sent_again(call, edge, owner)
+            owner.stage.go_on.set()
+            await call.answered()
+            assert (call.value, owner.stage.runs) == ("looked around", number)
+    assert [(entry.event, entry.outcome) for entry in written if entry.tool == "look"] == [("called", "result")] * 2
+    assert {entry.event for entry in written} <= {"opened", "called", "ended"}
+
+
+@pytest.mark.parametrize("limits", [None, Limits(per_session=SessionLimits(calls_in_flight=1))])
+async def test_a_repeat_that_comes_while_its_first_try_waits_to_be_let_in_is_answered_by_that(
+    nats_url: str, limits: Limits | None
+) -> None:
+    async with household(nats_url, 2, server=held, limits=limits or Limits(calls_in_flight=9)) as (owner, edge):
+        leg: Any = owner.runtime._node.handshake
+        enter, waiting = leg._permits.enter, []
+
+        def late(call: Any, session: Any) -> Awaitable[None]:
+            gate = asyncio.Event()
+            waiting.append(gate)
+
+            async def entering() -> None:
+                await gate.wait()
+                entered = enter(call, session)
+                if entered is not None:
+                    await entered
+
+            return entering()
+
+        client = await opened(owner)
+        leg._permits.enter = late
+        call = edge.same(client).begin_tool("look")
+        await until(lambda: len(waiting) == 1)
+        lose_the_path(edge, owner)
+        await until(lambda: len(waiting) == 2)
+        waiting[0].set()
+        await asyncio.wait_for(owner.stage.began.wait(), PATIENCE)
+        waiting[1].set()
+        await call.started()
+        owner.stage.go_on.set()
+        await call.answered()
+        assert (call.value, owner.stage.runs) == ("looked around", 1)
+        leg._permits.enter = enter
+        assert await edge.same(client).tool("look") == "looked around"
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_a_repeat_says_so_in_every_version_but_the_first(nats_url: str, version: int) -> None:
+    settings = {"link_versions": (version, version), "unsigned_contexts": "accept"}
+    async with household(nats_url, 2, server=held, settings=lambda _: settings) as (owner, edge):
+        client = await opened(owner)
+        call = edge.same(client).begin_tool("look")
+        await begun(call, owner)
+        await sent_again(call, edge, owner)
+        owner.stage.go_on.set()
+        await call.answered()
+        assert (call.value, owner.stage.runs) == ("looked around", 1)
+
+
+async def test_a_repeat_of_somebody_else_is_told_that_there_is_no_session(house: list[Member]) -> None:
+    owner, edge, _ = house
+    client = await opened(owner)
+    call = edge.same(client).begin_tool("look", id=7)
+    await begun(call, owner)
+    body = client.message("tools/call", {"name": "look", "arguments": {}}, id=7)
+    foreign = Request(client, body, TenantContext("elsewhere", "eve"))
+    await foreign.sent_again_to(owner)
+    assert foreign.status == 404
+    assert not call.returned
+
+
+async def test_a_notification_that_comes_again_is_taken(house: list[Member]) -> None:
+    owner, *_ = house
+    client = await opened(owner)
+    body = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}'
+    cancelled = Request(client, body)
+    await cancelled.sent_again_to(owner)
+    assert cancelled.status == 202
+
+
 class Request:
     """One that comes over the link marked as a repeat."""
 
-    def __init__(self, client: Client, body: bytes) -> None:
+    def __init__(self, client: Client, body: bytes, tenant: TenantContext = ANONYMOUS, **more: Any) -> None:
+        self.status = 0
         self.body = b""
         session = (client.session or "").encode()
         lines = [
@@ -195,8 +350,11 @@ class Request:
             (b"content-type", b"application/json"),
             (b"accept", b"application/json, text/event-stream"),
         ]
-        scope = {"type": "http", "method": "POST", "path": "/mcp", "query_string": b"", "headers": lines}
-        self._inbound = Inbound(scope, dict(lines), ANONYMOUS, self._receive, self._send, body, remote=True, again=True)
+        method = more.pop("method", "POST")
+        lines += more.pop("headers", [])
+        scope = {"type": "http", "method": method, "path": "/mcp", "query_string": b"", "headers": lines}
+        headers, receive, send = dict(lines), self._receive, self._send
+        self._inbound = Inbound(scope, headers, tenant, receive, send, body, remote=True, again=True, **more)
 
     async def sent_again_to(self, owner: Member) -> None:
         cluster = owner.runtime.cluster
@@ -207,4 +365,5 @@ class Request:
         await asyncio.Event().wait()
 
     async def _send(self, message: Any) -> None:
+        self.status = message.get("status", self.status)
         self.body += message.get("body", b"")

@@ -41,7 +41,7 @@ def test_an_exchange_that_is_for_another_node_has_no_outcome_and_says_so():
 
 def test_an_exchange_that_nobody_can_send_on_fails_instead():
     exchange = Exchange(1, "tools/call")
-    exchange.can_move = False
+    exchange.senders = 0
     exchange.fail(Elsewhere(Address.new("session")))
     assert exchange.elsewhere is None
     assert exchange.refusal is not None
