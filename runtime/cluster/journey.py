@@ -132,6 +132,10 @@ class Journey:
         self._deadline = now + self._patience
         self._pauses = self._looks = 0
 
+    def proves_death(self, broken: PathBroken, now: float) -> bool:
+        """Whether the node at the end of this path is gone; otherwise it may be well."""
+        return broken.dead and self._ownership.trusts_silence(now)
+
     # Where to
 
     def _set_out(self, now: float) -> Step:
@@ -247,10 +251,10 @@ class Journey:
         there, self._entry = self._entry, None
         assert there is not None, "PathBroken answers a Forward"
         ownership.unlearn(self.address)
-        proof = broken.dead and ownership.trusts_silence(now)
+        proof = self.proves_death(broken, now)
         if proof:
             ownership.peers.left(there.incarnation)
-        if broken.maybe_ran and not broken.repeatable:
+        if broken.in_doubt:
             return Refuse(Denial.IN_DOUBT)
         self.maybe_ran |= broken.maybe_ran
         if proof and now < self._deadline:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from ...actors.clock import Clock
 from ...actors.session.servers import Servers
 from ...stores import Address
+from ..edge.repeats import FIRST_TRY
 from ..telemetry.metrics import Latency
 from ..wire.inbound import Inbound
 from ..wire.refusals import Refused
@@ -22,7 +23,21 @@ from .forwarding import Forwarding
 from .journey import Journey
 from .keep_alive import KeepAlive
 from .response import Response
-from .steps import Answered, Denial, Event, Forward, PathBroken, Pause, Refuse, Run, Step, Unreachable
+from .steps import (
+    Answered,
+    Denial,
+    Event,
+    Forward,
+    NotRunHere,
+    NotRunThere,
+    PathBroken,
+    Pause,
+    Refuse,
+    Run,
+    Step,
+    Unreachable,
+)
+from .stream_requests import first_try, resumption
 
 __all__ = ["Reattachment", "RunHere"]
 
@@ -38,8 +53,6 @@ SEARCHES_AT_ONCE: Final = 64
 """A node that dies may have been the owner of all the streams that are held here."""
 
 _Found = Forward | Run | Refuse
-
-_OF_A_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"transfer-encoding"))
 
 
 class Reattachment:
@@ -72,10 +85,18 @@ class Reattachment:
         self._failover = failover
         self._searches = asyncio.Semaphore(SEARCHES_AT_ONCE)
 
+    @staticmethod
+    def leads(response: Response, event: Event) -> bool:
+        """Whether it is for `go_on` to say what follows from `event`."""
+        if isinstance(event, Answered):
+            return False
+        return response.stream or (isinstance(event, PathBroken) and event.in_doubt)
+
     async def go_on(
         self, inbound: Inbound, response: Response, journey: Journey, event: Event, run: RunHere
     ) -> Step | None:
-        """Lead the stream of `response` to its end. `event`: why it does not go on, after a step of `journey`.
+        """Lead the stream of `response`, or what may become one, to its end. `event`: why it does not go on, after a
+        step of `journey`.
 
         None when it has ended, or the client has left; a `Refuse` if it is for the caller to end it, because the
         request has not run.
@@ -151,7 +172,19 @@ class Reattachment:
 class _Stream:
     """One stream on its way to its next owner."""
 
-    __slots__ = ("_anew", "_by", "broke", "inbound", "journey", "node_died", "request", "response", "resuming", "step")
+    __slots__ = (
+        "_anew",
+        "_attached",
+        "_by",
+        "broke",
+        "inbound",
+        "journey",
+        "node_died",
+        "request",
+        "response",
+        "resuming",
+        "step",
+    )
 
     def __init__(self, by: Reattachment, inbound: Inbound, response: Response, journey: Journey) -> None:
         self._by = by
@@ -159,7 +192,7 @@ class _Stream:
         self.response = response
         self.journey = journey
         self.request = inbound
-        """What is sent: the client's own request, or the resumption of its stream."""
+        """What is sent: the client's own request, the resumption of its stream, or a `FIRST_TRY`."""
         self.resuming = inbound.scope["method"] == "GET"
         self.broke = by.now()
         """Since when its owner is looked for."""
@@ -168,6 +201,8 @@ class _Stream:
         """Who was given the request last."""
         self._anew = False
         """A standalone stream that could not be resumed has been opened anew."""
+        self._attached = False
+        """The last attempt has got the stream."""
 
     async def lead(self, event: Event, run: RunHere) -> Step | None:
         by, journey, response = self._by, self.journey, self.response
@@ -211,16 +246,33 @@ class _Stream:
         response = self.response
         response.next_attempt()
         last_id = response.last_id
+        attached, self._attached = self._attached, False
+        if attached and self.request.purpose == FIRST_TRY and isinstance(event, NotRunThere | NotRunHere):
+            # The first try waited for its turn when the session left: it has not run, nor will it.
+            self.resuming = False
+            self.request = self.inbound
         self.node_died |= isinstance(event, PathBroken)
-        if not self.resuming and last_id is not None and isinstance(event, PathBroken) and event.maybe_ran:
-            self.resuming = _shown(last_id) or not event.repeatable
+        if not self.resuming and isinstance(event, PathBroken) and event.maybe_ran:
+            if last_id is not None:
+                self.resuming = _shown(last_id) or not event.repeatable
+            elif event.in_doubt and self._may_be_in_flight(event):
+                self.resuming = True
+                self.request = first_try(self.inbound)
         if not self.resuming:
             response.again()
             return event
         if last_id is not None:
             self.request = resumption(self.inbound, last_id)
-        response.resume(lambda: self._by.attached(self))
+        response.resume(self._goes_on, whole=self.request.purpose == FIRST_TRY)
         return replace(event, repeatable=True) if isinstance(event, PathBroken) else event
+
+    def _goes_on(self) -> None:
+        self._attached = True
+        self._by.attached(self)
+
+    def _may_be_in_flight(self, broken: PathBroken) -> bool:
+        """Whether the owner may live, and the era is one in which it can tell calls apart."""
+        return b"mcp-session-id" in self.inbound.headers and not self.journey.proves_death(broken, self._by.now())
 
     async def _without_resuming(self) -> bool:
         """The owner knows nothing of the stream: prepare to ask for what does without it, or end it; whether to ask."""
@@ -237,7 +289,7 @@ class _Stream:
         self.request = inbound
         response.next_attempt()
         response.again()
-        response.resume(lambda: self._by.attached(self))
+        response.resume(self._goes_on)
         return True
 
     async def _end(self, refuse: Refuse) -> Step | None:
@@ -253,14 +305,3 @@ class _Stream:
 def _shown(last_id: bytes | None) -> bool:
     """Whether more than the priming event has come."""
     return last_id is not None and not last_id.endswith(b"-0")
-
-
-def resumption(inbound: Inbound, last_id: bytes) -> Inbound:
-    """What a client that has got the stream of `inbound` up to the event `last_id` would send to have the rest."""
-    scope: dict[str, Any] = dict(inbound.scope)
-    scope["method"] = "GET"
-    lines = [line for line in inbound.scope["headers"] if line[0] not in _OF_A_BODY and line[0] != b"last-event-id"]
-    scope["headers"] = [*lines, (b"last-event-id", last_id)]
-    headers = {name: value for name, value in inbound.headers.items() if name not in _OF_A_BODY}
-    headers[b"last-event-id"] = last_id
-    return replace(inbound, scope=scope, headers=headers, body=b"")

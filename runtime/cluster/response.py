@@ -38,6 +38,7 @@ class Response:
         "_events",
         "_lock",
         "_send",
+        "_whole",
         "ended",
         "refused",
         "started",
@@ -50,6 +51,7 @@ class Response:
         self.refused = 0
         """The status with which the last `resume` was refused; 0 if it was not."""
         self._attached: Callable[[], None] | None = None
+        self._whole = False
         self._body: list[bytes] | None = None
         self._lock: asyncio.Lock | None = None
         self._events: WholeEvents | None = None
@@ -70,26 +72,28 @@ class Response:
         Raises:
             Interrupted: Part of a JSON answer has been sent.
         """
+        self._attached = None
+        self.refused = 0
         if self.started:
             if self._events is None:
                 raise Interrupted("a JSON answer broke off in the middle")
-            self._attached = None
-            self.refused = 0
             self._body = None
             self._events.break_off()
 
     def again(self) -> None:
         """The next attempt has the request from its beginning: its events have nothing to do with those before."""
-        assert self._events is not None
-        self._events.last_id = None
+        if self._events is not None:
+            self._events.last_id = None
 
-    def resume(self, attached: Callable[[], None]) -> None:
-        """The next attempt is to go on with the stream. `attached` is called once it does.
+    def resume(self, attached: Callable[[], None], *, whole: bool = False) -> None:
+        """The next attempt is to go on with the stream, or, if `whole`, to give it from its beginning. `attached` is
+        called once it does.
 
         Any other answer than a stream is dropped, and leaves its status in `refused`. `send` raises `Interrupted` where
         the client has got a part of an event, of which the rest cannot be had: it resumes by itself then.
         """
         self._attached = attached
+        self._whole = whole
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI's send."""
@@ -97,19 +101,21 @@ class Response:
         if message["type"] == "http.response.start":
             streams = any(name == b"content-type" and value == _STREAM for name, value in message["headers"])
             if events is None:
+                if self._attached is not None and not await self._goes_on(streams, message["status"]):
+                    return
                 self.started = True
                 if streams:
                     self._events = WholeEvents()
             else:
                 await self._go_on(events, streams, message["status"])
                 return
+        elif self.refused:
+            return
         elif events is None:
             if not message.get("more_body", False):
                 self.ended = True
         elif self._body is not None:
             await self._fit(message)
-            return
-        elif self.refused:
             return
         else:
             body = message.get("body", b"")
@@ -129,13 +135,22 @@ class Response:
         if self._attached is None:
             await self._break_off(events)
             self._body = None if streams else []
-        elif not streams or status != 200:
-            self.refused = status
-        elif events.partial:
-            raise Interrupted("an event too large to be kept back broke off in the middle")
         else:
-            attached, self._attached = self._attached, None
-            attached()
+            await self._goes_on(streams, status)
+
+    async def _goes_on(self, streams: bool, status: int) -> bool:
+        """Whether it is the stream that was asked for with `resume`, and no refusal."""
+        attached, self._attached = self._attached, None
+        if not streams or status != 200:
+            self.refused = status
+            return False
+        if self._events is not None and self._events.partial:
+            if not self._whole:
+                raise Interrupted("an event too large to be kept back broke off in the middle")
+            await self._break_off(self._events)
+        assert attached is not None, "a stream that is resumed has somebody to be told"
+        attached()
+        return True
 
     async def _break_off(self, events: WholeEvents) -> None:
         """Have what comes next be an event of its own, so that it is not lost with the half of another one."""

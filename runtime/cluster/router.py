@@ -226,7 +226,7 @@ class ClusterRouter:
             if isinstance(event, Answered):
                 self._counts.placed += 1
                 return True
-            if isinstance(event, PathBroken) and event.maybe_ran and not event.repeatable:
+            if isinstance(event, PathBroken) and event.in_doubt:
                 await deny(inbound, response, Denial.IN_DOUBT, self._servers)
                 return True
         return False
@@ -247,14 +247,14 @@ class ClusterRouter:
                 event = await self._forwarding.forward(
                     inbound, address, step.to, response, hops=journey.forwards, again=journey.maybe_ran
                 )
-                if broke is None and isinstance(event, PathBroken):
+                if broke is None and isinstance(event, PathBroken) and not event.in_doubt:
                     broke = began
             elif isinstance(step, Run):
                 event = await self._run(run, inbound, address, response)
             else:
                 step = await self._errands.run(journey, step)
                 continue
-            if response.stream and not isinstance(event, Answered):
+            if self._reattachment.leads(response, event):
                 step = await self._reattachment.go_on(inbound, response, journey, event, run_here)
             else:
                 step = journey.advance(event, now())

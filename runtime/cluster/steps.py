@@ -171,5 +171,10 @@ class PathBroken:
     dead: bool = True
     """Whether the node is known to be gone, and not only the path to it for a moment."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """never-run-twice: the request may have run, and may not run again."""
+        return self.maybe_ran and not self.repeatable
+
 
 Event = Answered | NotRunHere | NoRoomHere | Found | Loaded | Taken | TakenAway | Unreachable | NotRunThere | PathBroken

@@ -34,7 +34,7 @@ from ..wire.jsonrpc import Answer, Notification, Request, read_message
 from ..wire.refusals import Refused, refuse
 from ..wire.routing import NoRoom, refused
 from .posts import Posts
-from .repeats import Repeats
+from .repeats import FIRST_TRY, Repeats
 from .sessions import Sessions
 from .sse import keep_alive_of, priming_event, write_stream
 from .standing_leg import RESUMABLE_SINCE, StandingLeg
@@ -96,7 +96,10 @@ class HandshakeLeg:
         if method == "POST":
             await self._post(inbound)
         elif method == "GET":
-            await self._standing_leg(inbound)
+            if inbound.purpose == FIRST_TRY:
+                await self._repeats.serve(inbound)
+            else:
+                await self._standing_leg(inbound)
         elif method == "DELETE":
             await self._delete(inbound)
         else:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mcp_types.version import is_version_at_least
 
 from ...actors.session import TenantContext
 from ...actors.session.exchange import Exchange
-from ...actors.session.wire import OUTCOME_UNKNOWN
+from ...actors.session.wire import NOT_FOUND, OUTCOME_UNKNOWN
 from ...stores import Address, UnderstudyError
+from ..streams.resumption import unknown_event
 from ..streams.streams import StreamTable
 from ..wire.inbound import Inbound
-from ..wire.jsonrpc import Request
+from ..wire.jsonrpc import Request, read_message
 from ..wire.refusals import Refused
 from ..wire.routing import refused
 from .sessions import Sessions
 from .standing_leg import RESUMABLE_SINCE, StandingLeg
 
-__all__ = ["Repeats"]
+__all__ = ["FIRST_TRY", "NO_EVENT", "Repeats"]
+
+FIRST_TRY: Final = "first try"
+"""The purpose of a GET that asks for the stream of a call which may not be repeated. The call is its body."""
+NO_EVENT: Final = "first-try-0"
+"""The last event that such a GET names. No stream has that name, so that an owner of a version which does not know the
+purpose refuses it; and as a GET it runs nothing there either."""
 
 
 class Repeats:
@@ -46,6 +55,17 @@ class Repeats:
         except Refused as lost:
             raise Refused(OUTCOME_UNKNOWN, message.id) from lost
         return True
+
+    async def serve(self, inbound: Inbound) -> None:
+        """A `Leg`, for a `FIRST_TRY`. never-run-twice: nothing runs, be the call known here or not."""
+        message = read_message(inbound.body)
+        address = self._sessions.address(inbound.headers.get(b"mcp-session-id", b""))
+        if address is None:
+            raise Refused(NOT_FOUND)
+        exchange = await self._first_try(address, message, inbound.tenant) if type(message) is Request else None
+        if exchange is None:
+            raise unknown_event(NO_EVENT)
+        await self._show(address, exchange, inbound)
 
     async def _first_try(self, address: Address, message: Request, tenant: TenantContext) -> Exchange | None:
         try:

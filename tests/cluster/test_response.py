@@ -180,3 +180,39 @@ async def test_a_request_that_is_sent_again_has_no_event_to_resume_from_yet() ->
     await response.send(STREAM)
     await more(response, b"id: b-0\ndata: \n\n")
     assert response.last_id == b"b-0"
+
+
+async def test_a_stream_that_is_asked_for_before_anything_has_come_is_the_answer() -> None:
+    wire, attached = Wire(), list[bool]()
+    response = Response(wire.send)
+    for status in (400, 503):
+        response.next_attempt()
+        response.resume(lambda: attached.append(True), whole=True)
+        await answer(response.send, status, b"{}", headers=(JSON_TYPE,))
+        assert (response.refused, wire.starts, wire.body) == (status, 0, b"")
+    response.next_attempt()
+    response.resume(lambda: attached.append(True), whole=True)
+    await response.send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
+    await more(response, WHOLE)
+    assert (wire.starts, response.stream, response.refused, attached) == (1, True, 0, [True])
+    assert wire.events == ['{"whole":1}']
+
+
+async def test_a_refused_search_leaves_an_answer_to_be_given() -> None:
+    wire = Wire()
+    response = Response(wire.send)
+    response.resume(lambda: None, whole=True)
+    await answer(response.send, 400, b"{}", headers=(JSON_TYPE,))
+    await response.refuse(Refusal(SERVER_BUSY, "unknown", status=503), 7)
+    assert (wire.starts, wire.over) == (1, True)
+    assert b"unknown" in wire.body
+
+
+async def test_what_is_out_of_an_event_is_void_where_its_stream_comes_from_the_beginning() -> None:
+    wire = Wire()
+    response = await begun(wire, HALF + GONE_OUT)
+    response.next_attempt()
+    response.resume(lambda: None, whole=True)
+    await response.send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
+    await more(response, WHOLE)
+    assert wire.events == ['{"whole":1}']
