@@ -30,7 +30,7 @@ def skip_without(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def cluster(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BalancedCluster]:
-    env = {"EXTRAS_FOLDER": str(tmp_path_factory.mktemp("extras")), "PYTHONPATH": "tests"}
+    env = {"EXTRAS_FOLDER": str(tmp_path_factory.mktemp("extras"))}
     with BalancedCluster("tests/cluster/shop.py:server", nats=nats_server.url, env=env) as cluster:
         yield cluster
         print(cluster.output)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from mcp.client.client import Client
 from support.demo import assert_the_scene_was_played, environment, left_in, processes_of
+from support.forked_popen import forked_popen
 from support.guide_databases import PATTERNS, operating
 from support.patience import PATIENCE
 from support.ports import first_of_free_ports
@@ -232,12 +233,13 @@ async def test_the_serve_command_of_readme_serves_the_file_of_readme(tmp_path: P
     (notes,) = [code for code in blocks("README.md", "python") if code.startswith("# notes.py")]
     (tmp_path / "notes.py").write_text(notes)
     words = shlex.split(command.replace("8000", str(free_port)))
-    process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
-        [sys.executable, "-m", "understudy.runtime", *words[1:], "--store", "sqlite:///notes.db"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with forked_popen():
+        process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
+            [sys.executable, "-m", "understudy.runtime", *words[1:], "--store", "sqlite:///notes.db"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     try:
         await until_ready(f"http://127.0.0.1:{free_port}")
         async with Client(f"http://127.0.0.1:{free_port}/mcp", mode="legacy") as client:
@@ -257,13 +259,14 @@ async def test_the_cluster_command_of_readme_serves_the_file_of_readme_on_every_
     (tmp_path / "notes.py").write_text(notes)
     base = first_of_free_ports(3)
     words = shlex.split(command.replace("8000", str(base)))
-    process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
-        [sys.executable, "-m", "understudy.runtime", *words[1:]],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with forked_popen(supervises=True):
+        process = subprocess.Popen(  # noqa: ASYNC220 - starting it blocks for a moment that nobody waits for
+            [sys.executable, "-m", "understudy.runtime", *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     try:
         for port in range(base, base + 3):
             await until_ready(f"http://127.0.0.1:{port}")
