@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import termios
+import textwrap
 import time
 import tty
 from collections.abc import Generator, Sequence
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 import click
 
 from ...stores import UnderstudyError
+from .console import age
 from .finding import Found
 from .operator import Operator
 from .operator_errors import OperatorError
@@ -51,16 +53,40 @@ async def watch(found: Found, *, interval: float, once: bool) -> None:
             click.echo("\n".join(page(operator.names.cluster, where, rows)))
             return
         rows: list[Row] = []
+        seen_at = time.monotonic()
         with _terminal() as screen:
             while not screen.left.is_set():
                 note = f"every {interval:g} s; q ends"
-                try:
-                    looks, rows = await _look(operator, looks)
-                except UnderstudyError as error:
-                    note = str(error)
+                seen = await _look_unless_left(screen, operator, looks)
+                if seen is None:
+                    break
+                if isinstance(seen, UnderstudyError):
+                    note = f"as of {age(time.monotonic() - seen_at)} ago; q ends: {seen}"
+                else:
+                    looks, rows = seen
+                    seen_at = time.monotonic()
                 lines = page(operator.names.cluster, where, rows, note)
                 screen.draw(lines)
                 await screen.wait(interval, lines)
+
+
+async def _look_unless_left(
+    screen: _Screen, operator: Operator, before: dict[str, Look]
+) -> tuple[dict[str, Look], list[Row]] | UnderstudyError | None:
+    """What is seen, or why nothing is; None if somebody did not want to wait for it."""
+
+    async def look() -> tuple[dict[str, Look], list[Row]] | UnderstudyError:
+        try:
+            return await _look(operator, before)
+        except UnderstudyError as error:
+            return error
+
+    async with asyncio.TaskGroup() as tasks:
+        looking, leaving = tasks.create_task(look()), tasks.create_task(screen.left.wait())
+        done, _ = await asyncio.wait((looking, leaving), return_when=asyncio.FIRST_COMPLETED)
+        looking.cancel()
+        leaving.cancel()
+    return looking.result() if looking in done else None
 
 
 async def _look(operator: Operator, before: dict[str, Look]) -> tuple[dict[str, Look], list[Row]]:
@@ -96,7 +122,9 @@ class _Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         width, height = shutil.get_terminal_size()
-        shown = [line[:width] for line in lines[: max(1, height)]]
+        # The table is cut where the terminal ends; what is said below it goes on in the next line.
+        folded = [part for line in lines[-1:] for part in textwrap.wrap(line, max(1, width)) or [""]]
+        shown = [line[:width] for line in [*lines[:-1], *folded][: max(1, height)]]
         painted = [_painted(number, line, width) for number, line in enumerate(shown)]
         # Line by line over what was there, so that nothing flickers; no line break after the last, which would scroll.
         body = "\r\n".join(f"{line}{_CLEAR_LINE}" for line in painted)

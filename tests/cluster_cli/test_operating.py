@@ -21,9 +21,12 @@ import pytest
 from support.patience import PATIENCE
 from understudy.runtime.commands.finding import find_cluster
 from understudy.runtime.commands.nats_options import NatsOptions
-from understudy.runtime.commands.operator import Operator
+from understudy.runtime.commands.nats_server import NatsServer
+from understudy.runtime.commands.operator import TIMEOUT, Operator
 from understudy.runtime.commands.operator_errors import OperatorError
+from understudy.stores.nats.connection import close, connect, jetstream
 from understudy.stores.nats.errors import JetStreamMissing
+from understudy.stores.nats.settings import NatsSettings
 
 Cluster = Any
 
@@ -205,34 +208,81 @@ def test_top_shows_each_node_once_without_a_terminal(three: Cluster) -> None:
     assert three.run("top").stderr == "understudy: there is no terminal to show a live page on: use --once\n"
 
 
-def test_top_is_a_live_page_that_leaves_the_terminal_as_it_was(three: Cluster) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(three.environment)
-        os.execv(sys.executable, [sys.executable, "-m", "understudy.runtime", "top", "--interval", "100ms"])
-    before = termios.tcgetattr(terminal)
-    shown = b""
-    deadline = time.monotonic() + PATIENCE
-    pressed = False
-    while time.monotonic() < deadline:
+class Top:
+    """`understudy top` on a terminal of its own."""
+
+    def __init__(self, environment: dict[str, str], *args: str) -> None:
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.environ.update(environment)
+            command = [sys.executable, "-m", "understudy.runtime", "top", "--interval", "100ms", *args]
+            os.execv(sys.executable, command)
+        self.shown = b""
+
+    def read(self) -> bool:
+        """What it has drawn meanwhile goes to `shown`; False when it has ended."""
         try:
-            chunk = os.read(terminal, 65536) if select.select([terminal], [], [], 0.1)[0] else None
+            chunk = os.read(self.terminal, 65536) if select.select([self.terminal], [], [], 0.1)[0] else None
         except OSError:
-            break
-        if chunk == b"":
-            break
-        shown += chunk or b""
-        if not pressed and shown.count(b"q ends") >= 2:
-            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 4, 20, 0, 0))
-            os.write(terminal, b"q")
-            pressed = True
-    assert pressed, shown
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert shown.startswith(b"\x1b[?1049h")
-    assert shown.endswith(b"\x1b[?1049l")
-    assert b"node-3  up" in shown
-    assert termios.tcgetattr(terminal)[:4] == before[:4]
-    os.close(terminal)
+            return False
+        self.shown += chunk or b""
+        return chunk != b""
+
+    def read_until(self, words: bytes, times: int = 1) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.shown.count(words) < times:
+            assert self.read(), self.shown
+            assert time.monotonic() < deadline, self.shown
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def quit(self) -> int:
+        """Press q; the exit code."""
+        os.write(self.terminal, b"q")
+        deadline = time.monotonic() + PATIENCE
+        while self.read():
+            assert time.monotonic() < deadline, self.shown
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_top_is_a_live_page_that_leaves_the_terminal_as_it_was(three: Cluster) -> None:
+    top = Top(three.environment)
+    before = termios.tcgetattr(top.terminal)
+    top.read_until(b"q ends", 2)
+    top.resize(4, 20)
+    assert top.quit() == 0
+    assert top.shown.startswith(b"\x1b[?1049h")
+    assert top.shown.endswith(b"\x1b[?1049l")
+    assert b"node-3  up" in top.shown
+    assert termios.tcgetattr(top.terminal)[:4] == before[:4]
+    os.close(top.terminal)
+
+
+async def test_top_says_how_old_its_page_is_when_nats_is_gone_and_leaves_at_once_while_it_hangs(
+    nats_servers: Callable[..., NatsServer],
+) -> None:
+    async with nats_servers() as server:
+        connection = await connect(NatsSettings.from_url(server.url), name="test")
+        await (await jetstream(connection)).create_key_value(bucket="understudy_shop_nodes")
+        await close(connection)
+        top = Top({}, "--nats", server.url)
+        top.resize(24, 60)
+        await asyncio.to_thread(top.read_until, b"q ends", 2)
+        server.kill()
+        await asyncio.to_thread(top.read_until, b"ago; q ends: asking NATS")
+        # The end of what is said, which is longer than a line.
+        await asyncio.to_thread(top.read_until, b"anew")
+        await server.stop()
+        await server.start()
+        top.shown = b""
+        await asyncio.to_thread(top.read_until, b"every 0.1 s; q ends")
+        server.pause()
+        await asyncio.sleep(0.3)
+        pressed = time.monotonic()
+        assert await asyncio.to_thread(top.quit) == 0
+        assert time.monotonic() - pressed < TIMEOUT - 1.0
+        os.close(top.terminal)
 
 
 def test_a_node_refuses_what_makes_no_sense_and_goes_on(three: Cluster) -> None:
