@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -15,42 +13,37 @@ from typing import TYPE_CHECKING, Final, Self
 from nats.errors import Error as NatsError
 
 from ...actors.clock import Clock, SystemClock
-from ...actors.session import SessionActor
 from ...actors.task_owner import TaskOwner
 from ...stores import Address, Record, SessionStore
-from ...stores.moving import Transition, transition_of
 from ...stores.nats.bucket import Bucket
-from ...stores.nats.connection import close, connect, jetstream, translated
-from ...stores.nats.errors import NatsRefused, NatsUnavailable
+from ...stores.nats.connection import translated
 from ..link import SEALED, Link, Seals
 from ..link.nats_wire import NatsWire
-from ..telemetry.metrics import Latency, understudy_version
+from ..telemetry.metrics import Latency
 from ..wire.routing import Placement
-from .buckets import Buckets
 from .client_watch import ClientWatch
+from .cluster_connection import DIRECTORY_TIMEOUT, ClusterConnection
 from .commons import ClusterCommons
 from .control import Control
 from .counts import Counts
-from .fellowship import Fellowship, store_identity
 from .hand_off import HandOff
 from .holdings import Holdings
 from .keep_alive import KeepAlive
-from .kv_directory import KVDirectory
+from .lease_effects import LeaseEffects
 from .membership import RENEWALS, Membership
 from .move_watch import watch_the_move
 from .names import Names, checked_node
-from .nats_api import subscribe
+from .nats_api import listening
 from .operations import operations
 from .options import ClusterOptions
 from .orders import Orders
+from .own_news import OwnNews
 from .ownership import Ownership
-from .peers import NodeNews
 from .router import ClusterRouter
 from .tenant_journal import TENANTS, TenantJournal
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
 
     from ...actors import Registry
     from ...actors.session.servers import Servers
@@ -62,8 +55,6 @@ __all__ = ["Cluster"]
 logger = logging.getLogger("understudy.cluster")
 
 PATIENCE: Final = 10.0
-DIRECTORY_TIMEOUT: Final = 2.0
-COUNTERS_TIMEOUT: Final = 1.0
 
 
 class Cluster:
@@ -99,16 +90,15 @@ class Cluster:
         self.registry: Registry
         self.streams: StreamTable
         self.link: Link
-        self.connected = False
-        self._why_not_connected = ""
-        self._session_ttl = session_ttl
         self._capacity = capacity
         self._fair = fair
         self._clock = clock or SystemClock()
         self._versions = options.versions
         self.seals = Seals(options.name)
         commons.keys.tell(self.seals.use)
-        self._connecting = AsyncExitStack()
+        self._nats = ClusterConnection(
+            options, self.names, self.node_id, session_ttl=session_ttl, lost=self._disconnected, found=self._reconnected
+        )
         self._stack = AsyncExitStack()
         self._left = True
         """It is not, or no longer, a member."""
@@ -120,33 +110,19 @@ class Cluster:
         Raises:
             NatsUnavailable: No server, it refused us, or it has no JetStream; the message says what to do.
         """
-        self.connection = await connect(
-            self.options.settings,
-            name=f"understudy {self.options.name} {self.node_id}",
-            on_disconnected=self._disconnected,
-            on_reconnected=self._reconnected,
-            on_error=self._nats_error,
-        )
-        self._connecting.push_async_callback(close, self.connection)
-        self.connected = True
-        context = await jetstream(self.connection, timeout=DIRECTORY_TIMEOUT)
-        self._buckets = Buckets(
-            context,
-            self.names,
-            lease=self.options.lease,
-            ttl=self._session_ttl,
-            replicas=self.options.replicas,
-        )
-        self.directory = KVDirectory(await self._buckets.directory(), context, self.names.directory_bucket)
-        self.settings = await self._buckets.settings()
-        try:
-            await self.commons.learn_keys(self.settings)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise translated(error, "reading what all nodes agree on") from error
+        await self._nats.open(self.commons)
+        self.connection = self._nats.client
+        self.directory = self._nats.directory
+        self.settings = self._nats.settings
 
     async def disconnect(self) -> None:
         """Undo `connect`, as far as it came. Idempotent."""
-        await self._connecting.aclose()
+        await self._nats.aclose()
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS is in reach."""
+        return self._nats.alive
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -168,7 +144,6 @@ class Cluster:
     def placement(self, servers: Servers, store: SessionStore) -> Placement:
         """What makes the node one of this cluster. `store`: where the sessions are, of all its nodes."""
         self.store = store
-        self._store_identity = store_identity(store)
         self.router = ClusterRouter(
             self.ownership,
             self.directory,
@@ -201,8 +176,7 @@ class Cluster:
         Raises:
             ClusterError, NatsUnavailable: It cannot be made.
         """
-        await self._buckets.counters()
-        return Bucket(self.connection, self.names.counters_bucket, COUNTERS_TIMEOUT, replicas=self.options.replicas)
+        return await self._nats.counters()
 
     def lives(self, incarnation: str) -> bool | None:
         """Whether another node acts as this incarnation; None if it was never heard of."""
@@ -221,6 +195,7 @@ class Cluster:
         """
         self.registry = registry
         self.streams = streams
+        news = OwnNews(self.options, self.ownership, self.commons, self.store, registry, capacity=self._capacity)
         streams.on_empty = self._streams_gone
         self.router.registry = registry
         self._drain = HandOff(
@@ -232,36 +207,35 @@ class Cluster:
             moved=self._moved,
             rate=self.options.handoff_rate,
         )
+        wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
+        self.link = Link(
+            wire,
+            me=f"{self.node_id}.{secrets.token_hex(4)}",
+            serve=self.router.serve,
+            seals=self.seals,
+            versions=self._versions,
+            fair=self._fair,
+        )
         async with AsyncExitStack() as stack:
             self.membership = Membership(
                 self.connection,
-                self._buckets.nodes,
+                self._nats.buckets.nodes,
                 self.names,
                 self.ownership,
                 node=self.node_id,
-                news=self._news,
-                events=self,
+                news=news.tell,
+                events=LeaseEffects(self.link, registry, self.holdings, self.commons, self.counts, moved=self._moved),
                 clock=self._clock,
             )
             # After the link has told the others what has not run here: who hears first that this node is gone must
             # take all that it has sent here to be in doubt.
             stack.push_async_callback(self.membership.leave)
-            wire = self._wire = NatsWire(self.connection, prefix=self.names.prefix)
-            self.link = await stack.enter_async_context(
-                Link(
-                    wire,
-                    me=f"{self.node_id}.{secrets.token_hex(4)}",
-                    serve=self.router.serve,
-                    seals=self.seals,
-                    versions=self._versions,
-                    fair=self._fair,
-                )
-            )
+            await stack.enter_async_context(self.link)
             # Before the link ends: who finds nobody here then knows that this is no crash.
             stack.push_async_callback(self.membership.give_notice)
             self.router.link = self.link
             self.router.strike = self.membership.strike
-            await self.membership.join(self._check_others)
+            await self.membership.join(lambda: news.check(self.ownership.peers.alive(self._clock.monotonic())))
             self.control = await stack.enter_async_context(
                 Control(
                     self.connection,
@@ -275,8 +249,7 @@ class Cluster:
             await self.commons.hub.attach(self.connection, self.names.bus, self._told())
             # Its numbers can be checked as soon as the others know under what name they are.
             self.membership.renew_soon()
-            changes = await subscribe(self.connection, self.names.settings, self._settings_changed)
-            stack.push_async_callback(self._stop_hearing, changes)
+            await stack.enter_async_context(listening(self.connection, self.names.settings, self._settings_changed))
             try:
                 async with asyncio.timeout(DIRECTORY_TIMEOUT):
                     await self.journal.learn(self.settings)
@@ -316,37 +289,6 @@ class Cluster:
         self._left = True
         await self._membership_stack.aclose()
 
-    def _check_others(self) -> None:
-        mine = Fellowship(self.options.name, self._store_identity, self.commons.keys.fingerprints, self._transition)
-        for peer in self.ownership.peers.alive(self._clock.monotonic()):
-            mine.check(peer.news)
-
-    def _news(self, incarnation: str, serial: int) -> NodeNews:
-        return NodeNews(
-            incarnation,
-            self.options.lease,
-            url=self.options.url,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            sessions=len(self.registry),
-            capacity=self._capacity,
-            draining=self.ownership.draining,
-            versions=self._versions,
-            serial=serial,
-            build=understudy_version(),
-            store=self._store_identity,
-            next_store=self._transition.next,
-            former_store=self._transition.former,
-            left=self._transition.left,
-            bus=self.commons.hub.origin,
-            published=self.commons.hub.last,
-            keys=self.commons.keys.fingerprints,
-        )
-
-    @property
-    def _transition(self) -> Transition:
-        return transition_of(self.store) or Transition()
-
     def _told(self) -> dict[str, int]:
         """What the living nodes have published on the bus, by what their leases tell."""
         alive = self.ownership.peers.alive(self._clock.monotonic())
@@ -370,64 +312,12 @@ class Cluster:
         else:
             self.commons.look_at_keys()
 
-    async def _stop_hearing(self, subscription: Subscription) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await subscription.unsubscribe()
-        except (NatsError, TimeoutError, OSError) as error:
-            logger.debug("a subscription could not be ended: %r", error)
-
-    # `MembershipEvents`
-
-    async def renamed(self, incarnation: str) -> None:
-        await self._listen_as(incarnation)
-
-    async def _listen_as(self, incarnation: str) -> None:
-        self.link.rename(incarnation)
-        # A few turns of the event loop, unless NATS takes nothing; then the lease is late, not wrong.
-        turns = 0
-        while self.link.renaming:
-            turns += 1
-            await asyncio.sleep(0 if turns < 10 else 0.01)
-
-    def lapsed(self, held: list[Address]) -> None:
-        self.counts.lease_losses += 1
-        for address in held:
-            actor = self.registry.live(address)
-            if isinstance(actor, SessionActor) and actor.calls_in_flight:
-                # Its turns are finished, and would wait for answers that go to the next owner.
-                actor.cut_off()
-        self.registry.lapse()
-        self.holdings.forget()
-        for address in held:
-            self._moved(address)
-
-    def peer_news(self, news: NodeNews) -> None:
-        self.link.set_peer_versions(news.incarnation, news.versions)
-        if news.leaving:
-            self.link.peer_leaves(news.incarnation)
-        self.commons.heard_of_keys(news.keys)
-
-    def peer_dead(self, incarnation: str) -> None:
-        self.link.peer_gone(incarnation)
-
     def _disconnected(self) -> None:
-        self.connected = False
         if self._left:
             return
         logger.warning("the connection to NATS is lost; sessions go on while the lease lasts")
 
-    def _nats_error(self, error: NatsUnavailable) -> None:
-        if self.connected:
-            return
-        # Every try is told; of those that fail alike, as long as the outage lasts, one is worth a line.
-        if isinstance(error, NatsRefused) and str(error) != self._why_not_connected:
-            logger.warning("NATS does not take this node back: %s", error)
-        self._why_not_connected = str(error)
-
     def _reconnected(self) -> None:
-        self.connected = True
-        self._why_not_connected = ""
         if self._left:
             return
         self._wire.reconnected()
@@ -478,7 +368,7 @@ class Cluster:
         if self.ownership.draining:
             return ["draining: its sessions move to other nodes"]
         if not self.connected:
-            return [f"NATS is out of reach: {self._why_not_connected or self.options.settings.where}"]
+            return [f"NATS is out of reach: {self._nats.why_not or self.options.settings.where}"]
         if not self.ownership.may_run(self._clock.monotonic()):
             return [f"no lease: {self.membership.why_not or 'it ran out'}"]
         return []

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from nats.errors import Error as NatsError
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from nats.js.api import KeyValueConfig
     from nats.js.kv import KeyValue
 
-__all__ = ["create_bucket", "keys_of", "lengthen", "subscribe"]
+__all__ = ["create_bucket", "keys_of", "lengthen", "listening", "subscribe"]
+
+logger = logging.getLogger("understudy.cluster")
 
 
 async def subscribe(
@@ -34,6 +39,20 @@ async def subscribe(
         return await connection.subscribe(subject, cb=heard, **limits)
     except (NatsError, OSError, TimeoutError) as error:
         raise translated(error, f"listening on {subject}") from error
+
+
+@asynccontextmanager
+async def listening(connection: Client, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> AsyncGenerator[None]:
+    """`subscribe` for as long as the block lasts. Its end takes a second at most, and raises nothing."""
+    subscription = await subscribe(connection, subject, heard)
+    try:
+        yield
+    finally:
+        try:
+            async with asyncio.timeout(1.0):
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, OSError) as error:
+            logger.debug("a subscription could not be ended: %r", error)
 
 
 async def lengthen(jetstream: JetStreamContext, bucket: KeyValue, ttl: float) -> None:

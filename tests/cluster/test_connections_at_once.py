@@ -9,7 +9,7 @@ import pytest
 from edge.server import Stage, make_server
 from support.nats import fresh_name
 from understudy.runtime import ClusterOptions, Runtime
-from understudy.runtime.cluster import cluster as cluster_module
+from understudy.runtime.cluster import cluster_connection
 from understudy.stores import MemoryStore, StoreUnavailable, register_scheme
 from understudy.stores.nats.connection import connect
 from understudy.stores.nats.errors import NatsUnavailable
@@ -73,7 +73,7 @@ register_scheme("at-once", _open)
 def opening(monkeypatch: pytest.MonkeyPatch) -> Opening:
     made = Opening()
     _opening[:] = [made]
-    monkeypatch.setattr(cluster_module, "connect", made.connect)
+    monkeypatch.setattr(cluster_connection, "connect", made.connect)
     return made
 
 
