@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from ..actors import Registry
 from ..actors.session import SessionKind
@@ -20,9 +18,10 @@ from ..actors.session.servers import Servers
 from ..actors.session.tenant_changes import TenantChanges
 from ..actors.session.tenants.helpers import TenantHelpers
 from ..actors.task_owner import TaskOwner
-from ..stores import EncryptedStore, EventLog, Record, SessionStore, StoreError, event_log_of, open_store
+from ..stores import Record, SessionStore, StoreError
 from .audit.audit import AuditTrail
 from .audit.auditing import audit_end, audit_opening, audit_update
+from .cluster_module import cluster_module
 from .edge.edge import Edge
 from .edge.handshake import HandshakeLeg
 from .edge.modern import ModernLeg
@@ -30,11 +29,11 @@ from .edge.notices import NOTICE, Notices
 from .edge.open_streams import OpenStreams
 from .edge.posts import Posts
 from .edge.tenant_news import TenantHook, TenantNews
-from .errors import ConfigurationError
 from .fairness.admission import Admission
 from .fairness.blocking_threads import BlockingThreads
 from .fairness.thread_limiter import thread_limiter
 from .limits.limiter import Limiter
+from .node_store import choose_event_log, open_node_store
 from .options import RuntimeOptions
 from .pressure import memory_pressure
 from .provider.host_calls import HostCalls
@@ -53,9 +52,7 @@ if TYPE_CHECKING:
     from .cluster.commons import ClusterCommons
     from .runtime import Runtime
 
-__all__ = ["Node", "cluster_module"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Node"]
 
 MAX_STATELESS_CALLS: Final = 1024
 MAX_LISTENING: Final = 10_000
@@ -135,7 +132,7 @@ class Node:
         options = self.options
         cluster = self._cluster()
         if cluster is None:
-            self.store = await self._open_store(stack)
+            self.store = await open_node_store(options, stack)
         else:
             self.store = await self._open_store_and_connect(stack, cluster)
         if options.audit is not None:
@@ -160,7 +157,7 @@ class Node:
         )
         self.resumable = await stack.enter_async_context(
             ResumableStreams(
-                self._event_log(),
+                choose_event_log(options, self.store),
                 timeout=options.store_timeout,
                 writer=placement.writer,
                 writer_alive=placement.writer_alive,
@@ -176,37 +173,13 @@ class Node:
             stack.push_async_callback(cluster.leave)
             self.cluster = cluster
 
-    async def _open_store(self, stack: AsyncExitStack) -> SessionStore:
-        options = self.options
-        store = await self._opened(options.store, stack)
-        if options.next_store is not None:
-            from ..stores.moving import FollowingStore
-
-            store = FollowingStore(store, await self._opened(options.next_store, stack))
-            # Later the node does without it for a while; one that was never there is a mistake in an option.
-            await store.next.ping()
-        elif options.former_store is not None:
-            from ..stores.moving import MovingStore
-
-            store = MovingStore(await self._opened(options.former_store, stack), store)
-            await store.look()
-        if self.options.encryption is not None:
-            store = EncryptedStore(store, self.options.encryption, allow_plain=self.options.encryption_allows_plain)
-        await store.ping()
-        return store
-
-    async def _opened(self, source: SessionStore | str, stack: AsyncExitStack) -> SessionStore:
-        store = await open_store(source, event_bounds=self.options.event_bounds) if isinstance(source, str) else source
-        stack.push_async_callback(store.aclose)
-        return store
-
     async def _open_store_and_connect(self, stack: AsyncExitStack, cluster: Cluster) -> SessionStore:
         """Both at once: a cold start waits for the slower of them, not for one after the other."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(cluster.connect())
                 # In this task, which outlives the opening: a store may have tasks of its own.
-                return await self._open_store(stack)
+                return await open_node_store(self.options, stack)
         except BaseExceptionGroup as group:
             failure = group.exceptions[0]
         finally:
@@ -214,18 +187,6 @@ class Node:
             stack.push_async_callback(cluster.disconnect)
         # Whichever was first: the other was cancelled for it.
         raise failure
-
-    def _event_log(self) -> EventLog | None:
-        event_log = self.options.event_log
-        if event_log == "store":
-            log = event_log_of(self.store)
-            if log is None and self.store.shared:
-                logger.warning(
-                    "the store has no event log: a stream is resumed at the node that has it in memory, and not after "
-                    "the death of that node; give Runtime an event_log of another store, or event_log='off'"
-                )
-            return log
-        return None if isinstance(event_log, str) else event_log
 
     def _cluster(self) -> Cluster | None:
         if self.options.cluster is None or self._commons is None:
@@ -442,38 +403,21 @@ class Node:
         if self.modern is not None:
             numbers["stateless_calls_running"] = len(self.modern.running)
             numbers["listening_streams"] = len(self.modern.listening)
-        if self.open_streams is not None:
-            numbers |= self.open_streams.stats()
-        if self.audit is not None:
-            numbers |= self.audit.stats()
-        if self.life is not None:
-            numbers |= self.life.stats()
-        if self.admission is not None:
-            numbers |= self.admission.stats()
-        if self.threads is not None:
-            numbers |= self.threads.stats()
         numbers |= {f"tenant_{name}": value for name, value in self.helpers.stats().items()}
-        if self.limiter is not None:
-            numbers |= self.limiter.stats()
-        if self.cluster is not None:
-            numbers |= self.cluster.stats()
+        for part in (
+            self.open_streams,
+            self.audit,
+            self.life,
+            self.admission,
+            self.threads,
+            self.limiter,
+            self.cluster,
+        ):
+            if part is not None:
+                numbers |= part.stats()
         for prefix, part in (("tenants", self.options.tenants), ("store", self.store)):
             stats = getattr(part, "stats", None)
             if callable(stats):
                 told = cast("dict[str, int | float]", stats())
                 numbers |= {f"{prefix}_{name}": value for name, value in told.items()}
         return numbers
-
-
-def cluster_module(name: str) -> Any:
-    """A module that needs nats-py, which a node that is alone need not have.
-
-    Raises:
-        ConfigurationError: It is not installed.
-    """
-    try:
-        return import_module(f".cluster.{name}", __package__)
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("nats"):
-            raise
-        raise ConfigurationError("a cluster needs nats-py: pip install 'understudy[cluster]'") from error

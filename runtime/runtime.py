@@ -24,6 +24,7 @@ from ..stores import (
 )
 from .application import Application
 from .audit.audit import Audit, AuditSink
+from .cluster_module import cluster_module
 from .credentials.protected_resource import ProtectedResource
 from .credentials.tenants import TenantResolver
 from .edge.edge import Edge
@@ -35,7 +36,7 @@ from .limits.counters import Counters
 from .limits.guarded_counters import WhenCountersFail
 from .limits.limits import Limits, LimitsByPlan, LimitsOf
 from .limits.options import LimitOptions
-from .node import Node, cluster_module
+from .node import Node
 from .options import Era, RuntimeOptions
 from .provider.session_hooks import SessionHooks
 from .provider.session_provider import SessionProvider
