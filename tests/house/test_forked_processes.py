@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fork_client import ForkedProcess, ForkServer, ForkServerError
 from support.fork_server import PRELOADED, REDRAWN
 from support.forked_process import (
     UNBUFFERED,
-    ForkedProcess,
-    ForkServer,
-    ForkServerError,
     Process,
     await_stop,
     program_of,
