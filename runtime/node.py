@@ -389,7 +389,11 @@ class Node:
             async with asyncio.timeout(_READY_TIMEOUT):
                 await self.store.ping()
         except TimeoutError:
-            reasons.append(f"the store did not answer within {_READY_TIMEOUT:g} s")
+            # Some say nothing when their disk is full, but in their log.
+            reasons.append(
+                f"the store did not answer within {_READY_TIMEOUT:g} s: it hangs, has too much to do, or cannot write "
+                "(a full disk?); its log may tell"
+            )
         except StoreError as error:
             reasons.append(f"the store is out of reach: {error}")
         return reasons
