@@ -7,9 +7,11 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..stores import Address
 from .actor import Access
+from .errors import TurnCancelled
 
-__all__ = ["Envelope", "FutureReply", "Reply"]
+__all__ = ["AskerReply", "Envelope", "FutureReply", "Reply"]
 
 
 class Reply(Protocol):
@@ -69,3 +71,16 @@ class FutureReply:
             self.future.cancel()
         else:
             self.future.set_exception(error)
+
+
+class AskerReply(FutureReply):
+    """The cancelled turn must not look as if the asker itself had been cancelled."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, future: asyncio.Future[Any], address: Address) -> None:
+        self.future = future
+        self._address = address
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(TurnCancelled(self._address) if isinstance(error, asyncio.CancelledError) else error)

@@ -37,7 +37,11 @@ TOUCH_AGAIN_AFTER = 1 / 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one registry. Times are in seconds."""
+    """The bounds of one registry. Times are in seconds.
+
+    Raises:
+        ValueError: One that must be at least 1 is not.
+    """
 
     max_live: int
     mailbox_size: int
@@ -47,6 +51,12 @@ class Limits:
     close_timeout: float
     fair: bool = False
     """Whether tenants share the room for actors, or the least recently used of all leaves."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_live", "mailbox_size", "shared_limit"):
+            bound = getattr(self, name)
+            if bound < 1:
+                raise ValueError(f"{name} must be at least 1, not {bound}")
 
     @property
     def max_leaving(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from math import inf
 
@@ -197,6 +197,28 @@ class Population:
         """Have everybody leave now."""
         for cell in list(self.cells.values()):
             cut(cell)
+
+    def tenants(self) -> Counter[str]:
+        """How many cells each tenant has. Looks at each of them."""
+        return Counter(cell.tenant for cell in self.cells.values())
+
+    def addresses(self) -> list[Address]:
+        """Whose cells are not about to leave: least recently used first, and after the idle ones the busy."""
+        idle = self.host.idle
+        busy = [cell.address for cell in self.cells.values() if cell.departure is None and cell not in idle]
+        return [cell.address for cell in idle] + busy
+
+    def stats(self) -> dict[str, int]:
+        """Plain numbers: where the cells are, and what waits for them. Looks at each of them once."""
+        cells = self.cells.values()
+        activating = sum(cell.state is State.ACTIVATING for cell in cells)
+        return {
+            "live": len(cells) - activating - self.host.leaving,
+            "activating": activating,
+            "leaving": self.host.leaving,
+            "idle": len(self.host.idle),
+            "waiting": sum(len(cell.mailbox) for cell in cells if cell.mailbox),
+        }
 
     def _redeliver(self, cell: LiveCell, departure: Departure) -> None:
         address = cell.address

@@ -16,17 +16,17 @@ from typing import Any, Self
 import anyio
 
 from ..stores import Address, Record, RecordExists, SessionStore, StoreUnavailable
+from . import dismissal
 from .actor import Access, Actor, ActorKind
 from .cell import LiveCell
 from .clock import Clock, SystemClock, within
 from .counters import Counters
-from .departure import Departure
-from .envelope import Envelope, FutureReply
-from .errors import ActorError, ActorUnavailable, Elsewhere, OwnershipLost, TurnCancelled, UnknownKind
+from .envelope import AskerReply, Envelope
+from .errors import ActorUnavailable, Elsewhere, UnknownKind
 from .gate import Gate
 from .glimpse import Glimpse, glimpse
 from .host import Host, Limits
-from .lifecycle import State, leave
+from .lifecycle import State
 from .observer import Observer
 from .population import Population
 from .supervision import RestartPolicy, Supervision
@@ -95,9 +95,6 @@ class Registry:
         random: Random | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        for name, bound in (("max_live", max_live), ("mailbox_size", mailbox_size), ("shared_limit", shared_limit)):
-            if bound < 1:
-                raise ValueError(f"{name} must be at least 1, not {bound}")
         clock = clock or SystemClock()
         random = random or Random()
         self._kinds = {kind.name: kind for kind in kinds}
@@ -266,7 +263,7 @@ class Registry:
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        envelope = Envelope(message, access, _Asker(future, address), deadline, inner=inner)
+        envelope = Envelope(message, access, AskerReply(future, address), deadline, inner=inner)
         self.deliver(address, envelope)
         try:
             return await future
@@ -327,47 +324,11 @@ class Registry:
             ActorUnavailable: The record is, or may be, still there.
             Elsewhere: The gate does not let this node end it, or another owner has claimed the record; it is there.
         """
-        gate = self._gate
-        if gate is not None and not gate.may_run():
-            raise Elsewhere(address)
-        while (cell := self._cells.get(address)) is not None:
-            leave(cell, Departure.ENDED)
-            activating = cell.state is State.ACTIVATING
-            try:
-                ended = await asyncio.shield(cell.when_left())
-            except ActorError as error:
-                if cell.departure is Departure.ENDED and not activating:
-                    if gate is not None and isinstance(error, OwnershipLost):
-                        raise Elsewhere(address) from error
-                    raise
-            except Exception:
-                if not activating:
-                    raise
-            else:
-                if cell.departure is Departure.ENDED:
-                    return ended
-        if gate is not None and not (gate.may_run() and gate.may_claim(address)):
-            raise Elsewhere(address)
-        if not self._kind(address).durable:
-            return False
-        try:
-            return await self._storage.delete(address)
-        except StoreUnavailable as error:
-            raise ActorUnavailable(
-                f"the record of {address} may still be there: {error}",
-                address,
-                retry_after=error.retry_after,
-                outcome_unknown=error.outcome_unknown,
-            ) from error
+        return await dismissal.end(address, self._cells, self._host, self._kind)
 
     async def passivate(self, address: Address) -> bool:
         """Put a live actor to sleep; False if it is not live, or busy, or pinned. Nothing is written."""
-        cell = self._cells.get(address)
-        if cell is None or cell not in self._host.idle:
-            return False
-        leave(cell, Departure.PASSIVATED)
-        await asyncio.shield(cell.when_left())
-        return True
+        return await dismissal.passivate(address, self._cells, self._host)
 
     async def hand_off(self, address: Address) -> bool:
         """Have the actor leave memory for another node; True when it has, False if it was not live.
@@ -376,16 +337,7 @@ class Registry:
         Messages that wait, or come meanwhile, fail with `Elsewhere`. Also False if it left for another reason: it
         ended, say, or another owner has it already. Cancelling this call does not stop the actor from leaving.
         """
-        cell = self._cells.get(address)
-        while cell is not None:
-            leave(cell, Departure.HANDED_OFF)
-            with suppress(Exception):
-                await asyncio.shield(cell.when_left())
-            if cell.departure is Departure.HANDED_OFF and cell.state is State.LEAVING:
-                return True
-            # What waited has brought it back, unless it is gone for good.
-            cell = self._cells.get(address)
-        return False
+        return await dismissal.hand_off(address, self._cells)
 
     @property
     def count(self) -> int:
@@ -394,13 +346,11 @@ class Registry:
 
     def tenants(self) -> Counter[str]:
         """How many actors of each tenant are in memory, or on their way in or out. Looks at each of them."""
-        return Counter(cell.tenant for cell in self._cells.values())
+        return self._population.tenants()
 
     def addresses(self) -> list[Address]:
         """Who is in memory and not about to leave it: least recently used first, and after the idle ones the busy."""
-        idle = self._host.idle
-        busy = [cell.address for cell in self._cells.values() if cell.departure is None and cell not in idle]
-        return [cell.address for cell in idle] + busy
+        return self._population.addresses()
 
     def glimpse(self, address: Address) -> Glimpse | None:
         """What can be seen of the actor at `address`; None if it is not in memory. Does not count as a use."""
@@ -456,17 +406,7 @@ class Registry:
 
     def stats(self) -> dict[str, int]:
         """Plain numbers: what is so now, and the totals of `Counters`. Looks at each live cell once."""
-        cells = self._cells.values()
-        activating = sum(cell.state is State.ACTIVATING for cell in cells)
-        return {
-            "live": len(cells) - activating - self._host.leaving,
-            "activating": activating,
-            "leaving": self._host.leaving,
-            "idle": len(self._host.idle),
-            "waiting": sum(len(cell.mailbox) for cell in cells if cell.mailbox),
-            "refused_addresses": len(self._supervision),
-            **asdict(self._counters),
-        }
+        return {**self._population.stats(), "refused_addresses": len(self._supervision), **asdict(self._counters)}
 
     def __contains__(self, address: Address) -> bool:
         return address in self._cells
@@ -480,19 +420,6 @@ class Registry:
         if kind is None:
             raise UnknownKind(address, tuple(self._kinds))
         return kind
-
-
-class _Asker(FutureReply):
-    """The cancelled turn must not look as if the asker itself had been cancelled."""
-
-    __slots__ = ("_address",)
-
-    def __init__(self, future: asyncio.Future[Any], address: Address) -> None:
-        self.future = future
-        self._address = address
-
-    def fail(self, error: BaseException) -> None:
-        super().fail(TurnCancelled(self._address) if isinstance(error, asyncio.CancelledError) else error)
 
 
 async def _ended(turn: asyncio.Task[None]) -> None:
