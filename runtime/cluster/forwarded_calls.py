@@ -78,6 +78,9 @@ class ForwardedCalls:
         journey = Journey(self._ownership, address, now(), remote=True, patience=PATIENCE)
         step: Step | None = journey.begin(now())
         while step is not None and not isinstance(step, Refuse):
+            if call.over:
+                # Its edge has given it up, and may have asked again: late, it would take the stream from that.
+                return
             if isinstance(step, Run):
                 step = journey.advance(await self._run(call, inbound, address), now())
                 continue

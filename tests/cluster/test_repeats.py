@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cluster.household import Member, household
 from cluster.test_way_back import handing_off, until
 from edge.call import HTTPCall
-from edge.client import Client
+from edge.client import Client, put_to_sleep
 from edge.server import READ_ONLY, Name, Stage
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.resolve import AcceptedElicitation
@@ -19,6 +19,7 @@ from support.patience import PATIENCE
 from understudy.actors.session import ANONYMOUS
 from understudy.runtime import AuditEntry, Limits, Session, SessionLimits, TenantContext
 from understudy.runtime.edge import posts
+from understudy.runtime.link import CallHead
 from understudy.runtime.wire.inbound import Inbound
 from understudy.stores import Address
 
@@ -335,6 +336,37 @@ async def test_a_notification_that_comes_again_is_taken(house: list[Member]) -> 
     cancelled = Request(client, body)
     await cancelled.sent_again_to(owner)
     assert cancelled.status == 202
+
+
+async def test_a_call_that_its_edge_has_given_up_meanwhile_is_not_served_late(house: list[Member]) -> None:
+    """Its edge may have asked again, and would lose the stream to it."""
+    owner, *_ = house
+    client = await opened(owner)
+    await put_to_sleep(owner.runtime, client.session)
+    address = Address("session", client.session or "")
+    cluster = owner.runtime.cluster
+    assert cluster is not None
+    body = client.message("tools/call", {"name": "look", "arguments": {}}, id=7)
+    await cluster.router.serve(cast("Any", GivenUp(address, body)))
+    assert owner.registry.live(address) is None
+    assert owner.stage.runs == 0
+
+
+class GivenUp:
+    """A call that has come over the link, and whose caller has left."""
+
+    over = True
+
+    def __init__(self, address: Address, body: bytes) -> None:
+        headers = [(b"mcp-session-id", address.id.encode()), (b"mcp-protocol-version", b"2025-11-25")]
+        self.head = CallHead("POST", "/mcp", headers=headers, address=address)
+        self._body = body
+
+    async def receive(self) -> Any:
+        return {"type": "http.request", "body": self._body}
+
+    async def send(self, message: Any) -> None:
+        raise AssertionError("nobody would get it")
 
 
 class Request:
