@@ -242,8 +242,8 @@ def end(id: str, as_json: bool, **given: Any) -> None:
 def drain(node: str, undo: bool, wait: bool, as_json: bool, **given: Any) -> None:
     """Move the sessions of NODE to the others. Its process stays, and forwards what clients send it.
 
-    Clients notice nothing: a call that runs is finished first, what waits goes along. /readyz of the node answers 503
-    until --undo.
+    Clients notice nothing: a call that runs is finished first, what waits goes along, and a session wakes at its new
+    node when it is next called; until then it is shown as asleep. /readyz of the node answers 503 until --undo.
     """
     from .acting import drain_node
 
