@@ -79,6 +79,7 @@ class Call:
     def __init__(self, body: bytes) -> None:
         self.head = CallHead("POST", "/mcp", address=A)
         self.channel = SimpleNamespace(answered=False, held=False)
+        self.over = False
         self.ends: list[str] = []
         self._body: bytes | None = body
 
