@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
-from math import inf
 from types import TracebackType
 from typing import Final, Self
 
-from ...actors.clock import Clock, SystemClock, within
+from ...actors.clock import Clock, SystemClock
 from ...actors.task_owner import TaskOwner
 from ..errors import ConfigurationError
 from ..fairness.shares import Shares
@@ -29,6 +27,8 @@ from .publisher import Publisher
 from .seals import Seal, Seals
 from .serving import Serving
 from .session import PeerSession
+from .settling import Settlements
+from .suspicion import Suspicion
 from .versions import SEALED, VERSION, Versions, checked_versions, negotiate
 from .wire import Wire
 
@@ -42,24 +42,10 @@ REGROUP: Final = 3.0
 """Seconds after a reconnect for which a peer that nobody hears is taken to be reconnecting itself, not gone."""
 MANY: Final = 16
 """Frames of a batch upon which what it has caused does not wait for others to add to it."""
-LAST_WORDS: Final = 2.0
-"""Seconds that a peer which leaves, and does not listen any more, has to say which calls it has not run, before they
-are in doubt. Its farewell comes last."""
-SUSPECT_EVERY: Final = 60.0
 FINISH_EVERY: Final = 0.01
 """Seconds between two looks at what has not left."""
 PATIENCE: Final = 30.0
 """Seconds after which a peer that answers nothing is taken for gone, whatever membership says."""
-
-
-class _Settling:
-    """A path whose peer is gone, until all that may still be heard of its calls is."""
-
-    __slots__ = ("path", "settled")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.settled = asyncio.Event()
 
 
 class Link:
@@ -103,20 +89,19 @@ class Link:
         self._patience = patience
         self._regroup = regroup
         self._paths: dict[str, Path] = {}
-        self._settling: dict[tuple[str, int], _Settling] = {}
-        self._leaving: dict[str, None] = {}
         self._lives = Lives()
         self._book = HeadBook()
         self._seals = seals
         self._peer_seals: dict[str, Seal] = {}
         """What batches of each peer have to bear."""
-        self._suspect_told_at = -inf
+        self._suspicion = Suspicion(self.counters, self.clock)
         self._peer_versions: dict[str, Versions] = {}
         self._closing = True
         self._stopped = False
         self._forwarding = Shares(max_calls, fair=fair)
         self._regrouping_until = 0.0
         self._tasks = TaskOwner()
+        self._settlements = Settlements(wire, self.clock, self._tasks, most=MAX_PATHS)
         self.serving = Serving(serve, self.counters, max_calls=max_calls, fair=fair)
 
     async def __aenter__(self) -> Self:
@@ -142,6 +127,7 @@ class Link:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._closing = True
+        self._settlements.wait_no_more()
         await self.serving.close()
         # What still comes is refused. Dropped in silence, its callers would have to take it for run.
         await self._wire.drain()
@@ -150,8 +136,7 @@ class Link:
         for path in list(self._paths.values()):
             await self._wire.publish(path.peer, path.session.farewell(), "0-0")
             self.lost(path, "this node stops")
-        for settling in self._settling.values():
-            settling.settled.set()
+        self._settlements.release()
         self._stopped = True
         await self._tasks.__aexit__(exc_type, exc, tb)
         await self._wire.close()
@@ -215,16 +200,14 @@ class Link:
     def peer_gone(self, peer: str) -> None:
         """Membership says that this incarnation is no more. Forwards to it end, and its callers wait no more."""
         self._peer_versions.pop(peer, None)
-        self._leaving.pop(peer, None)
+        self._settlements.peer_gone(peer)
         path = self._paths.get(peer)
         if path is not None:
             self.settle(path, "its lease is over")
 
     def peer_leaves(self, peer: str) -> None:
         """This incarnation stops, and says which calls it has not run before it is gone."""
-        if len(self._leaving) >= MAX_PATHS and peer not in self._leaving:
-            del self._leaving[next(iter(self._leaving))]
-        self._leaving[peer] = None
+        self._settlements.peer_leaves(peer)
 
     def rename(self, me: str) -> None:
         """This node has a new incarnation. Everything that the old one did is over; what is addressed to it is dropped.
@@ -284,13 +267,13 @@ class Link:
         except ForeignBatch as error:
             if isinstance(error, UnsealedBatch):
                 self.counters.unsealed_refused += 1
-                self._suspect(peer, error)
+                self._suspicion.note(peer, error)
             else:
                 self.counters.foreign += 1
             return
         except ForgedBatch as error:
             self.counters.forged += 1
-            self._suspect(peer, error)
+            self._suspicion.note(peer, error)
             return
         except CorruptBatch as error:
             self.counters.corrupt += 1
@@ -298,10 +281,10 @@ class Link:
             return
         if batch.version < SEALED:
             self.counters.unsealed_taken += 1
-        before = self._settling.get((peer, batch.path - 1))
+        before = self._settlements.under_way.get((peer, batch.path - 1))
         if before is not None:
             # Its farewell, or a word of the life after: of that one it says nothing more.
-            before.settled.set()
+            before.heard_out()
         path = self._paths.get(peer)
         if path is not None and batch.path > path.session.path:
             path.replaced = True
@@ -309,11 +292,9 @@ class Link:
             path = None
         number = self._lives.next(peer) if path is None else path.session.path
         if batch.path < number:
-            settling = self._settling.get((peer, batch.path))
+            settling = self._settlements.under_way.get((peer, batch.path))
             if settling is not None:
-                settling.path.on_batch(batch, self.clock.monotonic())
-                if not settling.path.asks:
-                    settling.settled.set()
+                settling.on_batch(batch, self.clock.monotonic())
             self.counters.stale += 1
             self._publisher.note(peer, encode_batch(batch.version, number, 0, 0, [], Seal(self._seals, self._me, peer)))
             return
@@ -341,7 +322,7 @@ class Link:
         if not number.isdecimal() or not seq.isdecimal():
             return
         if path is None or int(number) != path.session.path:
-            settling = self._settling.get((peer, int(number)))
+            settling = self._settlements.under_way.get((peer, int(number)))
             if settling is not None:
                 settling.path.session.on_undelivered(int(seq), self.clock.monotonic())
             return
@@ -370,13 +351,11 @@ class Link:
         """
         if path.over or path.settling:
             return
-        if len(self._settling) >= MAX_PATHS:
+        if self._settlements.full:
             self.lost(path, why)
             return
         self._take_out(path)
-        path.settling = True
-        settling = self._settling[path.peer, path.session.path] = _Settling(path)
-        self._tasks.spawn(self._end_settled(settling, why, last_words))
+        self._settlements.begin(path, why, last_words=last_words)
 
     # How it is done.
 
@@ -385,19 +364,6 @@ class Link:
         del self._paths[path.peer]
         self._publisher.forget(path)
         self._lives.over(path.peer, path.session.path)
-
-    async def _end_settled(self, settling: _Settling, why: str, last_words: bool) -> None:
-        path = settling.path
-        try:
-            await self._wire.catch_up()
-            if last_words and path.peer in self._leaving and not self._closing:
-                path.end_undelivered(why)
-                if path.asks:
-                    with suppress(TimeoutError):
-                        await within(self.clock, LAST_WORDS, settling.settled.wait())
-        finally:
-            del self._settling[path.peer, path.session.path]
-            path.end(why)
 
     def _under_way(self) -> int:
         return self._forwarding.taken + len(self.serving)
@@ -440,22 +406,6 @@ class Link:
             self._peer_seals.clear()
         seal = self._peer_seals[peer] = Seal(self._seals, peer, self._me)
         return seal
-
-    def _suspect(self, peer: str, error: Exception) -> None:
-        """Somebody may be writing in another's name. It is not told, and one line a minute tells the operator."""
-        now = self.clock.monotonic()
-        if now - self._suspect_told_at < SUSPECT_EVERY:
-            return
-        self._suspect_told_at = now
-        counters = self.counters
-        logger.warning(
-            "dropped what came in the name of node %s: %s (so far %d forged, %d without a seal). Somebody else can "
-            "write to the cluster's NATS, or that node has other keys, or speaks a version from before seals",
-            peer,
-            error,
-            counters.forged,
-            counters.unsealed_refused,
-        )
 
     def _say_farewell(self, path: Path, why: str) -> None:
         self._publisher.note(path.peer, path.session.farewell())

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from link.ends import EDGE, OWNER, SEALS, Ends, Handler, Heard, a_head, answer, echo, error_of, pattern, soon
 from understudy.actors.testing import ManualClock, settle
 from understudy.runtime.link import InboundCall, Link, NotRun, PeerGone
-from understudy.runtime.link.link import LAST_WORDS
+from understudy.runtime.link.settling import LAST_WORDS
 from understudy.runtime.link.testing import MemoryHub, MemoryWire
 
 
