@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ..address import Address
 from ..errors import RecordExists, RecordNotFound, StaleEpoch
 from ..record import Record, RecordInfo
-from .connection import Connection, Failed, Row
+from .connection import Connection, Failed
 from .errors import Failure, PostgresUnavailable
 from .statements import RecordStatements
 from .waiting import ALONE, Kind
@@ -23,6 +23,13 @@ NOTHING = (0, 0)
 
 _ATTEMPTS = 100
 """Times that one record is looked at again because another's write came between the judging and the reading."""
+
+
+class Asked(Protocol):
+    """A call about one record."""
+
+    @property
+    def address(self) -> Address: ...
 
 
 class Create(NamedTuple):
@@ -170,121 +177,76 @@ class Records:
             [(address, owner, now)] = asked
             rows = await connection.fetch(self._sql.claim, *address, owner, now, writing=True)
             return [Record(address, *rows[0]) if rows else RecordNotFound(address)]
-        rows = await connection.fetch(
+        return await _many(
+            connection,
             self._sql.claim_many,
-            [claim.address.kind for claim in asked],
-            [claim.address.id for claim in asked],
+            asked,
             [claim.owner for claim in asked],
             [claim.now for claim in asked],
-            writing=True,
+            judge=_found,
         )
-        found = _by_key(rows)
-        # What was not found may have been passed over.
-        return [Record(claim.address, *found[claim.address]) if claim.address in found else ALONE for claim in asked]
 
     async def _load(self, connection: Connection, asked: Sequence[Load]) -> list[Any]:
         if len(asked) == 1:
             [(address, now)] = asked
             rows = await connection.fetch(self._sql.load, *address, now, writing=False)
             return [Record(address, *rows[0]) if rows else None]
-        rows = await connection.fetch(
+        return await _many(
+            connection,
             self._sql.load_many,
-            [load.address.kind for load in asked],
-            [load.address.id for load in asked],
+            asked,
             [load.now for load in asked],
+            judge=_found,
+            missing=None,
             writing=False,
         )
-        found = _by_key(rows)
-        return [Record(load.address, *found[load.address]) if load.address in found else None for load in asked]
 
     async def _save(self, connection: Connection, asked: Sequence[Save]) -> list[Any]:
         if len(asked) == 1:
-            return [await self._save_one(connection, asked[0])]
-        rows = await connection.fetch(
+            [save] = asked
+            values = (_int8(save.epoch), _int8(save.version), save.snapshot, save.now, save.expires)
+            return [await _one(connection, self._sql.save, save, *values, judge=_saved, missing=RecordNotFound)]
+        return await _many(
+            connection,
             self._sql.save_many,
-            [save.address.kind for save in asked],
-            [save.address.id for save in asked],
+            asked,
             [_int8(save.epoch) for save in asked],
             [_int8(save.version) for save in asked],
             [save.snapshot for save in asked],
             [save.now for save in asked],
             [save.expires for save in asked],
-            writing=True,
+            judge=_saved,
         )
-        found = _by_key(rows)
-        return [_judged(save, *found[save.address]) if save.address in found else ALONE for save in asked]
-
-    async def _save_one(self, connection: Connection, save: Save) -> Any:
-        for _ in range(_ATTEMPTS):
-            rows = await connection.fetch(
-                self._sql.save,
-                *save.address,
-                _int8(save.epoch),
-                _int8(save.version),
-                save.snapshot,
-                save.now,
-                save.expires,
-                writing=True,
-            )
-            if not rows:
-                return RecordNotFound(save.address)
-            verdict = _judged(save, *rows[0])
-            if verdict is not ALONE:
-                return verdict
-        raise _contended(save.address)
 
     async def _touch(self, connection: Connection, asked: Sequence[Touch]) -> list[Any]:
         if len(asked) == 1:
-            return [await self._touch_one(connection, asked[0])]
-        rows = await connection.fetch(
+            [touch] = asked
+            values = (_int8(touch.epoch), touch.now, touch.expires)
+            return [await _one(connection, self._sql.touch, touch, *values, judge=_touched, missing=RecordNotFound)]
+        return await _many(
+            connection,
             self._sql.touch_many,
-            [touch.address.kind for touch in asked],
-            [touch.address.id for touch in asked],
+            asked,
             [_int8(touch.epoch) for touch in asked],
             [touch.now for touch in asked],
             [touch.expires for touch in asked],
-            writing=True,
+            judge=_touched,
         )
-        found = _by_key(rows)
-        return [_touched(touch, *found[touch.address]) if touch.address in found else ALONE for touch in asked]
-
-    async def _touch_one(self, connection: Connection, touch: Touch) -> Any:
-        for _ in range(_ATTEMPTS):
-            rows = await connection.fetch(
-                self._sql.touch, *touch.address, _int8(touch.epoch), touch.now, touch.expires, writing=True
-            )
-            if not rows:
-                return RecordNotFound(touch.address)
-            verdict = _touched(touch, *rows[0])
-            if verdict is not ALONE:
-                return verdict
-        raise _contended(touch.address)
 
     async def _delete(self, connection: Connection, asked: Sequence[Delete]) -> list[Any]:
+        epochs = [None if delete.epoch is None else _int8(delete.epoch) for delete in asked]
         if len(asked) == 1:
-            return [await self._delete_one(connection, asked[0])]
-        rows = await connection.fetch(
+            [delete] = asked
+            values = (epochs[0], delete.now)
+            return [await _one(connection, self._sql.delete, delete, *values, judge=_deleted, missing=_nothing_there)]
+        return await _many(
+            connection,
             self._sql.delete_many,
-            [delete.address.kind for delete in asked],
-            [delete.address.id for delete in asked],
-            [None if delete.epoch is None else _int8(delete.epoch) for delete in asked],
+            asked,
+            epochs,
             [delete.now for delete in asked],
-            writing=True,
+            judge=_deleted,
         )
-        found = _by_key(rows)
-        return [_deleted(delete, *found[delete.address]) if delete.address in found else ALONE for delete in asked]
-
-    async def _delete_one(self, connection: Connection, delete: Delete) -> Any:
-        address, epoch, now = delete
-        expected = None if epoch is None else _int8(epoch)
-        for _ in range(_ATTEMPTS):
-            rows = await connection.fetch(self._sql.delete, *address, expected, now, writing=True)
-            if not rows:
-                return False
-            verdict = _deleted(delete, *rows[0])
-            if verdict is not ALONE:
-                return verdict
-        raise _contended(address)
 
     async def _page(self, connection: Connection, asked: Sequence[Page]) -> list[Any]:
         [(tenant, after, now, limit)] = asked
@@ -304,7 +266,52 @@ class Records:
         return [rows[0][0] if rows else None] * len(asked)
 
 
-def _judged(save: Save, epoch: int, version: int, written: bool) -> Any:
+async def _one(
+    connection: Connection,
+    statement: str,
+    asked: Asked,
+    *values: object,
+    judge: Callable[..., Any],
+    missing: Callable[[Address], Any],
+) -> Any:
+    """The answer of a call that has its statement to itself: `judge(asked, *row)`, asked for again while that is
+    `ALONE`; `missing(address)` where there is no record."""
+    for _ in range(_ATTEMPTS):
+        rows = await connection.fetch(statement, *asked.address, *values, writing=True)
+        if not rows:
+            return missing(asked.address)
+        verdict = judge(asked, *rows[0])
+        if verdict is not ALONE:
+            return verdict
+    raise _contended(asked.address)
+
+
+async def _many(
+    connection: Connection,
+    statement: str,
+    asked: Sequence[Asked],
+    *columns: Sequence[object],
+    judge: Callable[..., Any],
+    missing: Any = ALONE,
+    writing: bool = True,
+) -> list[Any]:
+    """The answers of calls that share a statement, in their order: `judge(asked, *row)`, or `missing`, as what a write
+    does not find may have been passed over."""
+    kinds, ids = [each.address.kind for each in asked], [each.address.id for each in asked]
+    rows = await connection.fetch(statement, kinds, ids, *columns, writing=writing)
+    found = {(row[0], row[1]): row[2:] for row in rows}
+    return [judge(each, *found[each.address]) if each.address in found else missing for each in asked]
+
+
+def _found(asked: Asked, *row: Any) -> Record:
+    return Record(asked.address, *row)
+
+
+def _nothing_there(address: Address) -> bool:
+    return False
+
+
+def _saved(save: Save, epoch: int, version: int, written: bool) -> Any:
     """None if it was written, or is a repeat; the error; or `ALONE` if it should have been written and was not, as what
     was read was older than what it was compared with."""
     if written:
@@ -329,10 +336,6 @@ def _deleted(delete: Delete, epoch: int, gone: bool) -> Any:
     if delete.epoch is None or delete.epoch == epoch:
         return ALONE
     return StaleEpoch(delete.address, held=delete.epoch, stored=epoch)
-
-
-def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
-    return {(row[0], row[1]): row[2:] for row in rows}
 
 
 def _int8(number: int) -> int:
