@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -28,28 +29,40 @@ if os.environ.get("CI"):
 
 
 LONGEST = (
-    "bench/test_cluster_bench_commands.py",
-    "stores/test_dynamodb_store.py",
     "cluster/test_shop_balancers.py",
-    "cluster_cli/test_running_a_cluster.py",
+    "stores/test_nats_store.py",
+    "cluster/test_reattachment.py",
+    "stores/test_nats_events.py",
+    "bench/test_cluster_bench_commands.py",
+    "stores/test_redis_faults.py",
+    "stores/test_dynamodb_faults.py",
     "bench/test_store_bench_commands.py",
-    "bench/test_bench_commands.py",
-    "chaos/test_chaos_refusals.py",
-    "runtime/test_scene.py",
+    "cluster_cli/test_running_a_cluster.py",
+    "stores/test_postgres_contract.py",
+    "clients/test_python_clients.py",
+    "stores/test_dynamodb_store.py",
+    "chaos/test_route.py",
     "chaos/test_chaos_stores.py",
     "restart/test_kill_stores.py",
+    "moving/test_moving_cluster.py",
+    "readme/test_readme.py",
     "clients/test_typescript_clients.py",
+    "tenants/test_rotation_under_load.py",
+    "stores/test_encrypted_store.py",
+    "conformance/test_conformance.py",
+    "runtime/test_serve.py",
+    "store_commands/test_copying.py",
+    "bench/test_bench_commands.py",
+    "cluster/test_bus_gaps.py",
+    "chaos/test_chaos_refusals.py",
+    "restart/test_kill.py",
+    "simulation/test_mutations.py",
+    "chaos/test_limits_scene.py",
     "chaos/test_struck_streams.py",
     "chaos/test_many_tenants.py",
-    "chaos/test_route.py",
-    "conformance/test_conformance.py",
-    "restart/test_kill.py",
-    "clients/test_python_clients.py",
-    "cluster_cli/test_serving_in_a_cluster.py",
-    "runtime/test_reload.py",
-    "readme/test_readme.py",
+    "runtime/test_scene.py",
 )
-"""Files that take half a minute or so, the longest first."""
+"""Files that take ten seconds or so, the longest first."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -141,6 +154,13 @@ def _loggers() -> list[logging.Logger]:
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on."""
     return find_free_port()
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """An empty folder that is on a disk also where `tmp_path` is in memory, whose files the store itself warns of."""
+    with tempfile.TemporaryDirectory(prefix="understudy-test-", dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -165,9 +165,9 @@ def test_memory_and_nonsense_are_refused_in_one_line(command: str) -> None:
         assert "secret" not in refused.output
 
 
-def test_the_url_can_be_in_the_environment(tmp_path: Path) -> None:
-    assert run("init", UNDERSTUDY_STORE=f"sqlite:///{tmp_path}/a.db").exit_code == 0
-    assert run("check", UNDERSTUDY_STORE=f"sqlite:///{tmp_path}/a.db").exit_code == 0
+def test_the_url_can_be_in_the_environment(disk_path: Path) -> None:
+    assert run("init", UNDERSTUDY_STORE=f"sqlite:///{disk_path}/a.db").exit_code == 0
+    assert run("check", UNDERSTUDY_STORE=f"sqlite:///{disk_path}/a.db").exit_code == 0
 
 
 def test_templates_of_a_table_are_printed_and_nothing_is_asked() -> None:

@@ -40,12 +40,12 @@ def test_a_block_runs(block: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=range(len(COMMANDS)))
-def test_commands_run(block: str, tmp_path: Path) -> None:
+def test_commands_run(block: str, disk_path: Path) -> None:
     for line in block.splitlines():
         program, _, rest = line.partition(" ")
         assert program == "understudy", line
         command = f"{shlex.quote(sys.executable)} -m understudy.runtime {rest}"
-        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=30)
+        subprocess.run(["bash", "-c", command], cwd=disk_path, check=True, timeout=30)
 
 
 def test_the_suite_in_the_readme_passes_under_a_plain_pytest(tmp_path: Path) -> None:
