@@ -17,14 +17,13 @@ from ...actors.clock import Clock
 from ...stores import Address
 from ...stores.nats.connection import translated
 from .control import ControlError, NobodyThere, ask
-from .directory import DirectoryUnavailable
-from .entry import node_of
 from .errors import ClusterError, NodeIdTaken
 from .names import Names
 from .nats_api import keys_of, subscribe
 from .node_news import pack_news, unpack_news
 from .ownership import Ownership
 from .peers import NodeNews
+from .striking import Striking
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -44,12 +43,8 @@ SHORTEST_LOOK: Final = 0.001
 """Seconds after the end of a lease that is looked, so that it surely is over then."""
 FORGET_AFTER: Final = 600.0
 """Seconds after which a dead node is no longer shown."""
-
-
 JOIN_PATIENCE: Final = 10.0
 """Seconds that NATS may take to tell who is there when a node joins."""
-
-STRIKE_TIMEOUT: Final = 2.0
 
 
 class MembershipEvents(Protocol):
@@ -106,7 +101,7 @@ class Membership:
         self._subscription: Subscription | None = None
         self._has_lease = False
         self._leaving = False
-        self._striking = asyncio.Lock()
+        self._striking = Striking(lambda: self._bucket, ownership)
         self.renewals = 0
         self.renewals_failed = 0
 
@@ -273,40 +268,8 @@ class Membership:
         self.renew_soon()
 
     async def strike(self, incarnation: str) -> None:
-        """Take the lease of `incarnation` out of NATS: should it live, it cannot renew, and lets go of what it holds.
-
-        Idempotent; those that ask for the same at once cost one deletion.
-
-        Raises:
-            DirectoryUnavailable: Not known to be done.
-        """
-        node = node_of(incarnation)
-        try:
-            # Those that wait for the same have no more time than the one that does it.
-            async with asyncio.timeout(STRIKE_TIMEOUT), self._striking:
-                if not self._ownership.must_strike(incarnation):
-                    return
-                while not await self._struck(node, incarnation):
-                    logger.debug("%s has just renewed its lease", incarnation)
-                self._ownership.peers.strike(incarnation)
-        except (NatsError, TimeoutError, OSError) as error:
-            raise DirectoryUnavailable(f"the lease of {incarnation} cannot be struck: {error!r}") from error
-
-    async def _struck(self, node: str, incarnation: str) -> bool:
-        """One try; False if the lease has changed at that moment."""
-        try:
-            found = await self._bucket.get(node, validate_keys=False)
-        except KeyNotFoundError:
-            return True
-        present = unpack_news(found.value or b"")
-        if present is not None and present.incarnation != incarnation:
-            return True
-        try:
-            await self._bucket.delete(node, last=found.revision, validate_keys=False)
-        except KeyWrongLastSequenceError:
-            return False
-        logger.warning("the lease of %s is struck: nobody was found there, and its sessions are taken", incarnation)
-        return True
+        """See `Striking.strike`."""
+        await self._striking.strike(incarnation)
 
     async def _renew(self) -> bool:
         """One try to renew the lease, or to get one."""

@@ -11,7 +11,7 @@ from nats.js.errors import KeyWrongLastSequenceError
 from support.patience import PATIENCE
 from understudy.actors.clock import SystemClock
 from understudy.actors.task_owner import TaskOwner
-from understudy.runtime.cluster import membership as membership_module
+from understudy.runtime.cluster import striking
 from understudy.runtime.cluster.directory import DirectoryUnavailable
 from understudy.runtime.cluster.membership import Membership
 from understudy.runtime.cluster.names import Names
@@ -79,7 +79,7 @@ def member(nats: Nats, ownership: Ownership) -> Membership:
 
 async def test_all_that_strike_a_lease_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request ends in bounded time, however many others want the same."""
-    monkeypatch.setattr(membership_module, "STRIKE_TIMEOUT", 0.05)
+    monkeypatch.setattr(striking, "STRIKE_TIMEOUT", 0.05)
     nats = Nats()
     nats.hangs = True
     struck = member(nats, Ownership("n.1", lease=3.0))
