@@ -14,6 +14,7 @@ from ...stores import Address
 from .directory import DirectoryUnavailable, EntryChanged
 from .entry import Entry, is_incarnation
 from .names import directory_key
+from .nats_api import WRONG_SEQUENCE
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["KVDirectory"]
 
 _FORMAT: Final = 1
-_WRONG_SEQUENCE: Final = (10071, 10164)
 ASLEEP: Final = 3600.0
 """Seconds that the directory knows of a session which sleeps. After that its record tells who had it last."""
 REMOVED: Final = 60.0
@@ -83,7 +83,7 @@ class KVDirectory:
         try:
             written = await self._jetstream.publish(f"{self._prefix}{key}", value, headers=expected, msg_ttl=ttl)
         except APIError as error:
-            if error.err_code in _WRONG_SEQUENCE:
+            if error.err_code in WRONG_SEQUENCE:
                 raise KeyWrongLastSequenceError from None
             raise
         return written.seq

@@ -7,10 +7,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nats.errors import Error as NatsError
-from nats.js.errors import NoKeysError
+from nats.js.errors import APIError, KeyWrongLastSequenceError, NoKeysError
 
 from ...stores.nats.connection import translated
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from nats.js.api import KeyValueConfig
     from nats.js.kv import KeyValue
 
-__all__ = ["create_bucket", "keys_of", "lengthen", "listening", "subscribe"]
+__all__ = ["WRONG_SEQUENCE", "create_bucket", "delete_at", "keys_of", "lengthen", "listening", "subscribe"]
 
 logger = logging.getLogger("understudy.cluster")
+
+WRONG_SEQUENCE: Final = (10071, 10164)
+"""JetStream's codes for a value that has changed since."""
 
 
 async def subscribe(
@@ -68,6 +71,20 @@ async def keys_of(bucket: KeyValue) -> list[str]:
         return await bucket.keys()
     except NoKeysError:
         return []
+
+
+async def delete_at(bucket: KeyValue, key: str, revision: int | None) -> None:
+    """Delete the value of a key if it still has this revision. Raises nats-py's errors.
+
+    Raises:
+        KeyWrongLastSequenceError: It has another, and stays. Unlike `update`, nats-py's `delete` does not say so.
+    """
+    try:
+        await bucket.delete(key, last=revision, validate_keys=False)
+    except APIError as error:
+        if error.err_code in WRONG_SEQUENCE:
+            raise KeyWrongLastSequenceError from None
+        raise
 
 
 async def create_bucket(jetstream: JetStreamContext, config: KeyValueConfig) -> KeyValue:

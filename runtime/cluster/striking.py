@@ -12,6 +12,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from .directory import DirectoryUnavailable
 from .entry import node_of
+from .nats_api import delete_at
 from .node_news import unpack_news
 from .ownership import Ownership
 
@@ -65,7 +66,7 @@ class Striking:
         if present is not None and present.incarnation != incarnation:
             return True
         try:
-            await bucket.delete(node, last=found.revision, validate_keys=False)
+            await delete_at(bucket, node, found.revision)
         except KeyWrongLastSequenceError:
             return False
         logger.warning("the lease of %s is struck: nobody was found there, and its sessions are taken", incarnation)

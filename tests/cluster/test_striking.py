@@ -96,6 +96,20 @@ async def test_a_lease_that_is_not_there_need_not_be_taken(house: House) -> None
     assert house.ownership.peers.is_over("hung.1")
 
 
+async def test_one_that_renews_at_that_moment_is_struck_all_the_same(house: House) -> None:
+    house.renewals = [HUNG, HUNG]
+    await house.striking.strike("hung.1")
+    assert house.deletions == 3
+    assert await house.present() is None
+
+
+async def test_one_that_comes_back_at_that_moment_is_not(house: House) -> None:
+    house.renewals = [RETURNED]
+    await house.striking.strike("hung.1")
+    assert house.deletions == 1
+    assert await house.present() == "hung.2"
+
+
 async def test_nobody_is_taken_for_struck_while_nats_is_away(house: House) -> None:
     await close(house.client)
     with pytest.raises(DirectoryUnavailable, match=r"the lease of hung\.1 cannot be struck"):
