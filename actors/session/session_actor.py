@@ -28,8 +28,8 @@ from .protocol_state import PROTOCOL_READS, PROTOCOL_WRITES, after_handshake, af
 from .served_session import ServedSession
 from .session import CURRENT, TurnSession
 from .snapshot import SessionSnapshot
-from .state import merge_states
-from .state_update import MOST_ONCE, StateUpdate
+from .state_changes import after_merge, after_opening, after_update
+from .state_update import StateUpdate
 from .surface import SURFACE
 from .tenant import TenantContext
 from .tenants.foreign import refuse_foreign_uris
@@ -156,27 +156,17 @@ class SessionActor(ServedSession):
                 await self.tell(message.method, message.params)
             return self._update(message.update) if kind is Update else None
         if kind is Merge:
-            most, allowance = self._kind.max_state, message.allowance
-            if allowance is not None and allowance.bounds_state:
-                most = allowance.max_state(len(self.snap.state), most)
-            by_tenant = most < self._kind.max_state
-            merged = merge_states(self.snap.state, message.before, message.after, most, by_tenant=by_tenant)
-            self._next = replace(self.snap, state=merged)
+            self._next = after_merge(self.snap, message, self._kind.max_state)
             return None
         assert kind is OpenHandle, message
-        self._next = replace(self.snap, protocol_version=message.protocol_version, state=message.state)
+        self._next = after_opening(self.snap, message)
         return None
 
     def _update(self, update: StateUpdate) -> SessionSnapshot:
-        snap, once = self.snap, update.once
-        if once is not None and once in snap.updates:
-            return snap
-        state = update.applied(snap.state, self._kind.max_state)
-        if once is not None:
-            self._next = replace(snap, state=state, updates=(*snap.updates, once)[-MOST_ONCE:])
-        elif state is not snap.state:
-            self._next = replace(snap, state=state)
-        return self._next or snap
+        changed = after_update(self.snap, update, self._kind.max_state)
+        if changed is not self.snap:
+            self._next = changed
+        return changed
 
     async def _call(self, call: Call, access: Access) -> dict[str, Any]:
         if self._in_flight is None or self._in_flight.get(_key(call)) is not call:
