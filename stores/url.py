@@ -7,7 +7,8 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -97,14 +98,24 @@ async def _open_sqlite(rest: str, clock: Clock, event_bounds: EventLogBounds | N
     return await SQLiteStore.open(sqlite_path(rest), clock=clock, event_bounds=event_bounds)
 
 
+@contextmanager
+def _extra(extra: str, scheme: str, needs: str, *packages: str) -> Generator[None]:
+    """
+    Raises:
+        StoreURLError: What the block imports is missing, as one of `packages` is: `extra` is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in packages:
+            raise
+        raise StoreURLError(f"the {scheme}:// store needs {needs}: pip install 'understudy[{extra}]'") from error
+
+
 def _nats_opener(scheme: str) -> _Builtin:
     async def open_nats(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
-        try:
+        with _extra("cluster", scheme, "nats-py", "nats"):
             from .nats.store import NatsStore
-        except ImportError as error:
-            if error.name is None or error.name.partition(".")[0] != "nats":
-                raise
-            raise StoreURLError(f"the {scheme}:// store needs nats-py: pip install 'understudy[cluster]'") from error
         return await NatsStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
 
     return open_nats
@@ -112,12 +123,8 @@ def _nats_opener(scheme: str) -> _Builtin:
 
 def _postgresql_opener(scheme: str) -> _Builtin:
     async def open_postgresql(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
-        try:
+        with _extra("postgres", scheme, "asyncpg", "asyncpg"):
             from .postgresql.store import PostgresStore
-        except ImportError as error:
-            if error.name is None or error.name.partition(".")[0] != "asyncpg":
-                raise
-            raise StoreURLError(f"the {scheme}:// store needs asyncpg: pip install 'understudy[postgres]'") from error
         return await PostgresStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
 
     return open_postgresql
@@ -125,12 +132,8 @@ def _postgresql_opener(scheme: str) -> _Builtin:
 
 def _redis_opener(scheme: str) -> _Builtin:
     async def open_redis(rest: str, clock: Clock, event_bounds: EventLogBounds | None) -> SessionStore:
-        try:
+        with _extra("redis", scheme, "redis-py", "redis", "hiredis"):
             from .redis.store import RedisStore
-        except ImportError as error:
-            if error.name is None or error.name.partition(".")[0] not in ("redis", "hiredis"):
-                raise
-            raise StoreURLError(f"the {scheme}:// store needs redis-py: pip install 'understudy[redis]'") from error
         return await RedisStore.from_url(f"{scheme}://{rest}", clock=clock, event_bounds=event_bounds)
 
     return open_redis
@@ -140,13 +143,9 @@ async def _open_dynamodb(rest: str, clock: Clock, event_bounds: EventLogBounds |
     from .dynamodb.settings import DynamoSettings
 
     settings = DynamoSettings.from_url(f"dynamodb://{rest}")
-    try:
+    with _extra("dynamodb", "dynamodb", "aiobotocore", "aiobotocore", "botocore", "aiohttp"):
         # In a thread: the import of botocore takes longer than the rest of the start.
         module = await asyncio.to_thread(importlib.import_module, ".dynamodb.store", __package__)
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("aiobotocore", "botocore", "aiohttp"):
-            raise
-        raise StoreURLError("the dynamodb:// store needs aiobotocore: pip install 'understudy[dynamodb]'") from error
     return await module.DynamoStore.open(settings, clock=clock)
 
 
