@@ -11,7 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["ASGIApp", "Caller", "Exchange", "Refused"]
+__all__ = ["ASGIApp", "Caller", "Exchange", "Refused", "reply_of"]
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[
@@ -69,14 +69,23 @@ class Exchange:
         Raises:
             Refused: There is none.
         """
-        body = self.body
-        if (self.header(b"content-type") or "").startswith("text/event-stream"):
-            events = [line[5:] for line in body.splitlines() if line.startswith(b"data:") and len(line) > 6]
-            body = events[-1] if events else b""
-        try:
-            return json.loads(body)
-        except ValueError:
-            raise Refused(f"status {self.status} without a JSON-RPC reply: {self.body[:200]!r}") from None
+        return reply_of(self.status, self.header(b"content-type"), self.body)
+
+
+def reply_of(status: int, content_type: str | None, body: bytes) -> dict[str, Any]:
+    """The JSON-RPC reply in a response, whether it is the body or the last event of a stream.
+
+    Raises:
+        Refused: There is none.
+    """
+    text = body
+    if (content_type or "").startswith("text/event-stream"):
+        events = [line[5:] for line in body.splitlines() if line.startswith(b"data:") and len(line) > 6]
+        text = events[-1] if events else b""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Refused(f"status {status} without a JSON-RPC reply: {body[:200]!r}") from None
 
 
 class Caller:

@@ -6,10 +6,9 @@ It knows what these servers answer and no more: a body with its length, or one i
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, NamedTuple, Self
 
-from .asgi import Refused
+from .asgi import Refused, reply_of
 from .clients import HANDSHAKE_VERSION, HEADERS, INITIALIZE, INITIALIZED, PreparedCall
 
 __all__ = ["Answer", "HttpConnection", "RemoteSession", "get", "open_session"]
@@ -43,14 +42,7 @@ class Answer(NamedTuple):
         Raises:
             Refused: There is none.
         """
-        data = self.body
-        if (self.header(b"content-type") or "").startswith("text/event-stream"):
-            events = [line[5:] for line in data.splitlines() if line.startswith(b"data:") and len(line) > 6]
-            data = events[-1] if events else b""
-        try:
-            return json.loads(data)
-        except ValueError:
-            raise Refused(f"status {self.status} without a JSON-RPC reply: {self.body[:200]!r}") from None
+        return reply_of(self.status, self.header(b"content-type"), self.body)
 
 
 class HttpConnection(asyncio.Protocol):
