@@ -37,6 +37,7 @@ from .handshake import HandshakeLeg
 from .modern import ModernLeg
 from .open_streams import OpenStreams
 from .posts import Posts
+from .unread import read_away
 
 __all__ = ["Edge"]
 
@@ -90,12 +91,13 @@ class Edge:
         asking = None
         if self._audit is not None:
             if not await self._audit.has_room():
-                await self._turn_away(send, Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0))
+                refusal = Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0)
+                await self._turn_away(read_away(scope, headers, receive, send), refusal)
                 return
             asking = Asking(self._audit, scope["method"], _named_session(headers))
         barred = self._barred(headers, repeated)
         if barred is not None:
-            await self._turn_away(send, barred)
+            await self._turn_away(read_away(scope, headers, receive, send), barred)
             return
         tenant: TenantContext = ANONYMOUS
         inbound = Inbound(scope, headers, tenant, receive, send)
@@ -111,7 +113,7 @@ class Edge:
                 if ends_the_task(error):
                     raise
                 refusal, challenge = unidentified(error)
-                await self._turn_away(send, refusal, *challenge)
+                await self._turn_away(read_away(scope, headers, receive, send), refusal, *challenge)
                 return
         if asking is not None:
             asking.tenant = tenant
@@ -152,10 +154,14 @@ class Edge:
         try:
             await self._take(inbound)
         except Refused as error:
+            if not inbound.body:
+                send = read_away(inbound.scope, inbound.headers, inbound.receive, send)
             await refuse(send, error.refusal, request_id=error.request_id)
-        except (BodyTooLarge, BodyTooSlow, EncodedBody) as error:
+        except BodyTooSlow as error:
+            await refuse(send, unreadable(error)[0])
+        except (BodyTooLarge, EncodedBody) as error:
             refusal, more = unreadable(error)
-            await refuse(send, refusal, *more)
+            await refuse(read_away(inbound.scope, inbound.headers, inbound.receive, send), refusal, *more)
         except ClientGone:
             logger.debug("a client left before its request was complete")
         except Elsewhere as error:
