@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...stores import UnderstudyError
+from ...stores.nats.opening import SYNCED
 
 __all__ = ["NatsServerError", "NatsServerMissing", "NatsServerOptions", "configuration", "find_nats_server"]
 
@@ -89,6 +91,8 @@ def configuration(options: NatsServerOptions, directory: Path, log_file: Path, p
             "sync_interval": options.sync_interval,
             **({"max_file_store": options.max_file_store} if options.max_file_store is not None else {}),
         }
+        if options.sync_interval == "always":
+            config["server_name"] = f"understudy-{secrets.token_hex(4)}{SYNCED}"
     if options.user is not None:
         config["authorization"] = {"user": options.user, "password": options.password or ""}
     elif options.token is not None:

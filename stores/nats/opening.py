@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ..errors import StoreCorrupt, StoreURLError, StoreVersionError
 from .bucket import Bucket
@@ -15,11 +15,22 @@ from .connection import jetstream
 from .errors import NatsUnavailable
 from .settings import NatsSettings, split_nats_url
 
-__all__ = ["FORMAT", "BucketOptions", "bucket_of", "check_bucket", "configuration", "find_bucket", "open_bucket"]
+__all__ = [
+    "FORMAT",
+    "SYNCED",
+    "BucketOptions",
+    "bucket_of",
+    "check_bucket",
+    "configuration",
+    "find_bucket",
+    "open_bucket",
+]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+SYNCED: Final = "-synced"
+"""How a nats-server's name ends that syncs each write, if understudy has started it. No client can ask others."""
 
 _MARK = "understudy.format"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -130,6 +141,12 @@ async def open_bucket(client: NatsClient, options: BucketOptions, *, timeout: fl
     if config["storage"] == "memory":
         logger.warning(
             "the bucket %r is in the memory of NATS: sessions are lost with its server; storage=file keeps them",
+            options.name,
+        )
+    elif int(config.get("num_replicas") or 1) == 1 and not client.server_info.get("server_name", "").endswith(SYNCED):
+        logger.info(
+            "the bucket %r has one replica: a loss of power loses what nats-server has acknowledged and not synced, by "
+            "default of two minutes; with sync_interval: always, which no client can see, it loses nothing",
             options.name,
         )
     return replace(

@@ -453,6 +453,17 @@ async def test_a_url_that_does_not_agree_with_the_bucket_is_refused(nats_url: st
                 await NatsStore.from_url(f"{nats_url}/{store._bucket.name}?{option}")
 
 
+@pytest.mark.parametrize("interval", ["always", "2m"])
+async def test_what_a_loss_of_power_costs_is_said_where_it_may(
+    nats_servers: Servers, caplog: pytest.LogCaptureFixture, interval: str
+) -> None:
+    async with nats_servers(sync_interval=interval) as server:
+        with caplog.at_level(logging.INFO, "understudy"):
+            async with _opened(server.url):
+                pass
+    assert ("a loss of power loses" in caplog.text) == (interval == "2m")
+
+
 async def test_storage_in_memory_is_warned_about(nats_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "understudy"):
         async with _opened(nats_url, options="?storage=memory"):
