@@ -85,9 +85,11 @@ class BusHub:
 
     # Being attached
 
-    async def attach(self, connection: Client, subject: str, told: Mapping[str, int]) -> None:
-        """From now on the other nodes hear of it, and this one of them. `told`: as `BusNumbers` takes it."""
-        self.origin, self.last = secrets.token_hex(8), 0
+    async def attach(self, connection: Client, subject: str, told: Mapping[str, int], *, node: str = "") -> None:
+        """From now on the other nodes hear of it, and this one of them. `told`: as `BusNumbers` takes it; `node`: for
+        whoever reads the others' logs.
+        """
+        self.origin, self.last = f"{node}.{secrets.token_hex(8)}", 0
         self._numbers = BusNumbers(told)
         self._gap = asyncio.Event()
         self._connection = connection
@@ -153,17 +155,17 @@ class BusHub:
         number = more[0] if more and type(more[0]) is int and more[0] > 0 else None
         if name == _GOODBYE:
             if number is not None and self._numbers.goodbye(origin, number):
-                self._missed(origin)
+                self._missed(f"{origin} had published more before it left")
             return
         if number is not None and self._numbers.heard(origin, number):
-            self._missed(origin)
+            self._missed(f"a number of {origin} was skipped")
         event = ResourceUpdated(uri) if name == _UPDATED else _PLAIN.get(name)
         if event is None:
             # A later version's; nobody here can have asked for it.
             return
         if len(uri) > MAX_URI:
             if number is not None:
-                self._missed(origin)
+                self._missed(f"{origin} has published too long a name")
             return
         bus = self._buses.get(tenant)
         if bus is not None:
@@ -174,20 +176,18 @@ class BusHub:
 
     def reconnected(self) -> None:
         """The connection was lost, and is there again."""
-        self._missed("NATS")
+        self._missed("the connection to NATS was lost")
 
     def look(self, told: Mapping[str, int]) -> None:
         """See whether everything has come that the leases of the living nodes tell of; once per renewal."""
         others = {origin: last for origin, last in told.items() if origin and origin != self.origin}
         for origin in self._numbers.look(others):
-            self._missed(origin)
+            self._missed(f"{origin} has published more than has come")
 
-    def _missed(self, origin: str) -> None:
+    def _missed(self, why: str) -> None:
         self.gaps += 1
         if not self._gap.is_set():
-            logger.info(
-                "changes at other nodes may have been missed (%s): all listeners are told to read again", origin
-            )
+            logger.info("changes at other nodes may have been missed (%s): all listeners are told to read again", why)
             self._gap.set()
 
     async def watch_forever(self, told: Callable[[], Mapping[str, int]], interval: float) -> None:

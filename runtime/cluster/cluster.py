@@ -246,7 +246,7 @@ class Cluster:
                     takes_plain=self._versions[0] < SEALED,
                 )
             )
-            await self.commons.hub.attach(self.connection, self.names.bus, self._told())
+            await self.commons.hub.attach(self.connection, self.names.bus, self._told(), node=self.node_id)
             # Its numbers can be checked as soon as the others know under what name they are.
             self.membership.renew_soon()
             await stack.enter_async_context(listening(self.connection, self.names.settings, self._settings_changed))

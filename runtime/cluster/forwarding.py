@@ -75,6 +75,7 @@ class Forwarding:
         """
         counts = self._counts
         counts.forwards += 1
+        logger.debug("%s is forwarded to node %s", address or "a request", to)
         head = _head(inbound, address, purpose, hops, again)
         send = self._keep_alive.watch(response)
         goes_on = False
