@@ -7,6 +7,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr $$(nproc) + 1)
 ALONE := tests/chaos/test_chaos.py
 # Thousands of files and some hundred databases that nobody reads again: they wait for no disk where memory holds them.
+# Like any folder for such things it is everybody's, as PostgreSQL does not run as root; and a socket's path must be short.
 ROOMY := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 {print $$4}')" -gt 4000000 ] && echo /dev/shm)
 
 # Tests start hundreds of processes: each would compile this checkout anew.
@@ -34,7 +35,7 @@ demo:
 test: setup
 ifeq ($(strip $(ARGS)),)
 	@echo "==> pytest, with $(WORKERS) workers, then $(ALONE)"
-	@folder=$$(mktemp -d "$(or $(ROOMY),$${TMPDIR:-/tmp})/understudy-tests-XXXXXX") && export TMPDIR="$$folder" && \
+	@folder=$$(mktemp -d "$(or $(ROOMY),$${TMPDIR:-/tmp})/us-XXXXXX") && chmod 1777 "$$folder" && export TMPDIR="$$folder" && \
 	  trap 'rm -rf "$$folder"' EXIT && trap 'exit 130' INT TERM && \
 	  $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=$(ALONE) && $(BIN)/python -m pytest -q $(ALONE)
 else

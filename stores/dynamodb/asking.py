@@ -20,6 +20,9 @@ __all__ = ["Asking", "ConditionFailed"]
 _TRIES = 3
 """Of a request whose connection broke, or whose server failed."""
 
+_MARGIN = 2.0
+"""Of the time that the last try took, what must be left for another."""
+
 _SHORTEST, _LONGEST = 0.025, 1.0
 """Seconds: bounds of the wait before a repeat, which doubles from one to the other."""
 
@@ -80,11 +83,13 @@ class Asking:
             DynamoUnavailable: There is no answer, or a refusal; `outcome_unknown` is of all tries together, and False
                 unless it `writes`.
         """
-        ends = asyncio.get_running_loop().time() + self._timeout
+        now = asyncio.get_running_loop().time
+        ends = now() + self._timeout
         tries = 0
         in_doubt = False
         while True:
             tries += 1
+            began = now()
             try:
                 return await self._try(operation, ends, parameters)
             except (ClientError, BotoCoreError, ResponseParserError, HTTPClientError, OSError) as error:
@@ -102,7 +107,8 @@ class Asking:
                 cause = TimeoutError(failure.message)
             in_doubt = in_doubt or (writes and failure.outcome_unknown)
             wait = self._wait(failure, tries)
-            if wait is None or asyncio.get_running_loop().time() + wait >= ends:
+            # A try that the deadline cuts off may have run, where all before it surely have not.
+            if wait is None or now() + wait + _MARGIN * (now() - began) >= ends:
                 raise failure.error(outcome_unknown=in_doubt) from cause
             self.repeats += 1
             await self._sleep(wait)
