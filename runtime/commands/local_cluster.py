@@ -49,7 +49,7 @@ _NOT_THEIRS = (
 _SWEEPER = """
 import os, shutil, sys, time
 os.read(int(sys.argv[1]), 1)
-for _ in range(100):
+for _ in range(600):
     shutil.rmtree(sys.argv[2], ignore_errors=True)
     if not os.path.exists(sys.argv[2]):
         break
