@@ -351,12 +351,14 @@ async def test_a_server_that_goes_away_is_an_error_and_comes_back(
                 await acme.connection().__aenter__()
             assert rows.PASSWORD not in str(caught.value)
             server.start()
-            async with acme.connection() as connection:
-                assert await items(connection) == []
-                server.freeze()
-                with pytest.raises(TimeoutError):
-                    await connection.fetch("SELECT 1")
-                server.thaw()
+            with pytest.raises(TimeoutError):
+                async with acme.connection() as connection:
+                    assert await items(connection) == []
+                    server.freeze()
+                    try:
+                        await connection.fetch("SELECT 1")
+                    finally:
+                        server.thaw()
 
 
 # What is looked at before anything is served
