@@ -9,7 +9,8 @@ is a hash of short fields:
 
 The native expiry of the key comes later than `x` by `MARGIN`: what counts is `x`, by one clock, and the expiry cleans
 up where no node is left to do so. A script's first write is one that Redis refuses when it may not write (no memory, a
-replica, a full disk), so that a refusal has changed nothing.
+replica, a full disk), so that a refusal has changed nothing. What finds no record deletes none (`gone`): a replica,
+which may lack what its primary has, refuses that.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ local function clock(given)
   return time[1] * 1000000 + time[2]
 end
 local function whole(number) return string.format('%.0f', number) end
+local function gone(key, there)
+  if not there then redis.call('DEL', key) end
+  return 0
+end
 """
 
 
@@ -130,7 +135,7 @@ CLAIM = Script.of(
     """
 -- record; now, owner, writer
 local record = redis.call('HMGET', KEYS[1], 'x', 'e', 't', 'v', 'c', 'u', 's')
-if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return 0 end
+if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return gone(KEYS[1], record[1]) end
 record[2] = whole(record[2] + 1)
 redis.call('HSET', KEYS[1], 'e', record[2], 'o', ARGV[2], 'w', ARGV[3])
 return record
@@ -142,7 +147,7 @@ LOAD = Script.of(
     """
 -- record; now
 local record = redis.call('HMGET', KEYS[1], 'x', 'e', 't', 'v', 'c', 'u', 's', 'o')
-if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return 0 end
+if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return gone(KEYS[1], record[1]) end
 return record
 """,
 )
@@ -154,7 +159,7 @@ SAVE = Script.of(
 -- record, ends; now, lifetime, address, epoch, writer or '', version, the version before, snapshot, replicas
 local record = redis.call('HMGET', KEYS[1], 'x', 'e', 'v', 'w', 'i', 't')
 local now = clock(ARGV[1])
-if not record[1] or tonumber(record[1]) <= now then return 0 end
+if not record[1] or tonumber(record[1]) <= now then return gone(KEYS[1], record[1]) end
 if record[2] ~= ARGV[4] or (ARGV[5] ~= '' and record[4] ~= ARGV[5]) then return {2, record[2]} end
 if record[3] ~= ARGV[7] then
   if record[3] ~= ARGV[6] then return {2, record[2]} end
@@ -179,7 +184,7 @@ TOUCH = Script.of(
 -- record, ends; now, lifetime, address, epoch, writer or ''
 local record = redis.call('HMGET', KEYS[1], 'x', 'e', 'w', 'i', 't')
 local now = clock(ARGV[1])
-if not record[1] or tonumber(record[1]) <= now then return 0 end
+if not record[1] or tonumber(record[1]) <= now then return gone(KEYS[1], record[1]) end
 if record[2] ~= ARGV[4] or (ARGV[5] ~= '' and record[3] ~= ARGV[5]) then return {2, record[2]} end
 local expires = whole(now + ARGV[2])
 if tonumber(expires) < tonumber(record[4]) then
@@ -198,7 +203,7 @@ DELETE = Script.of(
     """
 -- record, index, ends; now, address, epoch or '', writer or ''
 local record = redis.call('HMGET', KEYS[1], 'x', 'e', 'w', 't')
-if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return 0 end
+if not record[1] or tonumber(record[1]) <= clock(ARGV[1]) then return gone(KEYS[1], record[1]) end
 if ARGV[3] ~= '' and (record[2] ~= ARGV[3] or (ARGV[4] ~= '' and record[3] ~= ARGV[4])) then return {2, record[2]} end
 local member = record[4] .. '\\0' .. ARGV[2]
 redis.call('DEL', KEYS[1])

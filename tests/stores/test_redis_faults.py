@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -653,9 +653,33 @@ async def test_a_primary_that_becomes_a_replica_takes_no_more_writes(redis_serve
         async with _opened(server.url) as store:
             address = await _new(store)
             server.command("REPLICAOF", "127.0.0.1", other.port)
-            for _ in range(2):
-                with pytest.raises(StoreUnavailable, match="replica") as caught:
-                    await _save(store, address)
+            with pytest.raises(StoreUnavailable, match="replica") as caught:
+                await _save(store, address)
+            assert not caught.value.outcome_unknown
+
+
+async def test_a_replica_that_lacks_a_session_is_not_believed_that_there_is_none(redis_servers: Servers) -> None:
+    """Whoever asks what was the primary a moment ago would have all sessions for ended."""
+    asking = (
+        lambda store, address: store.load(address),
+        lambda store, address: store.claim(address, owner="node-2"),
+        lambda store, address: _save(store, address),
+        lambda store, address: store.touch(address, epoch=1, ttl=60.0),
+        lambda store, address: store.delete(address),
+    )
+    with redis_servers() as server, redis_servers() as other:
+        other.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        async with AsyncExitStack() as stack:
+            # One each: a connection that was refused so is not used again.
+            stores = [await stack.enter_async_context(_opened(server.url)) for _ in asking]
+            address = await _new(stores[0])
+            server.command("REPLICAOF", "127.0.0.1", other.port)
+            async with asyncio.timeout(PATIENCE):
+                while server.command("DBSIZE") != 0:
+                    await asyncio.sleep(0.02)
+            for store, ask in zip(stores, asking, strict=True):
+                with pytest.raises(StoreUnavailable, match="takes no writes") as caught:
+                    await ask(store, address)
                 assert not caught.value.outcome_unknown
 
 
