@@ -154,7 +154,7 @@ async def test_what_was_acknowledged_is_there_after_a_crash_and_the_same_store_g
                 tasks.create_task(go_on(address))
             for _ in range(2):
                 await asyncio.sleep(0.2)
-                server.crash()
+                await asyncio.to_thread(server.crash)
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable):
                     await asyncio.gather(*(store.load(address) for address in addresses))
