@@ -14,7 +14,7 @@ BUFFERED: Final = 64 * 1024
 """Bytes that HTTP servers have taken from the socket by themselves."""
 READ_AWAY: Final = 16 * 1024 * 1024
 """Bytes that a body may have to be read away. One that says it is larger is left where it is."""
-LINGER: Final = 2.0
+LINGER: Final = 10.0
 """Seconds that it may take."""
 
 
