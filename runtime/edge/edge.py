@@ -27,7 +27,18 @@ from ..telemetry.asker import ASKER
 from ..telemetry.tenant_numbers import TenantNumbers
 from ..telemetry.tenant_tally import TALLY
 from ..telemetry.trace import TRACE, trace_of
-from ..wire.http import BodyTooLarge, BodyTooSlow, ClientGone, EncodedBody, Headers, Receive, Scope, Send, fold_headers
+from ..wire.http import (
+    BodyTooLarge,
+    BodyTooSlow,
+    ClientGone,
+    EncodedBody,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    declared_size,
+    fold_headers,
+)
 from ..wire.inbound import Inbound
 from ..wire.refusals import Refused, refuse
 from ..wire.routing import Leg, NoRoom, Router
@@ -88,19 +99,19 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, repeated = fold_headers(scope["headers"])
+        inbound = Inbound(scope, headers, ANONYMOUS, receive, send)
         asking = None
         if self._audit is not None:
             if not await self._audit.has_room():
                 refusal = Refusal(SERVER_BUSY, "The audit trail is full", None, 503, 1.0)
-                await self._turn_away(read_away(scope, headers, receive, send), refusal)
+                await self._turn_away(inbound, refusal)
                 return
             asking = Asking(self._audit, scope["method"], _named_session(headers))
         barred = self._barred(headers, repeated)
         if barred is not None:
-            await self._turn_away(read_away(scope, headers, receive, send), barred)
+            await self._turn_away(inbound, barred)
             return
         tenant: TenantContext = ANONYMOUS
-        inbound = Inbound(scope, headers, tenant, receive, send)
         if self._tenants is not None:
             ASKER.set(None)
             try:
@@ -113,7 +124,7 @@ class Edge:
                 if ends_the_task(error):
                     raise
                 refusal, challenge = unidentified(error)
-                await self._turn_away(read_away(scope, headers, receive, send), refusal, *challenge)
+                await self._turn_away(inbound, refusal, *challenge)
                 return
         if asking is not None:
             asking.tenant = tenant
@@ -154,14 +165,12 @@ class Edge:
         try:
             await self._take(inbound)
         except Refused as error:
-            if not inbound.body:
-                send = read_away(inbound.scope, inbound.headers, inbound.receive, send)
-            await refuse(send, error.refusal, request_id=error.request_id)
+            await refuse(read_away(inbound, send), error.refusal, request_id=error.request_id)
         except BodyTooSlow as error:
             await refuse(send, unreadable(error)[0])
         except (BodyTooLarge, EncodedBody) as error:
             refusal, more = unreadable(error)
-            await refuse(read_away(inbound.scope, inbound.headers, inbound.receive, send), refusal, *more)
+            await refuse(read_away(inbound, send), refusal, *more)
         except ClientGone:
             logger.debug("a client left before its request was complete")
         except Elsewhere as error:
@@ -200,7 +209,7 @@ class Edge:
         TRACE.set(trace_of(headers))
         leg = self._leg(headers)
         # Before the body is read: whoever waits holds no more than a connection.
-        waiting = self._enter(inbound.tenant, _declared_size(headers))
+        waiting = self._enter(inbound.tenant, declared_size(headers))
         if waiting is not None:
             await waiting
         if method == "POST":
@@ -218,10 +227,10 @@ class Edge:
             THREADS.set((self._threads, tenant.tenant))
         return None if self._admission is None else self._admission.enter(tenant, size)
 
-    async def _turn_away(self, send: Send, refusal: Refusal, *headers: tuple[bytes, bytes]) -> None:
+    async def _turn_away(self, inbound: Inbound, refusal: Refusal, *headers: tuple[bytes, bytes]) -> None:
         """Refuse a request of which it is not known whose it is."""
         TALLY.set(self._numbers.nobody)
-        await refuse(send, refusal, *headers)
+        await refuse(read_away(inbound, inbound.send), refusal, *headers)
 
     def _asks(self, tenant: TenantContext) -> None:
         ASKER.set(tenant)
@@ -244,11 +253,6 @@ class Edge:
         rejection = unsupported_protocol_version_rejection((version or b"").decode("latin-1"), served)
         assert rejection is not None
         raise Refused(Refusal(rejection.code, rejection.message, rejection.data, status=400))
-
-
-def _declared_size(headers: Headers) -> int:
-    declared = headers.get(b"content-length", b"0")
-    return int(declared) if len(declared) < 18 and declared.isdigit() else 0
 
 
 def _named_session(headers: Headers) -> Address | None:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from ..wire.http import Headers, Receive, Scope, Send
+from ..wire.http import Receive, Send, declared_size
+from ..wire.inbound import Inbound
 
 __all__ = ["READ_AWAY", "read_away"]
 
@@ -18,25 +19,22 @@ LINGER: Final = 10.0
 """Seconds that it may take."""
 
 
-def read_away(scope: Scope, headers: Headers, receive: Receive, send: Send) -> Send:
-    """`send` for a refusal of a request whose body has not been read: the refusal goes out at once, and before it ends
-    the body is read and dropped.
+def read_away(inbound: Inbound, send: Send) -> Send:
+    """`send` for a refusal of `inbound`, which goes out at once. If the body has not been read, it is read and dropped
+    before the refusal ends.
 
     A connection that is closed while something in it is unread is reset (RFC 9112, section 9.6), and a client that
     sends all before it listens never hears why.
     """
-    declared = headers.get(b"content-length", b"")
-    if (
-        scope["method"] != "POST"
-        or not (declared.isdigit() and len(declared) < 18 and BUFFERED < int(declared) <= READ_AWAY)
-        or b"expect" in headers
-    ):
+    headers = inbound.headers
+    unread = inbound.scope["method"] == "POST" and not inbound.body and b"expect" not in headers
+    if not (unread and BUFFERED < declared_size(headers) <= READ_AWAY):
         return send
 
     async def linger(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             await send({**message, "more_body": True})
-            await _drop_body(receive)
+            await _drop_body(inbound.receive)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)
 

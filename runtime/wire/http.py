@@ -76,6 +76,12 @@ def fold_headers(lines: Sequence[tuple[bytes, bytes]]) -> tuple[Headers, bytes |
     return headers, repeated
 
 
+def declared_size(headers: Headers) -> int:
+    """Bytes that a request says its body has; 0 if it says nothing, or nonsense."""
+    declared = headers.get(b"content-length", b"0")
+    return int(declared) if len(declared) < 18 and declared.isdigit() else 0
+
+
 class BodyReader:
     """Reads request bodies within a size and a time."""
 
