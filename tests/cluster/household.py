@@ -70,6 +70,8 @@ async def household(
 ) -> AsyncIterator[list[Member]]:
     """Start so many nodes. `http_server`: which one carries them, if any. `settings`: more of `ClusterOptions` for
     each node, by its number; `options` are the runtimes', and `tenants` is given the number too.
+
+    What the stages hold at the end goes on, or the nodes would wait for it.
     """
     cluster, store = fresh_name("house"), Shared()
     async with AsyncExitStack() as stack:
@@ -89,4 +91,8 @@ async def household(
             if http_server is not None:
                 member.port = await stack.enter_async_context(carried(member, http_server))  # type: ignore[arg-type]
             members.append(member)
-        yield members
+        try:
+            yield members
+        finally:
+            for member in members:
+                member.stage.go_on.set()

@@ -54,11 +54,7 @@ def once(stage: Stage) -> MCPServer:
 @pytest.fixture
 async def house(nats_url: str) -> AsyncIterator[list[Member]]:
     async with household(nats_url, 3, server=once) as members:
-        try:
-            yield members
-        finally:
-            for member in members:
-                member.stage.go_on.set()
+        yield members
 
 
 def runs(house: list[Member]) -> int:

@@ -56,11 +56,7 @@ def numbered(stage: Stage) -> MCPServer:
 @asynccontextmanager
 async def three_nodes(nats_url: str, **settings: Any) -> AsyncIterator[list[Member]]:
     async with household(nats_url, 3, server=numbered, settings=lambda _: settings) as nodes:
-        try:
-            yield nodes
-        finally:
-            for node in nodes:
-                node.stage.go_on.set()
+        yield nodes
 
 
 @pytest.fixture

@@ -55,11 +55,7 @@ def held(stage: Stage) -> MCPServer:
 @pytest.fixture
 async def house(nats_url: str) -> AsyncIterator[list[Member]]:
     async with household(nats_url, 3, server=held) as members:
-        try:
-            yield members
-        finally:
-            for member in members:
-                member.stage.go_on.set()
+        yield members
 
 
 async def opened(owner: Member) -> Client:
